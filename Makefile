@@ -1,0 +1,40 @@
+# `make demo` and `make test` work on a fresh machine: they create .venv unless you are in an environment of your own.
+ifdef VIRTUAL_ENV
+PYTHON := $(VIRTUAL_ENV)/bin/python
+else
+PYTHON := $(CURDIR)/.venv/bin/python
+endif
+READY := $(dir $(PYTHON))../.encode-installed
+
+.PHONY: install demo test lint benchmark
+
+install: $(READY)
+$(READY): requirements.txt
+	test -x $(PYTHON) || python3 -m venv .venv
+	$(PYTHON) -m pip install -q -r requirements.txt
+	touch $(READY)
+
+# All four methods on scikit-learn's digits, through four budgets each.
+OUT := $(CURDIR)/runs/demo
+DIGITS := --dataset digits --num_images 1438 --num_val 238 --save_path $(OUT) --schedule onecycle
+BUDGET := --percents 10 20 40 100 --subset 600 --seed 1 --batch_size 32
+demo: install
+	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --fold_bn --seed 1 \
+		--train_epochs 12 --batch_size 64 --lr_task 0.02
+	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt single --seed 1 --batch_size 32 \
+		--train_epochs 20 --lr_task 0.05
+	cd AlexNet/CIFAR10/Random && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt random --train_epochs 20 --lr_task 0.05
+	cd AlexNet/CIFAR10/KD && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt kd --train_epochs 20 --lr_task 0.02
+	cd AlexNet/CIFAR10/EnCoDe && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt encode --train_epochs 20 --lr_task 0.02 \
+		--warmup_epochs 4
+	$(PYTHON) -m common.report $(OUT)/*-seed1 --output $(OUT)/report
+
+test: install
+	$(PYTHON) -m pytest
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+benchmark: install
+	$(PYTHON) benchmarks/speed.py

