@@ -20,7 +20,9 @@ def batch(images: Tensor, index: Tensor, mirrored: Tensor | None = None, offsets
     if offsets is not None:
         grid = torch.arange(images.shape[1], device=images.device)
         rows, columns = ((grid - offset[:, None]).clamp_(0, len(grid) - 1) for offset in offsets.unbind(1))
-        picked = picked[torch.arange(len(index), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]]
+        picked = picked[
+            torch.arange(len(index), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
+        ]
     if mirrored is not None:
         picked = torch.where(mirrored[:, None, None, None], picked.flip(2), picked)
     return picked.permute(0, 3, 1, 2).float().sub_(127.5).div_(127.5)

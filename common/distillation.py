@@ -53,7 +53,7 @@ def logit_loss(student: Tensor, teacher: Tensor, kind: str, temperature: float) 
 
 
 def loss(
-    args, net: SplitNet, decoder: nn.Module, targets: Targets, z: Tensor, logits: Tensor, index: Tensor, mirrored: Tensor
+    args, decoder: nn.Module, targets: Targets, z: Tensor, logits: Tensor, index: Tensor, mirrored: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The two distillation terms, weighted: feat_wt * MSE(phi(z), T_features), logit_wt * logit loss."""
     feature = args.feat_wt * feature_loss(decoder(z), targets.features(index, mirrored))
@@ -84,7 +84,9 @@ def cache(teacher: SplitNet, images: Images, folder: Path) -> Targets:
             folder.mkdir(parents=True, exist_ok=True)
             write_tensors(path, {"key": key, "maps": maps.cpu(), "logits": logits.cpu()})
         except OSError as error:
-            raise InputError(f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})") from None
+            raise InputError(
+                f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
+            ) from None
     return Targets(teacher, maps.to(images.device), logits.to(images.device))
 
 
@@ -93,7 +95,9 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, maps, logits = content["key"], content["maps"].clone(), content["logits"].clone()
     except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-        raise InputError(f"{path}: not a readable cache of teacher outputs ({error}); delete it and run again") from None
+        raise InputError(
+            f"{path}: not a readable cache of teacher outputs ({error}); delete it and run again"
+        ) from None
     if found != key:
         wrong = ", ".join(name for name in key if found.get(name) != key[name])
         raise InputError(f"{path}: was made for other {wrong}; delete it and run again")

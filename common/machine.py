@@ -20,7 +20,9 @@ def device(name: str) -> torch.device:
     if kind == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= found:
-            raise InputError(f"--device {name}: this machine has {found} GPU{'s' * (found != 1)}; use --device cpu or auto")
+            raise InputError(
+                f"--device {name}: this machine has {found} GPU{'s' * (found != 1)}; use --device cpu or auto"
+            )
     return torch.device(name)
 
 

@@ -40,7 +40,7 @@ def show(args, images: Images) -> None:
         where = f"{path} ({'there' if not times else f'{times} to train, about {_duration(training_time)}'})"
         print(f"teacher at {where}")
         seconds += training_time
-    print(f"time       about {_duration(seconds)} (from {TIMED_UPDATES} timed updates; evaluation and queries not counted)")
+    print(f"time       about {_duration(seconds)} (from {TIMED_UPDATES} timed updates; without evaluation and queries)")
 
 
 def _duration(seconds: float) -> str:
@@ -55,7 +55,7 @@ def _seconds_an_update(args, images: Images) -> float:
     round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
     net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None
     if "teacher" in args:
-        decoder, targets = networks.build(args, "decoder"), _stand_in(args, images)
+        decoder, targets = networks.build(args, "decoder"), stand_in(args, images)
     if "sampler" in args:
         sampler = samplers.build(args, round, net, targets)
     if args.fold_bn:
@@ -72,7 +72,7 @@ def _seconds_an_update(args, images: Images) -> float:
     return (time.perf_counter() - started) / TIMED_UPDATES
 
 
-def _stand_in(args, images: Images) -> Targets:
+def stand_in(args, images: Images) -> Targets:
     teacher = networks.build(args, "teacher")
     example, _ = distillation.compute(teacher, images, only=1)
     views, count = 2 if images.mirror else 1, len(images.train)

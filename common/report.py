@@ -30,7 +30,7 @@ def read(folders: list[Path]) -> pd.DataFrame:
     for folder in folders:
         path = folder / "results.csv"
         try:
-            frame = pd.read_csv(path, dtype={name: str for name in CONFIGURATION}, keep_default_na=False)
+            frame = pd.read_csv(path, dtype=dict.fromkeys(CONFIGURATION, str), keep_default_na=False)
             frame[["percent", "test_accuracy"]] = frame[["percent", "test_accuracy"]].astype(float)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not a run's results ({error})") from None
@@ -67,7 +67,9 @@ def table(rows: pd.DataFrame) -> str:
     lines = [["test accuracy, %", *(f"{percent:.3g}%" for percent in pivot.columns)]]
     lines += [[label, *values] for label, values in zip(pivot.index, pivot.to_numpy(), strict=True)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    text = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
     return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
 
 

@@ -40,7 +40,9 @@ class Run:
             raise InputError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); name another "
                              "--save_path or --log_path") from None  # fmt: skip
         if self._lock is None:
-            raise InputError(f"{self.folder}: another process is running this; wait for it, or choose another --expt or --seed")
+            raise InputError(
+                f"{self.folder}: another process is running this; wait for it, or choose another --expt or --seed"
+            )
         self._same_config(config)
         self.state = self._read_state()
         self._write_tables()

@@ -1,6 +1,6 @@
 """The teacher: trained where it is missing, checked against this experiment's data, its outputs cached."""
 
-import copy
+import argparse
 from pathlib import Path
 
 import torch
@@ -76,12 +76,14 @@ class Teacher:
     def _shared(self) -> Targets:
         args, images, run = self.args, self.images, self.run
         path = Path(args.teacher) if args.teacher else shared_path(args, images)
-        if not args.teacher and not path.exists():
+        if not path.exists():
             run.log(
-                f"no teacher at {path}: training one first ({args.teacher_epochs} epochs, one-cycle, batch norm folded); "
+                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs, batch norm folded); "
                 "Single --network teacher trains another, --teacher PATH names one"
             )
-            self._trained_on(images.pool, folder(args) / f"{path.stem}-training", publish_it=True)
+            net, accuracy = self._trained_on(images.pool, folder(args) / f"{path.stem}-seed{args.seed}-training")
+            if not path.exists():  # another run may have waited for the same training
+                publish(recipe(args), images, run, net, accuracy)
         net, record = load(args, images, path)
         self._accuracy = record.get("test_accuracy", "")
         same = record.get("trained", {}).get("seed") == args.seed
@@ -91,43 +93,38 @@ class Teacher:
         )
         key = networks.fingerprint(net)
         if run.state.setdefault("teacher", key) != key:
-            raise InputError(f"{path}: is not the teacher this run began with; restore it or start under another --expt")
+            raise InputError(
+                f"{path}: is not the teacher this run began with; restore it or start under another --expt"
+            )
         return distillation.cache(net, images, folder(args))
 
-    def _trained_on(self, labeled: Tensor, where: Path, publish_it: bool = False) -> tuple[SplitNet, float]:
-        """Trains a teacher on these labels in a run folder of its own, which resumes like any other."""
+    def _trained_on(self, labeled: Tensor, where: Path) -> tuple[SplitNet, float]:
+        """A teacher trained on these labels, and its test accuracy; its own run folder resumes like any other."""
         args = recipe(self.args)
         run = Run(where, {**vars(args), "labels": len(labeled), "data": self.images.fingerprint}, wait=True)
-        try:
-            net = networks.build(args, "teacher")
-            if run.state["round"] == 0 and not (publish_it and shared_path(args, self.images).exists()):
-                run.state["labeled"] = labeled.cpu()
-                round = budget.Round(args, run, self.images, [len(labeled)])
-                round.label = f"teacher ({len(labeled)} labels)"
-                training.fit(args, round, net)
-                accuracy = round.record(net, "teacher")
-                if publish_it:
-                    publish(args, self.images, run, net, accuracy)
-                run.commit_round()
-            elif not publish_it:
-                content, _ = _read(where / "round_00.pt")
-                net.load_state_dict(content)
-            return net, float(run.state["results"][-1][-1]) if run.state["results"] else 0.0
-        finally:
-            run.close()
+        net = networks.build(args, "teacher")
+        if run.state["round"] == 0:
+            run.state["labeled"] = labeled.cpu()
+            round = budget.Round(args, run, self.images, [len(labeled)])
+            round.label = f"teacher ({len(labeled)} labels)"
+            training.fit(args, round, net)
+            round.record(net, "teacher")
+            run.commit_round()
+        else:
+            net.load_state_dict(_read(where / "round_00.pt")[0])
+        accuracy = float(run.state["results"][-1][-1])
+        run.close()
+        return net, accuracy
 
 
-def recipe(args):
+def recipe(args) -> argparse.Namespace:
     """The flags of `Single --network teacher` with the pair's quick recipe: what KD and EnCoDe train a teacher with."""
-    args = copy.copy(args)
-    for name in ("sampler", "distill_on", "logit_loss", "teacher_labels"):
-        delattr(args, name)
-    args.method, args.network = "Single", "teacher"
-    for name, value in PAIRS[args.model].TEACHER.items():
-        setattr(args, name, value)
-    args.train_epochs, args.batch_size, args.lr_task = args.teacher_epochs, args.teacher_batch_size, args.teacher_lr
-    args.expt = "teacher"
-    return args
+    data = "dataset num_images num_val num_classes image_size flip"
+    machine = "save_path device threads amp"
+    flags = {name: getattr(args, name) for name in f"model seed step_size weight_decay {data} {machine}".split()}
+    flags |= {"expt": "teacher", "method": "Single", "network": "teacher", **PAIRS[args.model].TEACHER}
+    flags |= {"train_epochs": args.teacher_epochs, "batch_size": args.teacher_batch_size, "lr_task": args.teacher_lr}
+    return argparse.Namespace(**flags)
 
 
 def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
@@ -142,7 +139,9 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
         net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()})
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})") from None
+        raise InputError(
+            f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
+        ) from None
     return net.eval(), record
 
 
@@ -152,7 +151,9 @@ def _read(path: Path) -> tuple[dict, dict]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-        raise InputError(f"--teacher {path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(
+            f"--teacher {path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"--teacher {path}: holds a {type(content).__name__}, not a network's state dict")
     return content.get("state_dict", content), content.get("record", {})

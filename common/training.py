@@ -7,7 +7,6 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from common import augment, distillation, networks
 from common.errors import Diverged
@@ -154,7 +153,7 @@ class Session:
                 if "pool" in batch:
                     z_pool = net.embed(self._see(*batch["pool"]))
                     distilled = z_pool, net.classify(z_pool), *batch["pool"][:2]
-                losses["feat"], losses["logit"] = distillation.loss(args, net, self.decoder, self.targets, *distilled)
+                losses["feat"], losses["logit"] = distillation.loss(args, self.decoder, self.targets, *distilled)
             if self.sampler:
                 x_unlabeled = self._see(*batch["unlabeled"])
                 with torch.set_grad_enabled(adversarial):
@@ -187,9 +186,7 @@ class Session:
             mirrored = torch.rand(count, generator=source, device=images.device) < (0.5 if images.mirror else 0.0)
             offsets = None
             if args.shift:
-                offsets = torch.randint(
-                    -args.shift, args.shift + 1, (count, 2), generator=source, device=images.device
-                )
+                offsets = torch.randint(-args.shift, args.shift + 1, (count, 2), generator=source, device=images.device)
             streams[name] = (order, mirrored, offsets)
         for start in range(0, count, args.batch_size):
             part = slice(start, start + args.batch_size)

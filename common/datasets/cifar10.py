@@ -47,7 +47,9 @@ def load(data_dir: Path, args) -> Source:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--data_dir {data_dir}: cannot be created ({error.strerror}); name a folder you own") from None
+            raise InputError(
+                f"--data_dir {data_dir}: cannot be created ({error.strerror}); name a folder you own"
+            ) from None
         with lock(data_dir / ".cifar10.lock", wait=True):  # a second run waits here, then finds the cache
             arrays = _read_cache(cache) if cache.exists() else None
             if arrays is None:
@@ -63,7 +65,9 @@ def verify(arrays: Arrays, origin: str) -> None:
     pixels = arrays[0].reshape(-1, 3)
     mean, std = pixels.mean(0, dtype=np.float64) / 255, _std(pixels)
     if not np.allclose(mean, MEAN, atol=1e-6) or not np.allclose(std, STD, atol=1e-6):
-        raise InputError(f"--dataset cifar10: {origin} has pixel mean {mean.round(4)} and std {std.round(4)}, not CIFAR-10's")
+        raise InputError(
+            f"--dataset cifar10: {origin} has pixel mean {mean.round(4)} and std {std.round(4)}, not CIFAR-10's"
+        )
     if _sha256(arrays) != SHA256:
         raise InputError(f"--dataset cifar10: {origin} does not have CIFAR-10's checksum; delete it and run again")
 

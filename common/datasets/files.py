@@ -42,7 +42,9 @@ def load_folder(path: Path) -> Source:
         try:
             folder = ImageFolder(str(path / part))
         except (FileNotFoundError, OSError) as error:
-            raise InputError(f"--dataset {path}: {error}; it needs train/<class>/ and test/<class>/ with images") from None
+            raise InputError(
+                f"--dataset {path}: {error}; it needs train/<class>/ and test/<class>/ with images"
+            ) from None
         images = []
         for file, _ in folder.samples:
             try:
@@ -50,7 +52,9 @@ def load_folder(path: Path) -> Source:
             except OSError as error:
                 raise InputError(f"--dataset {path}: {file} is not a readable image ({error})") from None
             if images[-1].shape != images[0].shape:
-                raise InputError(f"--dataset {path}: {file} is {images[-1].shape[:2]}, others are {images[0].shape[:2]}")
+                raise InputError(
+                    f"--dataset {path}: {file} is {images[-1].shape[:2]}, others are {images[0].shape[:2]}"
+                )
         parts[part] = (np.stack(images), np.array(folder.targets, dtype=np.int64), folder.classes)
     if parts["train"][2] != parts["test"][2]:
         raise InputError(f"--dataset {path}: train/ and test/ hold different classes")
@@ -77,5 +81,7 @@ def _rgb(path: Path, images: np.ndarray) -> np.ndarray:
 def _labels(path: Path, part: str, labels: np.ndarray, count: int) -> np.ndarray:
     labels = labels.squeeze()
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(f"--dataset {path}: y_{part} must hold {count} integers from 0, it is {labels.dtype} {labels.shape}")
+        raise InputError(
+            f"--dataset {path}: y_{part} must hold {count} integers from 0, it is {labels.dtype} {labels.shape}"
+        )
     return labels.astype(np.int64)

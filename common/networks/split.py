@@ -30,6 +30,8 @@ class SplitNet(nn.Module):
         height, width = (size, size) if isinstance(size, int) else size or (1, 1)
         if size is None or height % maps.shape[2] or width % maps.shape[3]:
             return self.avgpool(maps)
+        if maps.shape[2:] == (1, 1):
+            return maps.expand(-1, -1, height, width)
         # A whole number of copies of each value: the same numbers, and a gradient that CUDA sums in a fixed order.
         nhwc = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
         nhwc = nhwc.expand(-1, -1, height // maps.shape[2], -1, width // maps.shape[3], -1)
@@ -71,7 +73,9 @@ def compact(net: SplitNet, image_size: int) -> SplitNet:
     layers = [nn.Linear(channels * spread.shape[1], first.out_features)]
     layers += list(old.classifier)[list(old.classifier).index(first) + 1 :]
     light = SplitNet(nn.Sequential(*features), nn.Identity(), nn.Sequential(*layers))
-    for layer in light.modules():  # He et al. 2015: keeps the signal's size through ReLUs, torchvision's default does not
+    for (
+        layer
+    ) in light.modules():  # He et al. 2015: keeps the signal's size through ReLUs, torchvision's default does not
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:

@@ -91,7 +91,9 @@ class ImageVAE(FeatureVAE):
     def _build(self, shape):
         size, latent = self.images.size, self.args.latent_dim
         if size % 16:
-            raise InputError(f"--sampler_input images: the VAE halves the image four times, --image_size {size} does not fit")
+            raise InputError(
+                f"--sampler_input images: the VAE halves the image four times, --image_size {size} does not fit"
+            )
         widths = (128, 256, 512, 1024)
         encode, channels = [], 3
         for width in widths:

