@@ -189,7 +189,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> None:
             rate(step, args.batch_size, updates, chosen.repeats),
         )
         print(
-            f"{case:8} batch {args.batch_size}: plain {slow:6.0f}, ours {fast:6.0f} images/s, {fast / slow:.1f}x",
+            f"\r{case:8} batch {args.batch_size}: plain {slow:6.0f}, ours {fast:6.0f} images/s, {fast / slow:.1f}x",
             flush=True,
         )
         if case == "teacher":

@@ -226,5 +226,3 @@ def _check(args: argparse.Namespace) -> None:
         )
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
-    if "teacher_batch_size" in args and args.teacher_batch_size > args.num_images:
-        raise InputError(f"--teacher_batch_size {args.teacher_batch_size}: more than --num_images {args.num_images}")

@@ -78,7 +78,7 @@ class Teacher:
         path = Path(args.teacher) if args.teacher else shared_path(args, images)
         if not path.exists():
             run.log(
-                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs, batch norm folded); "
+                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs); "
                 "Single --network teacher trains another, --teacher PATH names one"
             )
             net, accuracy = self._trained_on(images.pool, folder(args) / f"{path.stem}-seed{args.seed}-training")
@@ -123,7 +123,11 @@ def recipe(args) -> argparse.Namespace:
     machine = "save_path device threads amp"
     flags = {name: getattr(args, name) for name in f"model seed step_size weight_decay {data} {machine}".split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", **PAIRS[args.model].TEACHER}
-    flags |= {"train_epochs": args.teacher_epochs, "batch_size": args.teacher_batch_size, "lr_task": args.teacher_lr}
+    flags |= {
+        "train_epochs": args.teacher_epochs,
+        "batch_size": min(args.teacher_batch_size, args.num_images),
+        "lr_task": args.teacher_lr,
+    }
     return argparse.Namespace(**flags)
 
 

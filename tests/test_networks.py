@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from common import networks
-from common.networks import winograd
 
 from .conftest import parse
 
@@ -56,29 +55,3 @@ def test_weights_follow_the_seed_and_the_round_alone():
     torch.rand(1)  # somebody else draws a number
     assert networks.fingerprint(networks.build(args, "student")) == first
     assert networks.fingerprint(networks.build(args, "student", 1)) != first
-
-
-@pytest.mark.parametrize("size", [3, 4, 6])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-3)])
-def test_winograd_is_the_convolution_and_its_gradients(size, dtype, tolerance):
-    source = torch.Generator().manual_seed(0)
-    shapes = ((5, 7, size, size), (11, 7, 3, 3), (11,))
-    leaves = [torch.randn(shape, generator=source, dtype=dtype).requires_grad_() for shape in shapes]
-    weights = torch.randn(5, 11, size, size, generator=source, dtype=dtype)
-
-    def fast(x, weight, bias):
-        maps = winograd.convolve(x.permute(2, 3, 0, 1).reshape(size * size, 5, 7), weight, bias, size)
-        return maps.unflatten(0, (size, size)).permute(2, 3, 0, 1)
-
-    results = []
-    for convolve in (fast, lambda x, weight, bias: nn.functional.conv2d(x, weight, bias, padding=1)):
-        output = convolve(*leaves)
-        results.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
-    for ours, direct in zip(*results, strict=True):
-        assert (ours - direct).abs().max() <= tolerance * direct.abs().max()
-
-
-def test_the_decoder_is_its_layers():
-    decoder = networks.build(parse("KD"), "decoder")
-    z = torch.rand(4, 32, 6, 6)
-    assert torch.allclose(decoder(z), nn.Sequential.forward(decoder, z), atol=1e-5)

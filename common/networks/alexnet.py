@@ -7,7 +7,7 @@ https://arxiv.org/abs/1404.5997). Student: two small convolutions, 95x fewer par
 from torch import nn
 from torchvision import models
 
-from common.networks.decoder import Decoder
+from common.networks.decoder import decoder as build_decoder
 from common.networks.split import SplitNet
 
 IMAGE_SIZE = 64
@@ -44,6 +44,6 @@ def student(num_classes: int) -> SplitNet:
     return SplitNet(features, nn.AdaptiveAvgPool2d(6), classifier)
 
 
-def decoder() -> Decoder:
+def decoder() -> nn.Sequential:
     """phi: (B, 32, 6, 6) -> (B, 256, 6, 6)."""
-    return Decoder(32, 128, 256)
+    return build_decoder(32, 128, 256)
