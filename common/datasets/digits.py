@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from common.datasets.source import Source
 
 
 def load(data_dir: Path, args) -> Source:
     """1,438 training and 359 test images; every fifth image is a test image, so both hold all writers."""
+    from sklearn.datasets import load_digits  # two seconds that only those who use it should wait
+
     bunch = load_digits()
     images = np.repeat((bunch.images * (255 / 16)).round().astype(np.uint8)[..., None], 3, axis=3)  # 0..16 -> 0..255
     labels = bunch.target.astype(np.int64)
