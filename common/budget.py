@@ -68,6 +68,10 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
     run.log(f"done: {run.folder / 'results.csv'}")
 
 
+def _clock(seconds: float) -> str:
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
 class Round:
     """One round: the pools it trains on, and the two things that end it, `record` and `query`."""
 
@@ -82,13 +86,15 @@ class Round:
         self.label = f"round {self.number + 1}/{len(counts)} ({len(self.labeled)} labels, {self.percent:g}%)"
         self.teacher_accuracy: float | str = ""
 
-    def epoch_done(self, epoch: int, losses: dict[str, float], validation: float) -> None:
-        """Notes an epoch in the run's history and log."""
+    def epoch_done(self, epoch: int, losses: dict[str, float], validation: float, left: float) -> None:
+        """Notes an epoch in the run's history and log; `left` are the seconds that this round still takes."""
         self.run.add(
             "history", round=self.number, epoch=epoch, loss=f"{losses['loss']:.6g}", val_accuracy=f"{validation:.2f}"
         )
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        self.run.log(f"{self.label}: epoch {epoch}/{self.args.train_epochs} {parts} val {validation:.2f}")
+        self.run.log(
+            f"{self.label}: epoch {epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, {_clock(left)} left"
+        )
 
     def fitted(self, best_epoch: int, validation: float, seconds: float, updates: int) -> None:
         """Takes note of how training went."""

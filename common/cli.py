@@ -54,8 +54,9 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         parser.error(f"{unknown[0]}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     _check(args)
-    for name in ("data_dir", "save_path"):
-        setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
+    for name in ("data_dir", "save_path", "teacher"):
+        if getattr(args, name, ""):
+            setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     device = machine.device(args.device)
     args.device, args.amp = str(device), machine.amp(args.amp, device)
     args.threads = machine.prepare(args.threads)

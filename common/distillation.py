@@ -13,6 +13,7 @@ from common.data import Images
 from common.errors import InputError
 from common.files import write_tensors
 from common.networks import SplitNet
+from common.networks.split import spread
 
 Tensor = torch.Tensor
 FLOAT32_LIMIT = 2**30  # bytes; a larger feature cache is kept in float16
@@ -22,13 +23,13 @@ FLOAT32_LIMIT = 2**30  # bytes; a larger feature cache is kept in float16
 class Targets:
     """The teacher's outputs for every training view: views are the image and, if it may be mirrored, its mirror."""
 
-    teacher: SplitNet  # in eval mode, asked for nothing but `spread`
+    avgpool: nn.Module  # the teacher's
     maps: Tensor  # (views, N, C, h, w), before the average pool that only repeats or averages them
     logits: Tensor  # (views, N, classes)
 
     def features(self, index: Tensor, mirrored: Tensor) -> Tensor:
         """The teacher's z (B, C, H, W) for images `index` (B,), seen mirrored or not (B,) bool."""
-        return self.teacher.spread(self.maps[mirrored.long(), index].float())
+        return spread(self.avgpool, self.maps[mirrored.long(), index].float())
 
     def scores(self, index: Tensor, mirrored: Tensor) -> Tensor:
         """The teacher's logits (B, classes) for the same views."""
@@ -61,14 +62,14 @@ def loss(
     return feature, logit
 
 
-def cache(teacher: SplitNet, images: Images, folder: Path) -> Targets:
+def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = "") -> Targets:
     """The teacher's outputs for all training views, read from `folder` if they were computed before.
 
-    The file is keyed by the teacher's weights and the images' content. Raises InputError when a file under the
-    right name holds another key or cannot be read: it is never used silently.
+    The file is keyed by the teacher's weights (their `fingerprint`, where known) and the images' content. Raises
+    InputError when a file under the right name holds another key or cannot be read: it is never used silently.
     """
     key = {
-        "teacher": networks.fingerprint(teacher),
+        "teacher": fingerprint or networks.fingerprint(teacher),
         "images": images.fingerprint,
         "count": len(images.train),
         "size": images.size,
@@ -87,7 +88,7 @@ def cache(teacher: SplitNet, images: Images, folder: Path) -> Targets:
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
             ) from None
-    return Targets(teacher, maps.to(images.device), logits.to(images.device))
+    return Targets(teacher.avgpool, maps.to(images.device), logits.to(images.device))
 
 
 def _read(path: Path, key: dict) -> tuple[Tensor, Tensor]:

@@ -77,7 +77,7 @@ def stand_in(args, images: Images) -> Targets:
     example, _ = distillation.compute(teacher, images, only=1)
     views, count = 2 if images.mirror else 1, len(images.train)
     maps = torch.zeros(1, 1, *example.shape[2:], device=images.device).expand(views, count, -1, -1, -1)
-    return Targets(teacher, maps, torch.zeros(views, count, args.num_classes, device=images.device))
+    return Targets(teacher.avgpool, maps, torch.zeros(views, count, args.num_classes, device=images.device))
 
 
 def _synchronize(device: torch.device) -> None:

@@ -81,7 +81,7 @@ class Run:
     def _same_config(self, config: dict) -> None:
         config = {name: value for name, value in config.items() if name not in ELSEWHERE}
         path = self.folder / "config.json"
-        if not path.exists():
+        if not path.exists() or not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
             write_text(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
             return
         try:

@@ -96,7 +96,7 @@ class Teacher:
             raise InputError(
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
             )
-        return distillation.cache(net, images, folder(args))
+        return distillation.cache(net, images, folder(args), key)
 
     def _trained_on(self, labeled: Tensor, where: Path) -> tuple[SplitNet, float]:
         """A teacher trained on these labels, and its test accuracy; its own run folder resumes like any other."""
@@ -138,22 +138,23 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
     """
     weights, record = _read(path)
     _check(args, images, path, record)
-    net = networks.build(args, "teacher")
+    with torch.device("meta"):  # no initial weights for the loaded ones to replace
+        net = PAIRS[args.model].teacher(args.num_classes)
     try:
-        net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()})
+        net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()}, assign=True)
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
         ) from None
-    return net.eval(), record
+    return net.to(images.device, memory_format=torch.channels_last).eval(), record
 
 
 def _read(path: Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise InputError(f"--teacher {path}: no such file; leave the flag out to train a teacher")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
         raise InputError(
             f"--teacher {path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})"

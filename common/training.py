@@ -41,7 +41,7 @@ def fit(args, round, net: SplitNet, decoder=None, targets=None, sampler=None) ->
             session.save()
     session.restore_best()
     if args.fold_bn:
-        sample = augment.batch(round.images.train, round.labeled[:1000])
+        sample = augment.batch(round.images.train, round.labeled[:250])
         networks.expand(trained, net, sample)
 
 
@@ -136,7 +136,8 @@ class Session:
             self.best = copy.deepcopy(self.modules.state_dict())
         self.epoch += 1
         self.seconds += time.perf_counter() - started
-        self.round.epoch_done(self.epoch, means, validation)
+        left = (args.train_epochs - self.epoch) * self.seconds / self.epoch
+        self.round.epoch_done(self.epoch, means, validation, left)
 
     def step(self, batch: dict[str, tuple[Tensor, Tensor, Tensor | None]], noise: torch.Generator) -> dict[str, Tensor]:
         """One update of the task networks on the paper's task loss, then one of the sampler; returns the losses."""

@@ -17,24 +17,8 @@ from common import budget, cli, data, runs  # noqa: E402 - the repository is not
 
 METHODS = ("Single", "Random", "KD", "EnCoDe")
 # 200 images of digits, 4 updates an epoch, amp off for exactness.
-TOY = [
-    "--dataset",
-    "digits",
-    "--num_images",
-    "200",
-    "--num_val",
-    "40",
-    "--batch_size",
-    "40",
-    "--train_epochs",
-    "2",
-    "--amp",
-    "off",
-    "--threads",
-    "2",
-    "--seed",
-    "5",
-]
+TOY = "--dataset digits --num_images 200 --num_val 40 --batch_size 40 --train_epochs 2".split()  # noqa: SIM905
+TOY += ["--amp", "off", "--threads", "1", "--seed", "5"]
 BUDGET = ["--initial_budget", "40", "--budget", "60", "--subset", "80"]
 
 

@@ -56,7 +56,7 @@ def test_killed_and_resumed_ends_with_the_same_bytes(moment, tmp_path, teacher, 
 
 
 def test_a_teachers_training_resumes_too(tmp_path):
-    words = [*TOY, "--network", "teacher", "--save_path", str(tmp_path)]
+    words = [*TOY, "--network", "teacher", "--fold_bn", "--save_path", str(tmp_path)]
     code = f"{KILL_AT}\nfrom common import training; kill_at(training.Session, 'step', 7)"
     assert launch("Single", *words, code=code).returncode == -signal.SIGKILL
     resumed = launch("Single", *words)
@@ -91,7 +91,10 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 def test_a_folder_with_another_configuration_is_refused_by_flag(tmp_path):
-    open_run(tmp_path).close()
+    open_run(tmp_path, "--lr_task", "0.2").close()  # nothing was done: a corrected command may follow
+    run = open_run(tmp_path)
+    run.save()
+    run.close()
     with pytest.raises(InputError, match=r"--budget \(was 60, now 50\), --lr_task \(was 0.001, now 0.5\)"):
         open_run(tmp_path, "--lr_task", "0.5", "--budget", "50")
     open_run(tmp_path, "--threads", "1").close()  # where it runs is not what it computes

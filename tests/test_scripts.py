@@ -50,10 +50,11 @@ def test_every_option_of_the_method_runs(tmp_path, teacher):
         "--save_path",
         str(tmp_path),
     ]
+    few = ["--num_images", "16", "--num_val", "4", "--batch_size", "8", "--initial_budget", "4", "--budget", "4"]
     shared = [*common, "--teacher", str(teacher)]
     variants = {
         "pool": [*shared, "--distill_on", "pool", "--logit_loss", "kl", "--logit_wt", "1"],
-        "vaal": [*shared, "--sampler_input", "images"],
+        "vaal": [*shared, *few, "--sampler_input", "images"],
         "fdal": [*shared, "--sampler", "discriminator"],
         "sure": [*shared, "--sampler", "teacher_confidence"],
         "own": [*common, "--teacher_labels", "labeled", "--teacher_epochs", "1", "--teacher_batch_size", "40"],
@@ -101,7 +102,7 @@ def test_a_missing_teacher_is_trained_first_and_shared(tmp_path):
     ("words", "message"),
     [
         ("--seed 5 --image_size 96", "was trained with image_size 64, this experiment has 96"),
-        ("--teacher nowhere.pt", "--teacher nowhere.pt: no such file"),
+        ("--teacher nowhere.pt", "nowhere.pt: no such file"),
     ],
 )
 def test_a_wrong_teacher_is_refused_by_name(words, message, tmp_path, teacher):

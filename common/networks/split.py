@@ -26,16 +26,7 @@ class SplitNet(nn.Module):
 
     def spread(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> z (B, C, H, W), the features."""
-        size = self.avgpool.output_size if isinstance(self.avgpool, nn.AdaptiveAvgPool2d) else None
-        height, width = (size, size) if isinstance(size, int) else size or (1, 1)
-        if size is None or height % maps.shape[2] or width % maps.shape[3]:
-            return self.avgpool(maps)
-        if maps.shape[2:] == (1, 1):
-            return maps.expand(-1, -1, height, width)
-        # A whole number of copies of each value: the same numbers, and a gradient that CUDA sums in a fixed order.
-        nhwc = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
-        nhwc = nhwc.expand(-1, -1, height // maps.shape[2], -1, width // maps.shape[3], -1)
-        return nhwc.reshape(len(maps), height, width, -1).permute(0, 3, 1, 2)
+        return spread(self.avgpool, maps)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) images -> z (B, C, H, W): F(x) of the paper."""
@@ -50,6 +41,25 @@ class SplitNet(nn.Module):
         return self.classify(self.embed(x))
 
 
+def spread(avgpool: nn.Module, maps: Tensor) -> Tensor:
+    """What `avgpool` makes of maps (B, C, h, w): (B, C, H, W).
+
+    Where each value is only repeated a whole number of times, it is copied: the same numbers, for less, and with a
+    gradient that CUDA too sums in a fixed order.
+    """
+    if not isinstance(avgpool, nn.AdaptiveAvgPool2d):
+        return avgpool(maps)
+    size = avgpool.output_size
+    height, width = (size, size) if isinstance(size, int) else size
+    if maps.shape[2:] == (1, 1):
+        return maps.expand(-1, -1, height, width)
+    if height % maps.shape[2] or width % maps.shape[3]:
+        return avgpool(maps)
+    nhwc = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
+    nhwc = nhwc.expand(-1, -1, height // maps.shape[2], -1, width // maps.shape[3], -1)
+    return nhwc.reshape(len(maps), height, width, -1).permute(0, 3, 1, 2)
+
+
 def compact(net: SplitNet, image_size: int) -> SplitNet:
     """A lighter network to train in `net`'s place: `expand` turns it back into one of exactly the same function.
 
@@ -60,18 +70,17 @@ def compact(net: SplitNet, image_size: int) -> SplitNet:
     VGG rest on a plateau at first, this does not. The dropout before the first linear layer is left out: on repeated
     values it hardly drops anything.
     """
-    old = copy.deepcopy(net).cpu()
-    spread = _spread_matrix(net, image_size)
+    matrix = _spread_matrix(net, image_size)
     features = []
-    for layer in old.features:
+    for layer in copy.deepcopy(net.features).cpu():
         features.append(layer)
         if isinstance(layer, nn.Conv2d):
             layer.bias = None  # the batch norm's shift takes its place
             features.append(nn.BatchNorm2d(layer.out_channels))
-    first = next(layer for layer in old.classifier if isinstance(layer, nn.Linear))
-    channels = first.in_features // spread.shape[0]
-    layers = [nn.Linear(channels * spread.shape[1], first.out_features)]
-    layers += list(old.classifier)[list(old.classifier).index(first) + 1 :]
+    number, first = next((n, layer) for n, layer in enumerate(net.classifier) if isinstance(layer, nn.Linear))
+    channels = first.in_features // matrix.shape[0]
+    layers = [nn.Linear(channels * matrix.shape[1], first.out_features)]
+    layers += copy.deepcopy(net.classifier[number + 1 :]).cpu()
     light = SplitNet(nn.Sequential(*features), nn.Identity(), nn.Sequential(*layers))
     for (
         layer
@@ -104,13 +113,13 @@ def expand(light: SplitNet, net: SplitNet, sample: Tensor) -> SplitNet:
     last.weight.mul_(factor)
     last.bias.mul_(factor)
     net.train()
-    spread = _spread_matrix(net, sample.shape[2])
+    matrix = _spread_matrix(net, sample.shape[2])
     linears = zip(_layers(light.classifier, nn.Linear), _layers(net.classifier, nn.Linear), strict=True)
     for number, (source, target) in enumerate(linears):
         weight = source.weight
         if number == 0:  # W spread = w for W = w pinv(spread): the smallest weights with that function
-            inverse = torch.linalg.pinv(spread.double()).float().to(weight)
-            weight = (weight.unflatten(1, (-1, spread.shape[1])) @ inverse).flatten(1) / factor
+            inverse = torch.linalg.pinv(matrix.double()).float().to(weight)
+            weight = (weight.unflatten(1, (-1, matrix.shape[1])) @ inverse).flatten(1) / factor
         target.weight.copy_(weight)
         target.bias.copy_(source.bias)
     return net
