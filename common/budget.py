@@ -58,7 +58,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels
         for index in images.origin[run.state["labeled"]].tolist():
             run.add("queries", round=0, index=index)
-    elif run.state["round"] or run.state["training"]:
+    elif run.state["round"] < len(counts):
         run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):
         this = Round(args, run, images, counts)

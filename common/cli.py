@@ -15,10 +15,11 @@ from common.samplers import SAMPLERS
 ROOT = Path(__file__).resolve().parents[1]
 LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
 DISTIL = ("KD", "EnCoDe")
-OFFERED = {  # the query strategies of each method: without a teacher nobody can ask it, only EnCoDe trains a sampler
-    "Random": ["random", "entropy"],
-    "KD": ["random", "entropy", "teacher_confidence"],
-    "EnCoDe": [name for name in SAMPLERS if name != "vae_images"],
+OFFERED = {  # without a teacher nobody can ask it; only EnCoDe trains a sampler
+    "Single": [],
+    "Random": [name for name, kind in SAMPLERS.items() if not kind.trained and not kind.needs_teacher],
+    "KD": [name for name, kind in SAMPLERS.items() if not kind.trained],
+    "EnCoDe": list(SAMPLERS),
 }
 
 
@@ -196,7 +197,7 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
         "sampler",
         "vae" if method == "EnCoDe" else "random",
         "which unlabelled images to query",
-        choices=OFFERED.get(method),
+        choices=OFFERED[method],
     )
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
@@ -227,3 +228,13 @@ def _check(args: argparse.Namespace) -> None:
         )
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
+    if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
+        raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
+    if "warmup_epochs" in args and SAMPLERS[args.sampler].sees_features and args.warmup_epochs >= args.train_epochs:
+        _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
+    if "logit_loss" in args and args.logit_loss == "kl" and args.logit_wt < 0.01:
+        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; kl hardly counts with it, 1 works")
+
+
+def _warn(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)

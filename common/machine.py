@@ -42,7 +42,7 @@ def fast_bf16_cpu() -> bool:
 
 def prepare(threads: int) -> int:
     """Uses `threads` cores (0: all this process may use) and asks for reproducible kernels; returns the count."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -29,7 +29,7 @@ def publish(args, images: Images, run: Run, net: SplitNet, accuracy: float) -> N
     """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained."""
     path = shared_path(args, images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = f" in place of one of {_read(path)[1].get('test_accuracy', '?')}%" if path.exists() else ""
+    before = ", in place of another" if path.exists() else ""
     how = "train_epochs batch_size lr_task schedule fold_bn shift label_smoothing num_images num_val seed amp"
     save_weights(
         path,

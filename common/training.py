@@ -72,14 +72,14 @@ class Session:
         self.sampler = sampler if sampler is not None and sampler.trained and len(round.unlabeled) else None
         self.updates = args.num_images // args.batch_size
         self.modules = nn.ModuleDict({"net": net})
+        sgd = {"momentum": 0.9, "weight_decay": args.weight_decay, "nesterov": args.nesterov, "fused": True}
         groups = [{"params": list(net.parameters()), "lr": args.lr_task}]
         if decoder is not None:
             self.modules["decoder"] = decoder
             groups.append({"params": list(decoder.parameters()), "lr": args.lr_dec})
         if self.sampler:
             self.modules["sampler"] = self.sampler.networks
-        self.optimizers = {"task": torch.optim.SGD(groups, momentum=0.9, weight_decay=args.weight_decay, fused=True)}
-        self.optimizers["task"].param_groups[0]["nesterov"] = args.nesterov
+        self.optimizers = {"task": torch.optim.SGD(groups, **sgd)}
         if self.sampler:
             self.optimizers |= self.sampler.optimizers
         self.schedule = schedule(args, self.optimizers["task"], self.updates)

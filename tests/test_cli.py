@@ -74,6 +74,12 @@ def test_no_default_is_a_private_path():
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
         ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
         ("Random", "--sampler vae", "--sampler: invalid choice: 'vae'"),
+        (
+            "EnCoDe",
+            "--sampler entropy --sampler_input images",
+            "--sampler_input images: only --sampler vae sees images",
+        ),
+        ("KD", "--sampler discriminator", "--sampler: invalid choice: 'discriminator'"),
         ("Random", "--device cuda:99", "--device cuda:99: this machine has"),
         ("Random", "--device 99", "--device cuda:99: this machine has"),
         ("Random", "--device tpu", "--device tpu: no such device"),
@@ -115,6 +121,14 @@ def test_help_groups_flags_and_shows_true_defaults():
         "python main.py --expt encode",
     ):
         assert text in " ".join(done.stdout.split()), text
+
+
+def test_flags_that_cancel_each_other_are_mentioned(capsys):
+    flags("EnCoDe", "--train_epochs", "10", "--logit_loss", "kl")
+    notes = capsys.readouterr().err
+    assert "--warmup_epochs 10 covers all 10 epochs" in notes and "--logit_wt 5e-05" in notes
+    flags("EnCoDe")
+    assert capsys.readouterr().err == ""
 
 
 def test_amp_is_off_where_it_would_be_emulated(monkeypatch):

