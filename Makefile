@@ -14,19 +14,19 @@ $(READY): requirements.txt
 	$(PYTHON) -m pip install -q -r requirements.txt
 	touch $(READY)
 
-# All four methods on scikit-learn's digits, through four budgets each.
+# All four methods on scikit-learn's digits, through four budgets each. AlexNet has no normalization: small steps.
 OUT := $(CURDIR)/runs/demo
-DIGITS := --dataset digits --num_images 1438 --num_val 238 --save_path $(OUT) --schedule onecycle
-BUDGET := --percents 10 20 40 100 --subset 600 --seed 1 --batch_size 32
+DIGITS := --dataset digits --num_images 1438 --num_val 238 --seed 1 --save_path $(OUT) --schedule onecycle --train_epochs 5
+STUDENT := $(DIGITS) --batch_size 16
+BUDGET := --percents 10 20 40 100 --subset 600
+DISTIL := --lr_task 0.004 --lr_dec 0.004 --feat_wt 100
 demo: install
-	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --fold_bn --seed 1 \
-		--train_epochs 12 --batch_size 64 --lr_task 0.02
-	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt single --seed 1 --batch_size 32 \
-		--train_epochs 20 --lr_task 0.05
-	cd AlexNet/CIFAR10/Random && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt random --train_epochs 20 --lr_task 0.05
-	cd AlexNet/CIFAR10/KD && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt kd --train_epochs 20 --lr_task 0.02
-	cd AlexNet/CIFAR10/EnCoDe && $(PYTHON) main.py $(DIGITS) $(BUDGET) --expt encode --train_epochs 20 --lr_task 0.02 \
-		--warmup_epochs 4
+	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --fold_bn \
+		--batch_size 64 --lr_task 0.05
+	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(STUDENT) --expt single --lr_task 0.01
+	cd AlexNet/CIFAR10/Random && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt random --lr_task 0.01
+	cd AlexNet/CIFAR10/KD && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt kd $(DISTIL)
+	cd AlexNet/CIFAR10/EnCoDe && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt encode $(DISTIL) --warmup_epochs 1
 	$(PYTHON) -m common.report $(OUT)/*-seed1 --output $(OUT)/report
 
 test: install
