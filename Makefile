@@ -22,7 +22,7 @@ BUDGET := --percents 10 20 40 100 --subset 600
 DISTIL := --lr_task 0.004 --lr_dec 0.004 --feat_wt 100
 demo: install
 	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --fold_bn \
-		--batch_size 64 --lr_task 0.05
+		--batch_size 32 --lr_task 0.03
 	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(STUDENT) --expt single --lr_task 0.01
 	cd AlexNet/CIFAR10/Random && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt random --lr_task 0.01
 	cd AlexNet/CIFAR10/KD && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt kd $(DISTIL)

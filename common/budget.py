@@ -83,7 +83,7 @@ class Round:
         free[self.labeled] = False
         self.unlabeled = images.pool[free[images.pool]]
         self.percent = percent(args, len(self.labeled), len(images.pool))
-        self.label = f"round {self.number + 1}/{len(counts)} ({len(self.labeled)} labels, {self.percent:g}%)"
+        self.label = f"round {self.number + 1}/{len(counts)} ({len(self.labeled)} labels, {self.percent:.4g}%)"
         self.teacher_accuracy: float | str = ""
 
     def epoch_done(self, epoch: int, losses: dict[str, float], validation: float, left: float) -> None:

@@ -29,7 +29,7 @@ def show(args, images: Images) -> None:
     print(f"updates    {updates} an epoch x {args.train_epochs} epochs = {updates * args.train_epochs} a round")
     for number, count in enumerate(counts):
         asked = f", then {counts[number + 1] - count} queried" if number + 1 < len(counts) else ""
-        print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):g}%){asked}")
+        print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
     seconds = _seconds_an_update(args, images) * updates * args.train_epochs * len(counts)
     if "teacher" in args:
         path = args.teacher or teachers.shared_path(args, images)
