@@ -114,7 +114,7 @@ def test_a_wrong_teacher_is_refused_by_name(words, message, tmp_path, teacher):
 def test_a_corrupt_teacher_is_refused(tmp_path, teacher):
     half = tmp_path / "half.pt"
     half.write_bytes(teacher.read_bytes()[:10_000])
-    done = launch("EnCoDe", *TOY, *BUDGET, "--teacher", str(half), "--save_path", str(tmp_path))
+    done = launch("KD", *TOY, *BUDGET, "--teacher", str(half), "--save_path", str(tmp_path))
     assert done.returncode == 2 and "not a readable checkpoint" in done.stderr and done.stderr.count("\n") == 1
 
 
