@@ -106,7 +106,7 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def compute(teacher: SplitNet, images: Images, batch_size: int = 500, only: int | None = None) -> tuple[Tensor, Tensor]:
+def compute(teacher: SplitNet, images: Images, batch_size: int = 250, only: int | None = None) -> tuple[Tensor, Tensor]:
     """Maps (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
     `only` stops after so many images.

@@ -46,7 +46,7 @@ def fit(args, round, net: SplitNet, decoder=None, targets=None, sampler=None) ->
 
 
 @torch.no_grad()
-def accuracy(net: SplitNet, images: Tensor, labels: Tensor, batch_size: int = 500) -> float:
+def accuracy(net: SplitNet, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
     """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
     training = net.training
     net.eval()
