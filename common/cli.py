@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from common import machine
 from common.errors import InputError
 from common.networks import PAIRS
@@ -27,8 +29,11 @@ def start(main: Callable[[], None]) -> None:
     """Runs a script's main: bad input ends in one line and status 2, Ctrl-C in a word on how to go on."""
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, say. What was written before is whole
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        print(f"{Path(sys.argv[0]).name}: error: the GPU's memory is full; lower --batch_size", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last finished epoch", file=sys.stderr)

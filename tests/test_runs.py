@@ -124,3 +124,23 @@ def test_the_files_of_a_run(tmp_path):
     assert content["record"]["percent"] == "100" and content["state_dict"]["classifier.2.bias"].shape == (10,)
     rows = (folder / "results.csv").read_text().splitlines()
     assert len(rows) == 4 and len(rows[0].split(",")) == len(rows[1].split(","))
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    """The second state cannot be written: the first is still whole, and the same command goes on from it."""
+    words = [*TOY, *BUDGET, "--save_path", str(tmp_path)]
+    full = """
+import torch
+original, calls = torch.save, []
+def save(*args, **kwargs):
+    calls.append(None)
+    if len(calls) == 2:
+        raise OSError(28, "No space left on device", str(args[1]))
+    return original(*args, **kwargs)
+torch.save = save
+"""
+    failed = launch("Random", *words, code=full)
+    assert failed.returncode == 2 and "No space left on device" in failed.stderr and failed.stderr.count("\n") == 1
+    assert not list((tmp_path / "random-seed5").glob(".*.tmp"))
+    resumed = launch("Random", *words)
+    assert resumed.returncode == 0 and "going on at round 1 of 3" in resumed.stdout
