@@ -82,9 +82,8 @@ def compact(net: SplitNet, image_size: int) -> SplitNet:
     layers = [nn.Linear(channels * matrix.shape[1], first.out_features)]
     layers += copy.deepcopy(net.classifier[number + 1 :]).cpu()
     light = SplitNet(nn.Sequential(*features), nn.Identity(), nn.Sequential(*layers))
-    for (
-        layer
-    ) in light.modules():  # He et al. 2015: keeps the signal's size through ReLUs, torchvision's default does not
+    # He et al. 2015: keeps the signal's size through ReLUs, torchvision's default does not.
+    for layer in light.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
