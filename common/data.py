@@ -40,7 +40,7 @@ class Images:
 
 
 def load(args) -> Images:
-    """`--dataset` at `--image_size`, its first or drawn `--num_images`, `--num_val` of them held out.
+    """`--dataset` at `--image_size`, its drawn or first `--num_images`, `--num_val` of them held out.
 
     The split and the pool's order depend on `--seed` and the counts alone: runs of one seed are paired.
     Raises InputError when the data cannot be had or the counts do not fit.
@@ -48,14 +48,15 @@ def load(args) -> Images:
     source = datasets.load(args)
     _check(args, source)
     kept = torch.arange(args.num_images)
-    if args.num_images < len(source.x_train):
+    if args.num_images < len(source.x_train) and args.take == "drawn":
         kept = torch.randperm(len(source.x_train), generator=generator(args.seed, "images"))[: args.num_images]
     order = torch.randperm(args.num_images, generator=generator(args.seed, "split"))
     device = torch.device(args.device)
     whole = _sha256(source.x_train, source.y_train)
-    train = _resize(torch.from_numpy(source.x_train), args.image_size)
-    if args.num_images < len(train):
-        train = train[kept]
+    pixels = torch.from_numpy(source.x_train)
+    if args.num_images < len(pixels):
+        pixels = pixels[kept]
+    train = _resize(pixels, args.image_size)
     labels = torch.from_numpy(source.y_train)[kept]
     return Images(
         name=source.name,

@@ -119,7 +119,7 @@ class Teacher:
 
 def recipe(args) -> argparse.Namespace:
     """The flags of `Single --network teacher` with the pair's quick recipe: what KD and EnCoDe train a teacher with."""
-    data = "dataset num_images num_val num_classes image_size flip"
+    data = "dataset num_images take extra num_val num_classes image_size flip"
     machine = "save_path device threads amp"
     flags = {name: getattr(args, name) for name in f"model seed step_size weight_decay {data} {machine}".split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", **PAIRS[args.model].TEACHER}

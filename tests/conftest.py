@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common import budget, cli, data, runs  # noqa: E402 - the repository is not installed
+from common.networks import PAIRS  # noqa: E402
 
+MODELS = ("AlexNet", "VGG", "ResNet")
+DATASETS = ("CIFAR10", "SVHN")
 METHODS = ("Single", "Random", "KD", "EnCoDe")
 # 200 images of digits, 4 updates an epoch, amp off for exactness.
 TOY = "--dataset digits --num_images 200 --num_val 40 --batch_size 40 --train_epochs 2".split()  # noqa: SIM905
@@ -31,16 +34,18 @@ def script(method: str, model: str = "AlexNet", dataset: str = "CIFAR10"):
     return module
 
 
-def parse(method: str, *words: str):
+def parse(method: str, *words: str, model: str = "AlexNet"):
     """The arguments of a toy run of a method."""
-    module = script(method)
+    module = script(method, model)
     toy = TOY + (BUDGET if method != "Single" else [])
     return cli.parse(module.__doc__, module.DEFAULTS, [*toy, *words])
 
 
-def launch(method: str, *words: str, code: str | None = None, **kwargs) -> subprocess.CompletedProcess:
-    """Runs a main.py from its own folder; `code` runs before it, in the same process."""
-    folder = ROOT / "AlexNet" / "CIFAR10" / method
+def launch(
+    method: str, *words: str, code: str | None = None, experiments: Path = ROOT / "AlexNet" / "CIFAR10", **kwargs
+) -> subprocess.CompletedProcess:
+    """Runs a main.py from its own folder in `experiments`; `code` runs before it, in the same process."""
+    folder = experiments / method
     command = [sys.executable, "main.py"]
     if code is not None:  # e.g. to kill the process at a chosen moment, without a hook in the project
         start = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'main.py'\n"
@@ -58,6 +63,34 @@ def teacher(tmp_path_factory) -> Path:
     words = "--network teacher --train_epochs 1 --fold_bn --schedule onecycle --lr_task 0.02"
     script("Single").main([*TOY, *words.split(), "--save_path", str(save_path)])
     return save_path / "teachers" / "AlexNet-digits-64px.pt"
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory):
+    """A function that gives a model's toy teacher for digits: one update, made by `Single --network teacher`."""
+    save_path = tmp_path_factory.mktemp("teachers")
+
+    def of(model: str) -> Path:
+        path = save_path / "teachers" / f"{model}-digits-{PAIRS[model].IMAGE_SIZE}px.pt"
+        if not path.exists():
+            words = [
+                "--num_images",
+                "48",
+                "--num_val",
+                "8",
+                "--network",
+                "teacher",
+                "--train_epochs",
+                "1",
+                "--lr_task",
+                "0.01",
+            ]
+            script("Single", model).main(
+                [*TOY, *words, "--network", "teacher", "--expt", model, "--save_path", str(save_path)]
+            )
+        return path
+
+    return of
 
 
 @pytest.fixture

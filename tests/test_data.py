@@ -1,5 +1,6 @@
 """Images from every source, split by the seed alone."""
 
+import hashlib
 import json
 import os
 import tarfile
@@ -7,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
-from common.datasets import cifar10
+from common.datasets import cifar10, svhn
 from common.errors import InputError
 
 from .conftest import ROOT, parse
@@ -141,6 +143,66 @@ def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
         cifar10.load(tmp_path, args)
 
 
+@pytest.fixture
+def svhn_files(tmp_path, monkeypatch):
+    """.mat files in SVHN's own layout, 32x32x3xN with labels 1 to 10, under torchvision's names and checksums."""
+    pixels = {}
+    for split, count in (("train", 12), ("test", 5), ("extra", 7)):
+        rng = np.random.default_rng(count)
+        x = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        path = tmp_path / f"{split}_32x32.mat"
+        scipy.io.savemat(path, {"X": x, "y": (np.arange(count) % 10 + 1)[:, None]})
+        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(svhn.SVHN.split_list, split, ["http://127.0.0.1:9/", path.name, digest])
+        pixels[split] = x.transpose(3, 0, 1, 2)
+    return tmp_path, pixels
+
+
+def test_svhn_keeps_torchvisions_label_order_and_is_not_mirrored(svhn_files):
+    folder, pixels = svhn_files
+    words = ["--dataset", "svhn", "--data_dir", str(folder), "--num_images", "12", "--num_val", "2"]
+    words += ["--batch_size", "5", "--image_size", "32"]
+    images = data.load(parse("Single", *words))
+    assert images.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]  # the file's 10 is the digit 0
+    assert np.array_equal(images.train.numpy(), pixels["train"])
+    assert np.array_equal(images.test.numpy(), pixels["test"]) and images.test_labels.tolist() == [1, 2, 3, 4, 5]
+    assert not images.mirror and images.name == "svhn"
+    for path in folder.glob("*.mat"):
+        path.unlink()
+    again = data.load(parse("Single", *words))  # the decoded copy serves alone
+    assert torch.equal(again.train, images.train) and again.fingerprint == images.fingerprint
+
+
+def test_svhn_images_are_drawn_or_the_first(svhn_files):
+    folder, pixels = svhn_files
+    words = ["--dataset", "svhn", "--data_dir", str(folder), "--num_images", "8", "--num_val", "2"]
+    words += ["--batch_size", "4", "--image_size", "32"]
+    drawn, first = (data.load(parse("Single", *words, "--take", take)) for take in ("drawn", "first"))
+    assert first.origin.tolist() == list(range(8)) and drawn.origin.tolist() != list(range(8))
+    assert len(set(drawn.origin.tolist())) == 8 and drawn.fingerprint != first.fingerprint
+    assert np.array_equal(drawn.train.numpy(), pixels["train"][drawn.origin.numpy()])
+    extra = data.load(parse("Single", *words, "--extra", "--num_images", "19"))
+    assert extra.name == "svhn-extra" and np.array_equal(extra.train[12:].numpy(), pixels["extra"])
+
+
+def test_a_damaged_svhn_copy_is_made_again_and_a_damaged_file_refused(svhn_files, capsys):
+    folder, pixels = svhn_files
+    args = parse("Single", "--dataset", "svhn", "--data_dir", str(folder))
+    datasets.load(args)
+    cache = folder / "svhn.npz"
+    with np.load(cache) as archive:
+        arrays = {name: archive[name].copy() for name in archive.files}
+    arrays["x_train"][0, 0, 0, 0] ^= 1
+    np.savez(cache, **arrays)
+    assert np.array_equal(datasets.load(args).x_train, pixels["train"])
+    assert "svhn.npz is damaged; making it again" in capsys.readouterr().err
+    cache.unlink()
+    (folder / "test_32x32.mat").write_bytes(b"not the file")
+    with pytest.raises(InputError, match=r"--dataset svhn: no intact test_32x32.mat in --data_dir"):
+        datasets.load(args)
+    assert not cache.exists()
+
+
 def test_the_npm_package_is_decoded_to_the_official_layout(tmp_path):
     """PNGs with one image a row, row-major; labels as JSON under the package's own spelling."""
     folder = tmp_path / "package"
@@ -180,7 +242,7 @@ def test_real_cifar10():
         pytest.skip(f"no CIFAR-10 in {data_dir}; ENCODE_DATA_DIR names another folder")
     source = datasets.load(parse("Single", "--dataset", "cifar10", "--data_dir", str(data_dir)))
     first_batch = source.x_train[:10000].transpose(0, 3, 1, 2).reshape(10000, 3072)
-    digest = cifar10.hashlib.sha256(np.ascontiguousarray(first_batch)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(first_batch)).hexdigest()
     assert digest == "a50e8b48728e1667d682a807155c375279d5ae321fb12242c02e3104a6bc8b21"
     assert np.bincount(source.y_train).tolist() == [5000] * 10 and np.bincount(source.y_test).tolist() == [1000] * 10
     cifar10.verify(source[1:5], "the cache")

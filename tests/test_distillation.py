@@ -18,8 +18,11 @@ def args():
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(args, random_images, tmp_path, mirrored):
+@pytest.mark.parametrize("model", ["AlexNet", "VGG", "ResNet"])
+def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, random_images, tmp_path, mirrored):
     """Both views, float32: against the teacher run on the very batch, with plain MSE as the paper writes it."""
+    args = parse("KD", model=model)
+    random_images.train = random_images.train[:, : args.image_size, : args.image_size].contiguous()
     teacher = networks.build(args, "teacher").eval()
     targets = distillation.cache(teacher, random_images, tmp_path)
     index = torch.tensor([3, 0, 7, 5])
@@ -38,8 +41,7 @@ def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(args, ra
 
     def plain(decoder, z, logits):
         with torch.no_grad():
-            features = teacher.avgpool(teacher.features(x))
-            scores = teacher.classifier(features.flatten(1))
+            features, scores = teacher.avgpool(teacher.maps(x)), teacher(x)
         return args.feat_wt * F.mse_loss(decoder(z), features) + args.logit_wt * F.mse_loss(logits, scores)
 
     (loss, ours), (expected, theirs) = gradients(cached), gradients(plain)
@@ -63,6 +65,21 @@ def test_cache_is_read_back_and_a_wrong_key_is_an_error(args, random_images, tmp
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="not a readable cache"):
         distillation.cache(teacher, random_images, tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "dtype"), [(8 * 512 * 4 * 2 * 4, torch.float32), (1000, torch.float16)])
+def test_a_large_cache_keeps_the_maps_before_they_are_spread_in_half_the_bytes(
+    limit, dtype, random_images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(distillation, "FLOAT32_LIMIT", limit)
+    teacher = networks.build(parse("KD", model="VGG"), "teacher").eval().requires_grad_(False)
+    targets = distillation.cache(teacher, random_images, tmp_path)
+    assert targets.maps.shape == (2, 8, 512, 2, 2) and targets.maps.dtype == dtype
+    index = torch.arange(8)
+    features = targets.features(index, torch.zeros(8, dtype=torch.bool))
+    expected = teacher.embed(augment.batch(random_images.train, index))
+    assert features.shape == (8, 512, 7, 7) and features.dtype == torch.float32
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_another_teacher_has_another_cache(args, random_images, tmp_path):

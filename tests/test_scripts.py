@@ -1,4 +1,4 @@
-"""The four scripts, run as a user runs them: from their own folder, in a process of their own."""
+"""What the scripts do for a user, on AlexNet's four: reruns, options, teachers, the plan, the report."""
 
 import csv
 
@@ -16,7 +16,7 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_script_runs_from_its_folder(method, tmp_path, teacher):
+def test_a_finished_run_says_so_and_changes_nothing(method, tmp_path, teacher):
     words = [*TOY, "--save_path", str(tmp_path)]
     if method != "Single":
         words += BUDGET
@@ -32,7 +32,7 @@ def test_the_script_runs_from_its_folder(method, tmp_path, teacher):
     weights = torch.load(folder / "round_00.pt", weights_only=True)["state_dict"]
     assert sum(tensor.numel() for tensor in weights.values()) == 600_714
     assert all(bool(row["teacher_accuracy"]) == (method in ("KD", "EnCoDe")) for row in rows)
-    again = launch(method, *words)  # a finished run says so and changes nothing
+    again = launch(method, *words)
     assert again.returncode == 0 and rows_of(folder) == rows
 
 

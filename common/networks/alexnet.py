@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from common.networks.decoder import decoder as build_decoder
-from common.networks.split import SplitNet
+from common.networks.split import SequentialNet
 
 IMAGE_SIZE = 64
 # 81.31% test accuracy on CIFAR-10 in 32 minutes on two float32 cores (n=1); the paper's schedule has 100 epochs.
@@ -24,13 +24,13 @@ TEACHER = {
 }
 
 
-def teacher(num_classes: int) -> SplitNet:
+def teacher(num_classes: int) -> SequentialNet:
     """torchvision's AlexNet; z is (B, 256, 6, 6), at 64x64 images 36 copies of one (B, 256, 1, 1) map."""
     net = models.alexnet(num_classes=num_classes)
-    return SplitNet(net.features, net.avgpool, net.classifier)
+    return SequentialNet(net.features, net.avgpool, net.classifier)
 
 
-def student(num_classes: int) -> SplitNet:
+def student(num_classes: int) -> SequentialNet:
     """CompAlexNet; z is (B, 32, 6, 6)."""
     features = nn.Sequential(
         nn.Conv2d(3, 8, 11, stride=4, padding=2),
@@ -41,7 +41,7 @@ def student(num_classes: int) -> SplitNet:
         nn.MaxPool2d(3, 2),
     )
     classifier = nn.Sequential(nn.Linear(32 * 6 * 6, 512), nn.ReLU(inplace=True), nn.Linear(512, num_classes))
-    return SplitNet(features, nn.AdaptiveAvgPool2d(6), classifier)
+    return SequentialNet(features, nn.AdaptiveAvgPool2d(6), classifier)
 
 
 def decoder() -> nn.Sequential:

@@ -1,28 +1,30 @@
-"""A network in two halves, and the lighter form in which a big one trains."""
+"""A network in two halves: features z = F(x), and the classifier C(z)."""
 
-import copy
+from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 Tensor = torch.Tensor
-FEATURE_RMS = 0.1  # 500 * MSE is then of the size of a cross entropy, as the paper's weights suppose
 
 
 class SplitNet(nn.Module):
-    """features, average pool and classifier under torchvision's names: `features.0.weight`, `classifier.2.bias`.
+    """What the experiments ask of a network. A subclass sets `avgpool` and implements `maps` and `classify`.
 
     The average pool adds no information where the map is smaller than its output: it repeats values. What comes
     before it is the `maps`, what comes after is z, the features that are distilled.
     """
 
-    def __init__(self, features: nn.Sequential, avgpool: nn.Module, classifier: nn.Sequential):
-        super().__init__()
-        self.features, self.avgpool, self.classifier = features, avgpool, classifier
+    avgpool: nn.Module
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) images -> (B, C, h, w), before the pool."""
-        return self.features(x)
+        raise NotImplementedError
+
+    def classify(self, z: Tensor) -> Tensor:
+        """z (B, C, H, W) -> logits (B, classes): C(z) of the paper."""
+        raise NotImplementedError
 
     def spread(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> z (B, C, H, W), the features."""
@@ -32,20 +34,31 @@ class SplitNet(nn.Module):
         """(B, 3, S, S) images -> z (B, C, H, W): F(x) of the paper."""
         return self.spread(self.maps(x))
 
-    def classify(self, z: Tensor) -> Tensor:
-        """z (B, C, H, W) -> logits (B, classes): C(z) of the paper."""
-        return self.classifier(z.flatten(1))
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) images -> logits (B, classes)."""
         return self.classify(self.embed(x))
 
 
+class SequentialNet(SplitNet):
+    """One layer after the other, named as in torchvision: `features.0.weight`, `classifier.2.bias`."""
+
+    def __init__(self, features: nn.Sequential, avgpool: nn.Module, classifier: nn.Sequential):
+        super().__init__()
+        self.features, self.avgpool, self.classifier = features, avgpool, classifier
+
+    def maps(self, x):
+        return self.features(x)
+
+    def classify(self, z):
+        return self.classifier(z.flatten(1))
+
+
 def spread(avgpool: nn.Module, maps: Tensor) -> Tensor:
     """What `avgpool` makes of maps (B, C, h, w): (B, C, H, W).
 
-    Where each value is only repeated a whole number of times, it is copied: the same numbers, for less, and with a
-    gradient that CUDA too sums in a fixed order.
+    Adaptive pooling in general has a gradient that CUDA sums in no fixed order. Where each value is only repeated a
+    whole number of times it is copied instead, and where the windows are of one size and step (8x8 to 7x7 or 4x4) the
+    pool is an ordinary one: the same numbers, for less, the same at each run.
     """
     if not isinstance(avgpool, nn.AdaptiveAvgPool2d):
         return avgpool(maps)
@@ -54,85 +67,19 @@ def spread(avgpool: nn.Module, maps: Tensor) -> Tensor:
     if maps.shape[2:] == (1, 1):
         return maps.expand(-1, -1, height, width)
     if height % maps.shape[2] or width % maps.shape[3]:
-        return avgpool(maps)
+        windows = _window(maps.shape[2], height), _window(maps.shape[3], width)
+        if None in windows:
+            return avgpool(maps)
+        (rows, down), (columns, right) = windows
+        return F.avg_pool2d(maps, (rows, columns), (down, right))
     nhwc = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
     nhwc = nhwc.expand(-1, -1, height // maps.shape[2], -1, width // maps.shape[3], -1)
     return nhwc.reshape(len(maps), height, width, -1).permute(0, 3, 1, 2)
 
 
-def compact(net: SplitNet, image_size: int) -> SplitNet:
-    """A lighter network to train in `net`'s place: `expand` turns it back into one of exactly the same function.
-
-    Two things are taken out of the way. The first linear layer reads the maps before the average pool: where that
-    only repeats values (AlexNet's 1x1 map becomes 6x6 at 64x64 images), it would multiply every value by as many
-    weights as there are copies. And a batch norm follows each convolution, whose scale and shift are folded into the
-    convolution afterwards (Ioffe & Szegedy 2015, as RepVGG does, https://arxiv.org/abs/2101.03697): plain AlexNet and
-    VGG rest on a plateau at first, this does not. The dropout before the first linear layer is left out: on repeated
-    values it hardly drops anything.
-    """
-    matrix = _spread_matrix(net, image_size)
-    features = []
-    for layer in copy.deepcopy(net.features).cpu():
-        features.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            layer.bias = None  # the batch norm's shift takes its place
-            features.append(nn.BatchNorm2d(layer.out_channels))
-    number, first = next((n, layer) for n, layer in enumerate(net.classifier) if isinstance(layer, nn.Linear))
-    channels = first.in_features // matrix.shape[0]
-    layers = [nn.Linear(channels * matrix.shape[1], first.out_features)]
-    layers += copy.deepcopy(net.classifier[number + 1 :]).cpu()
-    light = SplitNet(nn.Sequential(*features), nn.Identity(), nn.Sequential(*layers))
-    # He et al. 2015: keeps the signal's size through ReLUs, torchvision's default does not.
-    for layer in light.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    nn.init.normal_(layers[-1].weight, std=0.01)  # logits start near zero
-    device = next(net.parameters()).device
-    return light.to(device, memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def expand(light: SplitNet, net: SplitNet, sample: Tensor) -> SplitNet:
-    """Writes a trained `compact(net)` into `net` as the same function (batch norm in eval mode), and returns `net`.
-
-    Folding leaves features of the size batch norm gives them, for which the paper's feat_wt of 500 is far too much.
-    ReLU and pooling commute with a positive factor, so the last convolution is scaled to bring z to a root mean
-    square of FEATURE_RMS over `sample` (B, 3, S, S), and the first linear layer by the inverse.
-    """
-    norms = [layer for layer in light.features if isinstance(layer, nn.BatchNorm2d)]
-    folded = (layer for layer in light.features if isinstance(layer, nn.Conv2d))
-    for norm, source, target in zip(norms, folded, _layers(net.features, nn.Conv2d), strict=True):
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        target.weight.copy_(source.weight * scale[:, None, None, None])
-        target.bias.copy_(norm.bias - norm.running_mean * scale)
-    last = _layers(net.features, nn.Conv2d)[-1]
-    factor = FEATURE_RMS / net.eval().embed(sample).square().mean().sqrt()
-    last.weight.mul_(factor)
-    last.bias.mul_(factor)
-    net.train()
-    matrix = _spread_matrix(net, sample.shape[2])
-    linears = zip(_layers(light.classifier, nn.Linear), _layers(net.classifier, nn.Linear), strict=True)
-    for number, (source, target) in enumerate(linears):
-        weight = source.weight
-        if number == 0:  # W spread = w for W = w pinv(spread): the smallest weights with that function
-            inverse = torch.linalg.pinv(matrix.double()).float().to(weight)
-            weight = (weight.unflatten(1, (-1, matrix.shape[1])) @ inverse).flatten(1) / factor
-        target.weight.copy_(weight)
-        target.bias.copy_(source.bias)
-    return net
-
-
-def _layers(sequence: nn.Sequential, kind: type) -> list:
-    return [layer for layer in sequence if isinstance(layer, kind)]
-
-
-@torch.no_grad()
-def _spread_matrix(net: SplitNet, image_size: int) -> Tensor:
-    """The average pool as a matrix (outputs, inputs) for one channel at this image size."""
-    device = next(net.parameters()).device
-    height, width = net.eval().maps(torch.zeros(1, 3, image_size, image_size, device=device)).shape[2:]
-    net.train()
-    units = torch.eye(height * width, device=device).unflatten(1, (1, height, width))  # one map an input position
-    return net.spread(units).flatten(1).T.contiguous()
+def _window(size: int, outputs: int) -> tuple[int, int] | None:
+    """(length, step) of adaptive pooling's windows over `size` inputs if they are all alike, else None."""
+    starts = [number * size // outputs for number in range(outputs)]
+    lengths = {-(-(number + 1) * size // outputs) - start for number, start in enumerate(starts)}
+    steps = {after - before for before, after in pairwise(starts)} or {1}
+    return (lengths.pop(), steps.pop()) if len(lengths) == len(steps) == 1 and steps != {0} else None

@@ -1,0 +1,46 @@
+"""Labels added at random: SVHN, VGG11 or its compressed student, without a teacher.
+
+    python main.py --expt random
+
+Table I: row CM with `--network student`, row Baseline with `--network teacher`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+
+from common import budget, cli, data, networks, plan, runs, samplers, training
+
+DEFAULTS = {
+    "model": "VGG",
+    "method": "Random",
+    "dataset": "svhn",
+    "train_epochs": 120,
+    "batch_size": 128,
+    "num_images": 50000,
+    "num_val": 5000,
+    "initial_budget": 5000,
+    "budget": 5000,
+    "subset": 10000,
+    "sampler": "random",
+    "lr_task": 0.01,
+    "seed": 2024,
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = cli.parse(__doc__, DEFAULTS, argv)
+    images = data.load(args)
+    if args.dry_run:
+        return plan.show(args, images)
+    run = runs.begin(args, images)
+    for round in budget.rounds(args, run, images):
+        net = networks.build(args, args.network, round.number)
+        training.fit(args, round, net)
+        round.record(net, args.network)
+        round.query(samplers.build(args, round, net))
+
+
+if __name__ == "__main__":
+    cli.start(main)

@@ -1,0 +1,82 @@
+"""What downloaded data sets share: a decoded copy on disk, and a download that does not hang."""
+
+import hashlib
+import socket
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from common.files import lock, replacing
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+STALLED = 20  # seconds without a byte after which a download counts as unreachable
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order of KEYS
+
+
+def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None) -> Arrays:
+    """The arrays in `cache`, an .npz that is made when it is absent or damaged.
+
+    Args:
+        make: gives the arrays, verified.
+        checksum: their SHA-256 where it is known beforehand; otherwise the file carries its own.
+    """
+    arrays = _read(cache, checksum)
+    if arrays is None:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--data_dir {cache.parent}: cannot be created ({error.strerror}); name a folder you own"
+            ) from None
+        with lock(cache.with_name(f".{cache.stem}.lock"), wait=True):  # a second run waits, then finds the cache
+            arrays = _read(cache, checksum)
+            if arrays is None:
+                arrays = make()
+                with replacing(cache) as temporary, open(temporary, "wb") as file:
+                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(arrays)))
+    return arrays
+
+
+def sha256(arrays: Arrays) -> str:
+    """Of the arrays' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _read(cache: Path, checksum: str | None) -> Arrays | None:
+    """The arrays of the local copy, or None (with a word about it) when the file is not what it should be."""
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as archive:
+            arrays = tuple(archive[key] for key in KEYS)
+            if sha256(arrays) == (checksum or str(archive["sha256"])):
+                return arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    say(f"{cache} is damaged; making it again")
+    return None
+
+
+@contextmanager
+def impatient():
+    """Sockets opened inside give up after STALLED seconds of silence."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALLED)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def say(message: str) -> None:
+    """A line to the user that is not a result."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,49 @@
+"""SVHN's cropped digits, 32x32, from torchvision's .mat files (checksums are torchvision's) or its download.
+
+Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning. The decoded arrays are kept in
+`<data_dir>/svhn.npz`, so that the next start decodes nothing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import SVHN
+
+from common.datasets.local import Arrays, cached, impatient, say
+from common.datasets.source import Source
+from common.errors import InputError
+
+CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files' label 10 is the digit 0
+
+
+def load(data_dir: Path, args) -> Source:
+    """73,257 training images, with `args.extra` the 531,131 extra ones behind them, and 26,032 test images.
+
+    Not mirrored: a mirrored 2 is no 2. Raises InputError when the files are not there and cannot be downloaded.
+    """
+    name, splits = ("svhn-extra", ("train", "extra")) if args.extra else ("svhn", ("train",))
+    arrays = cached(data_dir / f"{name}.npz", lambda: _decode(data_dir, splits))
+    return Source(name, *arrays, CLASSES, mirror=False)
+
+
+def _decode(data_dir: Path, splits: tuple[str, ...]) -> Arrays:
+    images, labels = zip(*(_split(data_dir, split) for split in splits), strict=True)
+    return np.concatenate(images), np.concatenate(labels), *_split(data_dir, "test")
+
+
+def _split(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one split."""
+    file = SVHN.split_list[split][1]
+    try:
+        try:
+            found = SVHN(str(data_dir), split)
+        except RuntimeError:  # absent, or not the file it should be
+            say(f"downloading SVHN's {file} with torchvision to {data_dir}")
+            with impatient():
+                found = SVHN(str(data_dir), split, download=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(
+            f"--dataset svhn: no intact {file} in --data_dir {data_dir} and torchvision's download failed "
+            f"({' '.join(str(error).split())[:200]}); put the .mat files there, or name an .npz"
+        ) from None
+    return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels
