@@ -38,7 +38,8 @@ class Targets:
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """MSE(phi(z), T_features) over two tensors (B, C, H, W)."""
-    return F.mse_loss(student, teacher)
+    aligned = torch.empty_like(student).copy_(teacher)  # in memory as the student's: spread is a view, winograd differs
+    return F.mse_loss(student, aligned)
 
 
 def logit_loss(student: Tensor, teacher: Tensor, kind: str, temperature: float) -> Tensor:
