@@ -1,11 +1,12 @@
 """Images a second of training: a plain loop against this project's, in one run, as ratios.
 
     python benchmarks/speed.py                     # CIFAR-10 if it is in data/, else random images of its shape
-    python benchmarks/speed.py --cases KD --profile
+    python benchmarks/speed.py --models VGG --cases KD teacher --profile
 
 The plain loop is what one writes first, and what the authors' release does: PIL resizing and transforms image by image
 in a DataLoader, float32, the teacher's forward pass at each step, an optimizer for each network. It trains the same
-networks with the same losses on batches of the same size. Counted are labelled images.
+networks with the same losses on batches of the same size. Counted are labelled images. Both run with what
+`machine.prepare` asks of the process; the fraction is of the products that ours really computes.
 """
 
 import argparse
@@ -23,9 +24,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from common import cli, data, machine, networks, plan, runs, samplers, training
+from common import cli, data, networks, plan, runs, samplers, training
 from common.budget import Round
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,12 +65,10 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
     options = {"batch_size": args.batch_size, "shuffle": True, "num_workers": workers, "drop_last": True}
     labeled = forever(DataLoader(source, **options))
     unlabeled = forever(DataLoader(source, **options))
-    build = {
-        part: networks.build(args, part).to(memory_format=torch.contiguous_format) for part in ("teacher", "student")
-    }
+    build = {part: getattr(networks.PAIRS[args.model], part)(args.num_classes) for part in ("teacher", "student")}
+    decoder = networks.PAIRS[args.model].decoder()
     net = build["teacher" if case == "teacher" else "student"]
     teacher = build["teacher"].eval() if case in ("KD", "EnCoDe") else None
-    decoder = networks.build(args, "decoder").to(memory_format=torch.contiguous_format)
     sampler = sampler_of(net) if case == "EnCoDe" else None
     sgd = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
     optimizers = [torch.optim.SGD(net.parameters(), **sgd)]
@@ -77,17 +77,17 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
     noise = torch.Generator().manual_seed(0)
 
     def features(network, x):
-        return network.avgpool(network.features(x))
+        return network.avgpool(network.maps(x))
 
     def step() -> None:
         x, y = next(labeled)
         z = features(net, x)
-        logits = net.classifier(z.flatten(1))
+        logits = net.classify(z)
         loss = F.cross_entropy(logits, y)
         if teacher is not None:
             with torch.no_grad():
                 target = features(teacher, x)
-                scores = teacher.classifier(target.flatten(1))
+                scores = teacher.classify(target)
             loss = loss + 500 * F.mse_loss(decoder(z), target) + 5e-5 * F.mse_loss(logits, scores)
         if sampler is not None:
             z_unlabeled = features(net, next(unlabeled)[0])
@@ -106,10 +106,8 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
     return step
 
 
-def ours(args, images: data.Images, run: runs.Run, targets):
-    """One update of this project's loop, as a function; half the pool is labelled, so that all streams run."""
-    run.state["labeled"] = images.pool[: len(images.pool) // 2]
-    round = Round(args, run, images, [1])
+def ours(args, images: data.Images, round: Round, targets):
+    """One update of this project's loop, as a function."""
     net = networks.build(args, getattr(args, "network", "student"))
     decoder = networks.build(args, "decoder") if targets else None
     sampler = samplers.build(args, round, net, targets) if "sampler" in args else None
@@ -123,10 +121,12 @@ def ours(args, images: data.Images, run: runs.Run, targets):
     return lambda: session.step(next(batches), noise)
 
 
-def rate(step, batch_size: int, updates: int, repeats: int) -> float:
-    """Median images a second of `repeats` stretches of `updates`."""
-    for _ in range(3):
-        step()
+def rate(step, batch_size: int, seconds: float, repeats: int) -> float:
+    """Median images a second of `repeats` stretches of about so many seconds, two updates at least."""
+    step()
+    started = time.perf_counter()
+    step()
+    updates = max(2, round(seconds / (time.perf_counter() - started)))
     rates = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -148,65 +148,56 @@ def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=networks.PAIRS, default=list(networks.PAIRS))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--data_dir", default=str(ROOT / "data"))
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the plain loop")
-    parser.add_argument("--updates", type=int, default=12, help="updates in one timed stretch")
-    parser.add_argument("--repeats", type=int, default=5, help="stretches; the median counts")
+    parser.add_argument("--seconds", type=float, default=2, help="of one timed stretch; it has two updates at least")
+    parser.add_argument("--repeats", type=int, default=3, help="stretches; the median counts")
     parser.add_argument("--profile", action="store_true", help="where the time of ours goes, by operator")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(chosen, Path(folder))
+        for model in chosen.models:
+            measure(chosen, model, Path(folder) / model)
 
 
-def measure(chosen: argparse.Namespace, folder: Path) -> None:
+def measure(chosen: argparse.Namespace, model: str, folder: Path) -> None:
+    folder.mkdir()
     dataset = "cifar10"
     if not (Path(chosen.data_dir) / "cifar10.npz").exists():
         dataset = str(folder / "random.npz")
         pixels = np.random.default_rng(0).integers(0, 256, (20000, 32, 32, 3), dtype=np.uint8)
         labels = np.arange(20000) % 10
         np.savez(dataset, x_train=pixels, y_train=labels, x_test=pixels[:100], y_test=labels[:100])
-    images, source = None, None
-    print(f"{dataset if dataset == 'cifar10' else 'random images'}, AlexNet pair")
+    images = None
     for case in chosen.cases:
-        args = arguments(case, dataset, chosen.data_dir, folder)
+        args = arguments(model, case, dataset, chosen.data_dir, folder)
         if images is None:
             images = data.load(args)
             pixels = data.datasets.load(args)
             source = OneByOne(pixels.x_train, pixels.y_train, args.image_size)
+            dtype = torch.bfloat16 if args.amp == "bf16" else torch.float32
+            peak = matrix_rate(dtype)
+            where = "CIFAR-10" if dataset == "cifar10" else "random images"
+            print(f"{model} pair on {where}, batch {args.batch_size}, {args.threads} threads, "
+                  f"{str(dtype).removeprefix('torch.')} matrix product {peak:.0f} GFLOP/s")  # fmt: skip
         run = runs.begin(args, images)
-        targets = None
-        if "teacher" in args:
-            targets = plan.stand_in(args, images)
-        step = ours(args, images, run, targets)
+        targets = plan.stand_in(args, images) if "teacher" in args else None
+        run.state["labeled"] = images.pool[: len(images.pool) // 2]  # half, so that all streams run
         round = Round(args, run, images, [1])
-        base = plain(
-            args, case, source, lambda net, a=args, r=round, t=targets: samplers.build(a, r, net, t), chosen.workers
-        )
-        updates = max(2, chosen.updates // 6) if case == "teacher" else chosen.updates
-        slow, fast = (
-            rate(base, args.batch_size, updates, chosen.repeats),
-            rate(step, args.batch_size, updates, chosen.repeats),
-        )
-        print(
-            f"\r{case:8} batch {args.batch_size}: plain {slow:6.0f}, ours {fast:6.0f} images/s, {fast / slow:.1f}x",
-            flush=True,
-        )
-        if case == "teacher":
-            report_utilization(args, fast)
+        base = plain(args, case, source, lambda net: samplers.build(args, round, net, targets), chosen.workers)  # noqa: B023
+        slow = rate(base, args.batch_size, chosen.seconds, chosen.repeats)
+        del base  # its DataLoader's processes end
+        step = ours(args, images, round, targets)
+        fast = rate(step, args.batch_size, chosen.seconds, chosen.repeats)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        reached = counter.get_total_flops() / args.batch_size * fast / 1e9
+        print(f"{case:8} plain {slow:6.0f}, ours {fast:6.0f} images/s, {fast / slow:4.1f}x; {reached:4.0f} GFLOP/s, "
+              f"{reached / peak:.0%} of a matrix product's", flush=True)  # fmt: skip
         if chosen.profile:
             show_profile(step)
         run.close()
-
-
-def report_utilization(args, images_per_second: float) -> None:
-    """The teacher's arithmetic against a matrix product's."""
-    light = networks.compact(networks.build(args, "teacher"), args.image_size)
-    _, macs = networks.cost(light, args.image_size)
-    dtype = torch.bfloat16 if machine.fast_bf16_cpu() else torch.float32
-    reached, peak = 6 * macs * images_per_second / 1e9, matrix_rate(dtype)
-    print(f"         {reached:.0f} GFLOP/s ({macs / 1e6:.1f} M MACs an image, x 2 x 3 for forward and backward) of a "
-          f"{str(dtype).removeprefix('torch.')} matrix product's {peak:.0f}: {reached / peak:.0%}")  # fmt: skip
 
 
 def show_profile(step) -> None:
@@ -216,18 +207,18 @@ def show_profile(step) -> None:
     print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
 
 
-def arguments(case: str, dataset: str, data_dir: str, folder: Path) -> argparse.Namespace:
+def arguments(model: str, case: str, dataset: str, data_dir: str, folder: Path) -> argparse.Namespace:
     """The flags of an experiment, all at one batch size, small rates: speed does not depend on them."""
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location(case, ROOT / "AlexNet" / "CIFAR10" / CASES[case] / "main.py")
+    spec = spec_from_file_location(case, ROOT / model / "CIFAR10" / CASES[case] / "main.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     count = "50000" if dataset == "cifar10" else "20000"
     words = ["--dataset", dataset, "--data_dir", data_dir, "--num_images", count, "--save_path", str(folder)]
     words += ["--expt", case, "--batch_size", "128", "--lr_task", "0.0001"]
     if case == "teacher":
-        words += ["--network", "teacher", "--fold_bn"]
+        words += ["--network", "teacher", *(["--fold_bn"] if networks.PAIRS[model].TEACHER["fold_bn"] else [])]
     return cli.parse(module.__doc__, module.DEFAULTS, words)
 
 

@@ -147,7 +147,7 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
         raise InputError(
             f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
         ) from None
-    return net.to(images.device, memory_format=torch.channels_last).eval(), record
+    return networks.quicken(net).to(images.device, memory_format=torch.channels_last).eval(), record
 
 
 def _read(path: Path) -> tuple[dict, dict]:

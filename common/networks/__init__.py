@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.networks.folding import compact, expand
 from common.networks.split import SequentialNet, SplitNet
+from common.networks.winograd import quicken
 from common.seeds import derive
 
-__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "compact", "cost", "expand", "fingerprint"]
+__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "compact", "cost", "expand", "fingerprint", "quicken"]
 
 PAIRS: dict[str, ModuleType] = {
     "AlexNet": import_module("common.networks.alexnet"),
@@ -31,16 +32,18 @@ def build(args, part: str, round_number: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn on the CPU, from a stream of their own
         torch.manual_seed(derive(args.seed, part, round_number))
         net = make() if part == "decoder" else make(args.num_classes)
-    return net.to(args.device, memory_format=torch.channels_last)
+    return quicken(net).to(args.device, memory_format=torch.channels_last)
 
 
 def cost(net: SplitNet, image_size: int) -> tuple[int, int]:
     """(parameters, multiply-accumulates for one image), both counted, not looked up."""
     training = net.training
-    parameter = next(net.parameters())
-    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    tensors = {
+        name: tensor.to("meta") for name, tensor in net.state_dict().items()
+    }  # shapes alone: nothing is computed
+    image = torch.zeros(1, 3, image_size, image_size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(image)
+        torch.func.functional_call(net.eval(), tensors, image)
     net.train(training)
     return sum(weight.numel() for weight in net.parameters()), counter.get_total_flops() // 2
 

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from common.networks.split import SequentialNet
-from common.networks.winograd import Conv3x3
 
 Tensor = torch.Tensor
 FEATURE_RMS = 0.1  # 500 * MSE is then of the size of a cross entropy, as the paper's weights suppose
@@ -25,13 +24,10 @@ def compact(net: SequentialNet, image_size: int) -> SequentialNet:
     matrix = _spread_matrix(net, image_size)
     features = []
     for layer in copy.deepcopy(net.features).cpu():
-        if not isinstance(layer, nn.Conv2d):
-            features.append(layer)
-            continue
-        if layer.kernel_size == (3, 3) and layer.stride == (1, 1):
-            layer = Conv3x3(layer.in_channels, layer.out_channels)
-        layer.bias = None  # the batch norm's shift takes its place
-        features += [layer, nn.BatchNorm2d(layer.out_channels)]
+        features.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layer.bias = None  # the batch norm's shift takes its place
+            features.append(nn.BatchNorm2d(layer.out_channels))
     number, first = next((n, layer) for n, layer in enumerate(net.classifier) if isinstance(layer, nn.Linear))
     channels = first.in_features // matrix.shape[0]
     layers = [nn.Linear(channels * matrix.shape[1], first.out_features)]
