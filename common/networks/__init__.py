@@ -38,9 +38,7 @@ def build(args, part: str, round_number: int = 0) -> nn.Module:
 def cost(net: SplitNet, image_size: int) -> tuple[int, int]:
     """(parameters, multiply-accumulates for one image), both counted, not looked up."""
     training = net.training
-    tensors = {
-        name: tensor.to("meta") for name, tensor in net.state_dict().items()
-    }  # shapes alone: nothing is computed
+    tensors = {name: tensor.to("meta") for name, tensor in net.state_dict().items()}  # shapes alone
     image = torch.zeros(1, 3, image_size, image_size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(net.eval(), tensors, image)
