@@ -29,6 +29,7 @@ from torchvision import transforms
 
 from common import cli, data, networks, plan, runs, samplers, training
 from common.budget import Round
+from common.experiments import script
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
@@ -209,11 +210,7 @@ def show_profile(step) -> None:
 
 def arguments(model: str, case: str, dataset: str, data_dir: str, folder: Path) -> argparse.Namespace:
     """The flags of an experiment, all at one batch size, small rates: speed does not depend on them."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location(case, ROOT / model / "CIFAR10" / CASES[case] / "main.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script(model, "CIFAR10", CASES[case])
     count = "50000" if dataset == "cifar10" else "20000"
     words = ["--dataset", dataset, "--data_dir", data_dir, "--num_images", count, "--save_path", str(folder)]
     words += ["--expt", case, "--batch_size", "128", "--lr_task", "0.0001"]

@@ -56,8 +56,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
     counts = label_counts(args, len(images.pool))
     if run.state["labeled"] is None:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels
-        for index in images.origin[run.state["labeled"]].tolist():
-            run.add("queries", round=0, index=index)
+        note_queries(run, images, 0, run.state["labeled"])
     elif run.state["round"] < len(counts):
         run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):
@@ -66,6 +65,14 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         yield this
         run.commit_round()
     run.log(f"done: {run.folder / 'results.csv'}")
+
+
+def note_queries(run: Run, images: Images, number: int, chosen: Tensor, scores: list[str] | None = None) -> None:
+    """Adds the images `chosen` for a round, by their place in the data set, with their labels, to queries.csv."""
+    chosen = chosen.cpu()
+    columns = images.origin[chosen].tolist(), images.labels.cpu()[chosen].tolist(), scores or [""] * len(chosen)
+    for index, label, score in zip(*columns, strict=True):
+        run.add("queries", round=number, index=index, score=score, label=label)
 
 
 def _clock(seconds: float) -> str:
@@ -157,6 +164,5 @@ class Round:
             candidates = candidates[order[: self.args.subset]]
         chosen, scores = sampler.query(count, candidates)
         self.run.state["labeled"] = torch.cat([self.labeled, chosen]).cpu()
-        for index, score in zip(self.images.origin[chosen.cpu()].tolist(), scores.tolist(), strict=True):
-            self.run.add("queries", round=self.number + 1, index=index, score=f"{score:.6g}")
+        note_queries(self.run, self.images, self.number + 1, chosen, [f"{score:.6g}" for score in scores.tolist()])
         self.run.state["timing"][-1][3] = f"{time.perf_counter() - started:.2f}"

@@ -69,8 +69,16 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     return args
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # one line: the usage of forty flags would bury it
+def options(defaults: dict) -> set[str]:
+    """The flags of an experiment with these defaults, each as `--name`."""
+    actions = _parser("", defaults)._actions
+    return {option for action in actions for option in action.option_strings if option.startswith("--")}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InputError instead of printing the usage of forty flags around one line."""
+
+    def error(self, message: str) -> None:
         raise InputError(message)
 
 
@@ -99,7 +107,7 @@ RATE, WEIGHT = _number(float, 0, 1e6, above=True), _number(float, 0, 1e12)
 
 def _parser(doc: str, defaults: dict) -> argparse.ArgumentParser:
     method, pair = defaults["method"], PAIRS[defaults["model"]]
-    parser = _Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
+    parser = Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
     parser.set_defaults(model=defaults["model"], method=method)
 
     def group(title: str, methods: tuple = ("Single", *LOOPS)) -> Callable:

@@ -30,20 +30,32 @@ def show(args, images: Images) -> None:
     for number, count in enumerate(counts):
         asked = f", then {counts[number + 1] - count} queried" if number + 1 < len(counts) else ""
         print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
-    seconds = _seconds_an_update(args, images) * updates * args.train_epochs * len(counts)
+    seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args:
         path = args.teacher or teachers.shared_path(args, images)
         recipe = teachers.recipe(args)
         times = len(counts) if args.teacher_labels == "labeled" else int(not teachers.Path(path).exists())
         steps = recipe.train_epochs * (recipe.num_images // recipe.batch_size)
         training_time = times * steps * _seconds_an_update(recipe, images) if times else 0.0
-        where = f"{path} ({'there' if not times else f'{times} to train, about {_duration(training_time)}'})"
+        where = f"{path} ({'there' if not times else f'{times} to train, about {duration(training_time)}'})"
         print(f"teacher at {where}")
         seconds += training_time
-    print(f"time       about {_duration(seconds)} (from {TIMED_UPDATES} timed updates; without evaluation and queries)")
+    print(f"time       about {duration(seconds)} (from {TIMED_UPDATES} timed updates; without evaluation and queries)")
 
 
-def _duration(seconds: float) -> str:
+def seconds_a_round(args, images: Images) -> float:
+    """An estimate from a few timed updates, without evaluation, query and the teacher."""
+    return _seconds_an_update(args, images) * (args.num_images // args.batch_size) * args.train_epochs
+
+
+def runs_that_fit(device: torch.device) -> int:
+    """How many runs of the size just timed fit the GPU's memory: a tenth stays free, each context takes 0.5 GB."""
+    _, total = torch.cuda.mem_get_info(device)
+    return max(1, int(0.9 * total // (torch.cuda.max_memory_reserved(device) + 2**29)))
+
+
+def duration(seconds: float) -> str:
+    """For people: hours, or minutes."""
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
 
 

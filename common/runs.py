@@ -17,7 +17,7 @@ ELSEWHERE = {"data_dir", "data_source", "save_path", "log_path", "device", "thre
 TABLES = {
     "results": "model dataset method network sampler distill_on logit_loss teacher_labels teacher_accuracy seed round "
     "labeled percent epochs updates best_epoch val_accuracy test_accuracy",
-    "queries": "round index score",
+    "queries": "round index score label",
     "history": "round epoch loss val_accuracy",
     "timing": "round train_seconds images_per_second query_seconds peak_memory_mb peak_gpu_memory_mb device threads",
 }
@@ -115,6 +115,11 @@ def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
     return Run(folder, {**vars(args), "data": images.fingerprint}, args.log_path)
+
+
+def configuration(args) -> dict:
+    """The flags that say what is computed, as config.json keeps them."""
+    return {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
 
 
 def log_file(folder: Path, log_path: str) -> Path:

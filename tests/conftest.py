@@ -1,6 +1,5 @@
 """What the tests share: toy arguments, images in memory, the scripts as a user runs them."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,12 +12,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import budget, cli, data, runs  # noqa: E402 - the repository is not installed
+from common import budget, cli, data, experiments, runs  # noqa: E402 - the repository is not installed
 from common.networks import PAIRS  # noqa: E402
 
 MODELS = ("AlexNet", "VGG", "ResNet")
 DATASETS = ("CIFAR10", "SVHN")
-METHODS = ("Single", "Random", "KD", "EnCoDe")
+METHODS = experiments.METHODS
 # 200 images of digits, 4 updates an epoch, amp off for exactness.
 TOY = "--dataset digits --num_images 200 --num_val 40 --batch_size 40 --train_epochs 2".split()  # noqa: SIM905
 TOY += ["--amp", "off", "--threads", "1", "--seed", "5"]
@@ -27,11 +26,7 @@ BUDGET = ["--initial_budget", "40", "--budget", "60", "--subset", "80"]
 
 def script(method: str, model: str = "AlexNet", dataset: str = "CIFAR10"):
     """The module of one experiment's main.py."""
-    path = ROOT / model / dataset / method / "main.py"
-    spec = importlib.util.spec_from_file_location(f"{model}_{dataset}_{method}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return experiments.script(model, dataset, method)
 
 
 def parse(method: str, *words: str, model: str = "AlexNet"):
@@ -42,10 +37,10 @@ def parse(method: str, *words: str, model: str = "AlexNet"):
 
 
 def launch(
-    method: str, *words: str, code: str | None = None, experiments: Path = ROOT / "AlexNet" / "CIFAR10", **kwargs
+    method: str, *words: str, code: str | None = None, folder: Path = ROOT / "AlexNet" / "CIFAR10", **kwargs
 ) -> subprocess.CompletedProcess:
-    """Runs a main.py from its own folder in `experiments`; `code` runs before it, in the same process."""
-    folder = experiments / method
+    """Runs a main.py from its own folder in `folder`; `code` runs before it, in the same process."""
+    folder = folder / method
     command = [sys.executable, "main.py"]
     if code is not None:  # e.g. to kill the process at a chosen moment, without a hook in the project
         start = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'main.py'\n"

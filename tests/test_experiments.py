@@ -72,7 +72,7 @@ def test_the_script_runs_from_its_folder(model, dataset, method, tmp_path, teach
         words += ["--teacher", str(teachers(model))]
     if method == "EnCoDe":
         words += ["--warmup_epochs", "1"]
-    done = launch(method, *words, "--dataset", "digits", experiments=ROOT / model / dataset)
+    done = launch(method, *words, "--dataset", "digits", folder=ROOT / model / dataset)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / f"{method.lower()}-seed5"
     with open(folder / "results.csv", newline="") as file:
@@ -171,7 +171,7 @@ def test_a_fourth_network_is_one_file_one_line_and_its_folders(tmp_path):
         words = [*TOY, "--save_path", str(tmp_path / "runs"), *(BUDGET if method != "Single" else [])]
         if method in ("Single", "Random"):
             words += ["--fold_bn"]
-        done = launch(method, *words, experiments=tmp_path / "Tiny" / "CIFAR10")
+        done = launch(method, *words, folder=tmp_path / "Tiny" / "CIFAR10")
         assert done.returncode == 0, done.stderr
         row = (tmp_path / "runs" / f"{method.lower()}-seed5" / "results.csv").read_text().splitlines()[1]
         assert row.startswith(f"Tiny,digits,{method},student")

@@ -5,8 +5,6 @@ import csv
 import pytest
 import torch
 
-from common import report
-
 from .conftest import BUDGET, METHODS, TOY, launch, script
 
 
@@ -138,19 +136,3 @@ def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
     if method != "Single":
         assert "round  2   100 labels (50%), then 60 queried" in text
     assert not (tmp_path / "runs").exists()
-
-
-def test_report_tables_and_curves(tmp_path, capsys):
-    header = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,percent,test_accuracy"
-    cells = {"a": ("KD", 1, 60, 70), "b": ("KD", 2, 62, 71), "c": ("Random", 1, 50.5, 65)}
-    for name, (method, seed, ten, hundred) in cells.items():
-        (tmp_path / name).mkdir()
-        lines = [f"AlexNet,digits,{method},student,random,,,,{seed},{p},{a}" for p, a in ((10, ten), (100, hundred))]
-        (tmp_path / name / "results.csv").write_text("\n".join([header, *lines]) + "\n")
-    report.main([*(str(tmp_path / name) for name in cells), "--output", str(tmp_path / "out")])
-    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["test accuracy, %", "10%", "100%"]
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["KD", "61.00 (n=2)", "70.50 (n=2)"]
-    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == ["Random", "50.50 (n=1)", "65.00 (n=1)"]
-    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert str(tmp_path / "out" / "curves.png") in capsys.readouterr().out

@@ -1,0 +1,51 @@
+"""Results of many runs -> the paper's tables, curves and statistics, next to the paper's own numbers.
+
+    python -m common.report runs/encode-seed2023 runs/kd-seed2023 --output runs/report
+
+Reads the runs' folders, text files alone. Rows are what was trained, columns percent of labels, cells the mean test
+accuracy in percent with its 95% interval over n seeds. The contact sheet of queried images needs the data set too.
+"""
+
+import argparse
+from pathlib import Path
+
+from common.errors import InputError
+from common.report import figures, inference, results, statistics, tables
+
+
+def write(folders: list[Path], output: Path, time_inference: bool = True, data_dir: Path | None = None) -> list[Path]:
+    """Writes every table and figure the runs have the data for; returns the files, the main table first.
+
+    Raises InputError when a folder is no run, runs of one cell were not configured alike, or `output` cannot be
+    written.
+    """
+    found = results.read(folders)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        files = tables.write_table1(found, output)
+        ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
+        files += tables.write_table2(found, ratios, output)
+        files += statistics.write(found, output)
+        files += figures.curves(found, output) + figures.epochs(found, output) + figures.class_balance(found, output)
+        if data_dir is not None:
+            files += figures.contact_sheets(found, data_dir, output)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
+    return files
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--output", type=Path, default=Path("report"), help="folder for tables and figures")
+    parser.add_argument(
+        "--inference",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time teacher and student at batch 1 on this machine, for Table II",
+    )
+    parser.add_argument("--data_dir", type=Path, help="where the data sets are: draws the queried images, by class")
+    args = parser.parse_args(argv)
+    files = write(args.runs, args.output, args.inference, args.data_dir)
+    print(files[0].read_text(encoding="utf-8"))
+    print("\n".join(str(file.resolve()) for file in files))

@@ -1,0 +1,4 @@
+from common import cli
+from common.report import main
+
+cli.start(main)

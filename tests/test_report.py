@@ -1,0 +1,164 @@
+"""The report's numbers against ones worked out by hand or by scipy, and what it must refuse."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from common import cli, report
+from common.errors import InputError
+from common.report import inference, results, statistics
+
+HEADER = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,round,percent,test_accuracy"
+
+
+def run(folder, method, seed, accuracies, network="student", sampler="random", dataset="cifar10", **config):
+    """A run's text files: test accuracies by percent, a history of two epochs, three queries a round."""
+    folder.mkdir(parents=True)
+    distilled = "labeled,mse,all" if method in ("KD", "EnCoDe") else ",,"
+    lines = [
+        f"AlexNet,{dataset},{method},{network},{sampler},{distilled},{seed},{n},{percent},{accuracy}"
+        for n, (percent, accuracy) in enumerate(accuracies.items())
+    ]
+    (folder / "results.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    epochs = [f"{n},{epoch},0.5,{40 + epoch}" for n in range(len(accuracies)) for epoch in (1, 2)]
+    (folder / "history.csv").write_text("\n".join(["round,epoch,loss,val_accuracy", *epochs]) + "\n")
+    queried = [f"{n},{index},,{index % 2}" for n in range(len(accuracies)) for index in (0, 1, 3)]
+    (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *queried]) + "\n")
+    (folder / "config.json").write_text(json.dumps({"seed": seed, "train_epochs": 2, "dataset": dataset} | config))
+    return folder
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Three seeds of CM, CM+KD and EnCoDe at 10, 50 and 100%."""
+    made = []
+    for seed, shift in ((1, 0.0), (2, 1.0), (3, -1.0)):
+        made.append(run(tmp_path / f"kd{seed}", "KD", seed, {10: 60 + shift, 50: 66 + shift, 100: 71.5}))
+        made.append(run(tmp_path / f"cm{seed}", "Random", seed, {10: 55 + shift, 50: 63 + 2 * shift, 100: 68}))
+        curve = {10: 58 + shift, 50: 70 + shift, 100: 72}
+        made.append(run(tmp_path / f"en{seed}", "EnCoDe", seed, curve, sampler="vae"))
+    return made
+
+
+def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_path):
+    files = report.write(grid, tmp_path / "out", time_inference=False)
+    lines = files[0].read_text().splitlines()
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[:5]}
+    assert list(rows)[2:] == ["CM", "CM+KD†", "EnCoDe†"]  # the paper's order, whatever the arguments'
+    # t(0.975, 2) = 4.3027; 55, 56, 54 have the standard error 1 / sqrt(3)
+    assert rows["CM"][0] == "55.00 ± 2.48 (n=3) [54.59, +0.41]"
+    assert rows["CM"][1] == "63.00 ± 4.97 (n=3) [63.39, -0.39]"
+    assert rows["EnCoDe†"][2] == "72.00 ± 0.00 (n=3) [71.48, +0.52]"
+    assert "† distilled from a teacher that was trained on every label" in lines[-1]
+    latex = (tmp_path / "out" / "table1.tex").read_text()
+    assert "\\toprule" in latex and "$55.00 \\pm 2.48$" in latex and "\\quad paper & 54.59 & 63.39 & 68.85" in latex
+    first = (tmp_path / "out" / "table1.csv").read_text().splitlines()[1]
+    assert first == "AlexNet,cifar10,CM,10,55,2.484,3,54.59,0.41"
+    again = report.write(grid, tmp_path / "again", time_inference=False)
+    assert [file.name for file in again] == [file.name for file in files]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files, again, strict=True))
+
+
+def test_missing_cells_stay_blank_and_one_seed_has_no_interval(tmp_path):
+    report.write([run(tmp_path / "one", "Random", 1, {10: 55})], tmp_path / "out", time_inference=False)
+    runs = [run(tmp_path / "a", "Random", 1, {10: 55}), run(tmp_path / "b", "KD", 1, {10: 60, 40: 64.5})]
+    text = report.write(runs, tmp_path / "out", time_inference=False)[0].read_text()
+    cm, kd = text.splitlines()[2:4]
+    assert [cell.strip() for cell in cm.split("|")[2:-1]] == ["55.00 (n=1) [54.59, +0.41]", ""]
+    assert "64.50 (n=1) [63.57, +0.93]" in kd
+    assert "needs two seeds of two rows" in (tmp_path / "out" / "statistics.md").read_text()
+
+
+def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(tmp_path):
+    first = run(tmp_path / "a", "KD", 1, {10: 60})
+    other = run(tmp_path / "b", "KD", 2, {10: 61}, train_epochs=3)
+    words = r"a and .*b are both CM\+KD† of AlexNet on cifar10 at 10% but differ in --train_epochs 2 and 3"
+    with pytest.raises(InputError, match=words):
+        results.read([first, other])
+    with pytest.raises(InputError, match="with one seed"):
+        results.read([first, run(tmp_path / "c", "KD", 1, {10: 61})])
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a run's results"):
+        results.read([tmp_path])
+    (tmp_path / "results.csv").write_text(HEADER + "\n")
+    with pytest.raises(InputError, match="no finished round yet"):
+        results.read([tmp_path])
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "a", "KD", 1, {10: 60})
+    with pytest.raises(InputError, match=r"--output .*: cannot be written"):
+        report.write([done], tmp_path / "file" / "out", time_inference=False)
+
+
+def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
+    runs = [run(tmp_path / "a", "EnCoDe", 1, {10: 58}, sampler="vae")]
+    runs += [run(tmp_path / "b", "EnCoDe", 1, {10: 60}, sampler="teacher_confidence")]
+    runs += [run(tmp_path / "c", "Single", 1, {100: 69}, network="student")]
+    runs += [run(tmp_path / "d", "Single", 1, {100: 80}, network="teacher")]
+    found = results.read(runs)
+    assert found.rows["label"].tolist() == ["Single teacher", "Single", "EnCoDe†", "EnCoDe (teacher_confidence)†"]
+    theirs = [results.paper_accuracy(found, ("AlexNet", "cifar10"), row) for _, row in found.rows.iterrows()]
+    assert theirs == [80.04, 68.85, 58.01, None]
+
+
+def test_area_is_the_mean_height_of_the_curve(grid):
+    rows = results.read(grid).rows
+    # KD, seed 1: (60 + 66) / 2 * 40 + (66 + 71.5) / 2 * 50, over 90
+    assert statistics.areas(rows)["CM+KD†", 1] == pytest.approx((63 * 40 + 68.75 * 50) / 90)
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([0.6, 0.5]) == pytest.approx([1.0, 1.0])
+
+
+def test_paired_tests_use_the_seeds_both_have(grid, tmp_path):
+    grid.append(run(tmp_path / "cm4", "Random", 4, {10: 90, 50: 90, 100: 90}))
+    table = statistics.paired_tests(results.read(grid).rows).set_index(["row", "against"])
+    assert (table["n"] == 3).all()  # seed 4 has no partner
+    # CM less KD at the seeds 1, 2, 3: -5, -5, -5 at 10%; -3, -2, -4 at 50%; -3.5 at 100%
+    areas = [((-5 + at50) / 2 * 40 + (at50 - 3.5) / 2 * 50) / 90 for at50 in (-3, -2, -4)]
+    t = np.mean(areas) / (np.std(areas, ddof=1) / math.sqrt(3))
+    assert table.loc[("CM", "CM+KD†"), "difference"] == pytest.approx(np.mean(areas))
+    assert table.loc[("CM", "CM+KD†"), "p"] == pytest.approx(1 - abs(t) / math.sqrt(t * t + 2))  # Student's t, 2 d.f.
+
+
+def test_penalties_count_the_budgets_at_which_a_row_is_beaten(grid):
+    matrix = statistics.penalties(results.read(grid))
+    # EnCoDe less KD: always -2 at 10%, +4 at 50%, +0.5 at 100%: better at two budgets of three, worse at one
+    assert matrix.loc["EnCoDe†", "CM+KD†"] == pytest.approx(2 / 3)
+    assert matrix.loc["CM+KD†", "EnCoDe†"] == pytest.approx(1 / 3)
+    assert matrix.loc["CM", "EnCoDe†"] == 0
+    assert matrix.loc["mean", "EnCoDe†"] == pytest.approx((1 / 3 + 0) / 2)
+
+
+def test_label_efficiency_interpolates(grid):
+    table = statistics.label_efficiency(results.read(grid).rows).set_index(["row", "reaches what"])
+    # EnCoDe goes from 58 at 10% to 70 at 50%; CM's last is 68
+    assert table.loc[("EnCoDe†", "CM"), "with percent"] == pytest.approx(10 + 40 * 10 / 12)
+    assert math.isnan(table.loc[("CM", "EnCoDe†"), "with percent"])
+
+
+def test_class_balance_counts_the_queries(grid, tmp_path):
+    report.write(grid, tmp_path / "out", time_inference=False)
+    lines = (tmp_path / "out" / "queries.csv").read_text().splitlines()
+    assert lines[0] == "model,dataset,label,round,class,images"
+    assert "AlexNet,cifar10,EnCoDe†,1,0,1" in lines and "AlexNet,cifar10,EnCoDe†,1,1,2" in lines
+
+
+def test_contact_sheet_and_inference_time_of_a_run(tmp_path, capsys):
+    done = run(tmp_path / "digits-seed1", "Random", 1, {10: 60, 20: 70}, dataset="digits")
+    report.main([str(done), "--output", str(tmp_path / "out"), "--data_dir", str(tmp_path)])
+    assert (tmp_path / "out" / "queried-digits-seed1.png").read_bytes().startswith(b"\x89PNG")
+    assert "queried-digits-seed1.png" in capsys.readouterr().out
+    assert 0 < inference.ratio("AlexNet", repeats=3) < 1
+
+
+def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as caught:
+        cli.start(report.main)
+    assert caught.value.code == 2 and "nowhere/results.csv: not a run's results" in capsys.readouterr().err
