@@ -6,7 +6,7 @@ PYTHON := $(CURDIR)/.venv/bin/python
 endif
 READY := $(dir $(PYTHON))../.encode-installed
 
-.PHONY: install demo test lint benchmark
+.PHONY: install demo table1 test lint benchmark
 
 install: $(READY)
 $(READY): requirements.txt
@@ -28,6 +28,21 @@ demo: install
 	cd AlexNet/CIFAR10/KD && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt kd $(DISTIL)
 	cd AlexNet/CIFAR10/EnCoDe && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt encode $(DISTIL) --warmup_epochs 1
 	$(PYTHON) -m common.report $(OUT)/*-seed1 --output $(OUT)/report
+
+# Table I for AlexNet on CIFAR-10, three seeds, in a short schedule; the teacher is trained first. Go on with the same
+# command: what is done is skipped, what was cut off resumes.
+TABLE1 := $(CURDIR)/runs/table1
+GRID := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(TABLE1)
+SHORT := --batch_size 128 --train_epochs 6 --step_size 5 --lr_task 0.01 --seeds 3
+KL := --logit_loss kl --logit_wt 1 --warmup_epochs 1
+PERCENTS := --percents 10 20 30 40 50 60 100
+table1: install
+	$(GRID) $(SHORT) $(PERCENTS) $(KL) --methods Random KD EnCoDe
+	$(GRID) $(SHORT) $(PERCENTS) $(KL) --methods EnCoDe --samplers teacher_confidence
+	$(GRID) $(SHORT) $(PERCENTS) $(KL) --methods EnCoDe --distill_on pool --tag pool
+	$(GRID) --methods Random --networks teacher --percents 10 40 100 --train_epochs 11 --batch_size 256 --lr_task 0.1 \
+		--schedule onecycle --nesterov --fold_bn --shift 6 --label_smoothing 0.05
+	$(PYTHON) -m common.report $(TABLE1)/*-seed* --output $(TABLE1)/report
 
 test: install
 	$(PYTHON) -m pytest

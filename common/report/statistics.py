@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import integrate, stats
 
 from common.files import write_text
 from common.report.results import Results
@@ -39,7 +39,7 @@ def areas(rows: pd.DataFrame) -> pd.Series:
     if table.shape[1] < 2:
         return pd.Series(dtype=float, index=table.index[:0])
     percents = table.columns.to_numpy(float)
-    return pd.Series(np.trapezoid(table.to_numpy(), percents, axis=1) / np.ptp(percents), table.index)
+    return pd.Series(integrate.trapezoid(table.to_numpy(), percents, axis=1) / np.ptp(percents), table.index)
 
 
 def holm(p_values: list[float]) -> list[float]:
