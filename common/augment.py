@@ -25,4 +25,4 @@ def batch(images: Tensor, index: Tensor, mirrored: Tensor | None = None, offsets
         ]
     if mirrored is not None:
         picked = torch.where(mirrored[:, None, None, None], picked.flip(2), picked)
-    return picked.permute(0, 3, 1, 2).float().sub_(127.5).div_(127.5)
+    return torch.sub(picked, 127.5).div_(127.5).permute(0, 3, 1, 2)  # uint8 becomes float in the first pass

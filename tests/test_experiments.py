@@ -41,7 +41,7 @@ DEFAULTS = {
     "ResNet/SVHN/KD": (120, 128, 0.1, 2024),
     "ResNet/SVHN/EnCoDe": (120, 128, 0.1, 2023),
 }
-FEATURE_WEIGHT = {"AlexNet": 500, "VGG": 500, "ResNet": 1}
+FEATURE_WEIGHT = {"AlexNet": 500, "VGG": 500, "ResNet": 10}
 STUDENTS = {"AlexNet": 600_714, "VGG": 1_634_858, "ResNet": 78_042}
 
 

@@ -1,4 +1,4 @@
-"""What the scripts do for a user, on AlexNet's four: reruns, options, teachers, the plan, the report."""
+"""What the scripts do for a user, on AlexNet's four: reruns, options, teachers, the plan."""
 
 import csv
 

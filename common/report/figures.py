@@ -46,6 +46,7 @@ def epochs(found: Results, output: Path) -> list[Path]:
             name = f"{label}, {at:g}% (n={group['seed'].nunique()})"
             _band(axes, group[group["percent"] == at], "epoch", "val_accuracy", name, style | {"marker": ""})
         axes.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     return _panels(found, panel, output / "epochs")
 

@@ -27,7 +27,7 @@ DEFAULTS = {
     "lr_task": 0.1,
     "lr_dec": 0.01,
     "lr_disc": 0.001,
-    "feat_wt": 1,
+    "feat_wt": 10,
     "logit_wt": 0.00005,
     "warmup_epochs": 10,
     "seed": 2023,

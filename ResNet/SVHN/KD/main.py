@@ -27,7 +27,7 @@ DEFAULTS = {
     "sampler": "random",
     "lr_task": 0.1,
     "lr_dec": 0.01,
-    "feat_wt": 1,
+    "feat_wt": 10,
     "logit_wt": 0.00005,
     "seed": 2024,
 }
