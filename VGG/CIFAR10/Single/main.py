@@ -1,7 +1,7 @@
 """All labels at once: CIFAR-10, VGG11 or its compressed student.
 
     python main.py --expt single
-    python main.py --expt teacher --network teacher --train_epochs 2 --batch_size 64 --lr_task 0.04 \\
+    python main.py --expt teacher --network teacher --train_epochs 3 --batch_size 128 --lr_task 0.05 \\
         --schedule onecycle --nesterov --fold_bn --shift 4 --label_smoothing 0.05
 
 Table I, 100%: row CM with `--network student`, row Baseline with `--network teacher`. The teacher is also put where
