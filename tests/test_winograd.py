@@ -32,16 +32,17 @@ def test_its_gradients_are_a_convolutions(size):
         assert torch.allclose(mine, other, rtol=1e-9, atol=1e-9)
 
 
-def test_the_short_way_is_for_small_maps_of_many_channels_in_full_precision(monkeypatch):
+def test_the_short_way_is_for_many_images_on_small_maps_of_many_channels_in_full_precision(monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *rest: taken.append(x.shape) or F.conv2d(x, *rest, padding=1))
     narrow, wide = (winograd.quicken(torch.nn.Conv2d(channels, 4, 3, padding=1)) for channels in (8, 32))
     for size in (1, 6, 32):
-        narrow(torch.randn(2, 8, size, size))
-        wide(torch.randn(2, 32, size, size))
+        narrow(torch.randn(32, 8, size, size))
+        wide(torch.randn(32, 32, size, size))
+        wide(torch.randn(31, 32, size, size))
     with torch.autocast("cpu", torch.bfloat16):
-        wide(torch.randn(2, 32, 6, 6))
-    assert taken == [(2, 32, 6, 6)]
+        wide(torch.randn(32, 32, 6, 6))
+    assert taken == [(32, 32, 6, 6)]
 
 
 def test_only_plain_3x3_convolutions_are_quickened():

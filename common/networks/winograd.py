@@ -19,8 +19,8 @@ class Conv3x3(nn.Conv2d):
     """A 3x3 convolution of stride 1 and padding 1 that takes the short way where it was measured to be faster."""
 
     def forward(self, x):
-        channels, size = self.in_channels, max(x.shape[2:])
-        pays = size > 2 and ((size <= 8 and channels >= 32) or (size <= 16 and channels >= 128))
+        many, channels, size = len(x) >= 32, self.in_channels, max(x.shape[2:])  # few images: filters cost more
+        pays = many and size > 2 and ((size <= 8 and channels >= 32) or (size <= 16 and channels >= 128))
         if pays and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             return conv3x3(x, self.weight, self.bias)
         return super().forward(x)
