@@ -29,9 +29,8 @@ from torchvision import transforms
 
 from common import cli, data, networks, plan, runs, samplers, training
 from common.budget import Round
-from common.experiments import script
+from common.experiments import ROOT, script
 
-ROOT = Path(__file__).resolve().parents[1]
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
 
 

@@ -11,10 +11,10 @@ import torch
 
 from common import machine
 from common.errors import InputError
+from common.experiments import ROOT
 from common.networks import PAIRS
 from common.samplers import SAMPLERS
 
-ROOT = Path(__file__).resolve().parents[1]
 LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
 DISTIL = ("KD", "EnCoDe")
 OFFERED = {  # without a teacher nobody can ask it; only EnCoDe trains a sampler

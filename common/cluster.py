@@ -1,6 +1,7 @@
 """Runs side by side with Ray, on this machine or many. Ray is an extra: `pip install ray`."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,8 +46,6 @@ def run(work: Callable[[Any], str], items: list, address: str, share: dict) -> I
 
 
 def _timed(work: Callable[[Any], str], item) -> tuple[str, float]:
-    import time
-
     started = time.perf_counter()
     return work(item), time.perf_counter() - started
 

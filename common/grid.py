@@ -55,7 +55,7 @@ class Job:
                 rows = len(list(csv.DictReader(file)))
         except (OSError, ValueError):
             return 0
-        same = all(begun.get(name) == value for name, value in runs.configuration(self.args()).items())
+        same = all(begun.get(name) == value for name, value in runs.configuration(vars(self.args())).items())
         return rows if same else 0
 
 
@@ -79,9 +79,9 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         if not any(flag in options for options in known.values()):
             raise InputError(f"{flag}: neither the grid nor {' or '.join(args.methods)} has such a flag; see --help")
     cells = itertools.product(args.models, args.datasets, args.methods, args.networks, args.samplers or [""])
-    found = []
+    found, there = [], available()
     for model, dataset, method, network, sampler in cells:
-        if (network == "teacher" and method in cli.DISTIL) or (model, dataset, method) not in available():
+        if (network == "teacher" and method in cli.DISTIL) or (model, dataset, method) not in there:
             continue
         if method != "EnCoDe" and sampler != (args.samplers or [""])[0]:
             continue  # Random and KD label at random, once
@@ -122,22 +122,19 @@ class Clock:
     """How long the rest of the grid takes, from the rounds that were run so far."""
 
     def __init__(self, waiting: Iterable[Job]):
-        self.left = {job.name: job.rounds - job.rounds_done() for job in waiting}
-        self.kind = {job.name: (job.model, job.dataset, job.expt) for job in waiting}
-        self.seconds: dict[tuple, list[float]] = {}
+        self.left = {job: job.rounds - job.rounds_done() for job in waiting}
+        self.seconds: dict[str, list[float]] = {}  # a round, by expt: runs that differ in the seed alone
 
     def finished(self, job: Job, seconds: float) -> None:
-        rounds = self.left.pop(job.name)
-        if rounds:
-            self.seconds.setdefault(self.kind[job.name], []).append(seconds / rounds)
+        self.seconds.setdefault(job.expt, []).append(seconds / self.left.pop(job))
 
     def __str__(self) -> str:
         known = list(itertools.chain.from_iterable(self.seconds.values()))
         if not known:
             return "time left unknown yet"
         usual = sum(known) / len(known)
-        each = {kind: sum(values) / len(values) for kind, values in self.seconds.items()}
-        left = sum(rounds * each.get(self.kind[name], usual) for name, rounds in self.left.items())
+        each = {expt: sum(values) / len(values) for expt, values in self.seconds.items()}
+        left = sum(rounds * each.get(job.expt, usual) for job, rounds in self.left.items())
         return f"about {plan.duration(left)} left"
 
 

@@ -79,7 +79,7 @@ class Run:
         self._log.flush()
 
     def _same_config(self, config: dict) -> None:
-        config = {name: value for name, value in config.items() if name not in ELSEWHERE}
+        config = configuration(config)
         path = self.folder / "config.json"
         if not path.exists() or not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
             write_text(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
@@ -117,9 +117,9 @@ def begin(args, images) -> Run:
     return Run(folder, {**vars(args), "data": images.fingerprint}, args.log_path)
 
 
-def configuration(args) -> dict:
+def configuration(config: dict) -> dict:
     """The flags that say what is computed, as config.json keeps them."""
-    return {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
+    return {name: value for name, value in config.items() if name not in ELSEWHERE}
 
 
 def log_file(folder: Path, log_path: str) -> Path:

@@ -11,7 +11,7 @@ from common.networks.decoder import decoder as build_decoder
 from common.networks.split import SequentialNet
 
 IMAGE_SIZE = 64
-TEACHER = {  # about an hour on two float32 cores; more epochs where there is a GPU
+TEACHER = {  # short, for CPUs, and not measured to its end; more epochs where there is a GPU
     "train_epochs": 3,
     "batch_size": 128,
     "lr_task": 0.05,

@@ -1,4 +1,4 @@
-"""3x3 convolutions by minimal filtering: a quarter of the products, two to three times the speed of float32 on CPUs.
+"""3x3 convolutions by minimal filtering: a quarter of the products, up to three times as fast in float32 on CPUs.
 
 "Fast Algorithms for Convolutional Neural Networks", Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. An m x m
 tile of outputs takes (m + 2)^2 products instead of 9 m^2: polynomials are evaluated at m + 2 points, multiplied,
@@ -29,15 +29,10 @@ class Conv3x3(nn.Conv2d):
 def quicken(net: nn.Module) -> nn.Module:
     """Makes a `Conv3x3` of each 3x3 convolution in `net`: the same parameters under the same names."""
     for layer in net.modules():
-        form = (3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"
-        if type(layer) is nn.Conv2d and form == (
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.padding_mode,
-        ):
+        if type(layer) is not nn.Conv2d:
+            continue
+        form = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
+        if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"):
             layer.__class__ = Conv3x3  # only `forward` differs
     return net
 

@@ -9,6 +9,7 @@ accuracy in percent with its 95% interval over n seeds. The contact sheet of que
 import argparse
 from pathlib import Path
 
+from common import cli
 from common.errors import InputError
 from common.report import figures, inference, results, statistics, tables
 
@@ -35,7 +36,7 @@ def write(folders: list[Path], output: Path, time_inference: bool = True, data_d
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for tables and figures")
     parser.add_argument(

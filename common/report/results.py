@@ -74,17 +74,18 @@ def paper() -> pd.DataFrame:
     wide = pd.read_csv(Path(__file__).with_name("table1.csv"))
     long = wide.melt(["network", "method", "dataset"], var_name="percent", value_name="accuracy")
     long["percent"] = long["percent"].str.removeprefix("p").astype(float)
-    long["dataset"] = long["dataset"].str.lower().replace({"cifar-10": "cifar10"})
+    long["dataset"] = long["dataset"].str.lower()
     return long.rename(columns={"method": "label"})
 
 
 def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> float | None:
     """The paper's number for a row of `rows`, which must be one of the paper's own rows (Single: its 100% column)."""
     table = found.paper
-    label = {"Single": "CM", "Single teacher": "Baseline"}.get(row["label"].removesuffix("†"), row["label"])
+    label = row["label"].removesuffix("†")
+    label = {"Single": "CM", "Single teacher": "Baseline"}.get(label, label)
     network = PAPER_NETWORK.get(setting[0], setting[0])
     match = table[(table["network"] == network) & (table["dataset"] == setting[1])]
-    match = match[(match["label"] == label.removesuffix("†")) & (match["percent"] == row["percent"])]
+    match = match[(match["label"] == label) & (match["percent"] == row["percent"])]
     return None if match.empty else float(match["accuracy"].iloc[0])
 
 

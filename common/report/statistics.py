@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import integrate, stats
 
 from common.files import write_text
+from common.report import markdown
 from common.report.results import Results
 
 LEVEL = 0.05
@@ -154,9 +155,7 @@ def _markdown(table: pd.DataFrame, lacking: str, index: bool = False) -> str:
     if table.empty:
         return f"({lacking})"
     table = table.reset_index(names="") if index else table
-    cells = [[str(column) for column in table.columns], ["---"] * table.shape[1]]
-    cells += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+    return markdown.table([list(table.columns), *([_cell(value) for value in row] for row in table.to_numpy())])
 
 
 def _cell(value) -> str:

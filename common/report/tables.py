@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
+from common.report import markdown
 from common.report.results import Results, paper_accuracy
 from common.report.statistics import interval
 
@@ -30,7 +31,7 @@ def cells(found: Results) -> pd.DataFrame:
 def write_table1(found: Results, output: Path) -> list[Path]:
     """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference."""
     table = cells(found)
-    markdown, latex = [], []
+    texts, latex = [], []
     for setting in found.settings():
         part = table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
         percents = sorted(part["percent"].unique())
@@ -38,13 +39,13 @@ def write_table1(found: Results, output: Path) -> list[Path]:
         grid = {(row.label, row.percent): row for row in part.itertuples()}
         lines = [[f"{setting[0]}, {setting[1]}: test accuracy, %", *(f"{percent:.3g}%" for percent in percents)]]
         lines += [[label, *(_markdown(grid.get((label, percent))) for percent in percents)] for label in labels]
-        markdown.append(_aligned(lines))
+        texts.append(markdown.table(lines))
         latex.append(_latex_table(setting, percents, labels, grid))
     notes = ["mean ± half its 95% interval over n seeds (no ± for one) [the paper's number, ours less the paper's]"]
     if table["label"].str.endswith("†").any():
         notes.append(DAGGER)
     files = [output / "table1.md", output / "table1.tex", output / "table1.csv"]
-    write_text(files[0], "\n\n".join([*markdown, *notes]) + "\n")
+    write_text(files[0], "\n\n".join([*texts, *notes]) + "\n")
     write_text(files[1], "\n\n".join(latex) + "\n")
     write_text(files[2], table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
     return files
@@ -70,7 +71,7 @@ def write_table2(found: Results, ratios: dict[str, float], output: Path) -> list
                        for line in result.itertuples(index=False))]  # fmt: skip
     files = [output / "table2.md", output / "table2.csv"]
     note = "Inference: median of 50 forward passes of one image on this machine's CPU, float32."
-    write_text(files[0], "\n\n".join([_aligned(text), note, DAGGER]) + "\n")
+    write_text(files[0], "\n\n".join([markdown.table(text), note, DAGGER]) + "\n")
     write_text(files[1], result.to_csv(index=False, lineterminator="\n"))
     return files
 
@@ -84,12 +85,6 @@ def _markdown(cell) -> str:
         return ""
     text = f"{_plain(cell.mean, cell.half_width)} (n={cell.n})"
     return text if math.isnan(cell.paper) else f"{text} [{cell.paper:.2f}, {cell.difference:+.2f}]"
-
-
-def _aligned(lines: list[list[str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
-    return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
 
 
 def _latex_table(setting: tuple[str, str], percents: list[float], labels: list[str], grid: dict) -> str:
