@@ -29,16 +29,21 @@ class Targets:
 
     def features(self, index: Tensor, mirrored: Tensor) -> Tensor:
         """The teacher's z (B, C, H, W) for images `index` (B,), seen mirrored or not (B,) bool."""
-        return spread(self.avgpool, self.maps[mirrored.long(), index].float())
+        return spread(self.avgpool, self._of(self.maps, index, mirrored).float())
 
     def scores(self, index: Tensor, mirrored: Tensor) -> Tensor:
         """The teacher's logits (B, classes) for the same views."""
-        return self.logits[mirrored.long(), index]
+        return self._of(self.logits, index, mirrored)
+
+    @staticmethod
+    def _of(views: Tensor, index: Tensor, mirrored: Tensor) -> Tensor:
+        return views.flatten(0, 1).index_select(0, mirrored * views.shape[1] + index)
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """MSE(phi(z), T_features) over two tensors (B, C, H, W)."""
-    return F.mse_loss(student, teacher)
+    memory = sorted(range(student.dim()), key=student.stride, reverse=True)  # mse_loss's gradient has this order then
+    return F.mse_loss(student.permute(memory), teacher.permute(memory))
 
 
 def logit_loss(student: Tensor, teacher: Tensor, kind: str, temperature: float) -> Tensor:

@@ -150,10 +150,10 @@ class Session:
             logits = net.classify(z)
             losses = {"ce": F.cross_entropy(logits, self.images.labels[index], label_smoothing=args.label_smoothing)}
             if self.targets is not None:
-                distilled = z, logits, index, mirrored
+                distilled = net.spread(z), logits, index, mirrored
                 if "pool" in batch:
                     z_pool = net.embed(self._see(*batch["pool"]))
-                    distilled = z_pool, net.classify(z_pool), *batch["pool"][:2]
+                    distilled = net.spread(z_pool), net.classify(z_pool), *batch["pool"][:2]
                 losses["feat"], losses["logit"] = distillation.loss(args, self.decoder, self.targets, *distilled)
             if self.sampler:
                 x_unlabeled = self._see(*batch["unlabeled"])

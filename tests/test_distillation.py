@@ -32,7 +32,7 @@ def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, r
     def gradients(loss_of):
         student, decoder = networks.build(args, "student"), networks.build(args, "decoder")
         z = student.embed(x)
-        loss = loss_of(decoder, z, student.classify(z))
+        loss = loss_of(decoder, student.spread(z), student.classify(z))
         loss.backward()
         return loss, [weight.grad for net in (student, decoder) for weight in net.parameters()]
 

@@ -83,7 +83,7 @@ def test_losses_are_those_of_the_paper(first_round, tmp_path):
         logits = s.net.classify(z)
         expected = {
             "ce": nn.functional.cross_entropy(logits, s.images.labels[index]),
-            "feat": 3 * (s.decoder(z) - s.targets.features(index, mirrored)).square().mean(),
+            "feat": 3 * (s.decoder(s.net.spread(z)) - s.targets.features(index, mirrored)).square().mean(),
             "logit": 5e-5 * (logits - s.targets.logits[0, index]).square().mean(),
             "adv": 0.5 * s.sampler.adversarial(z, z_unlabeled),
         }

