@@ -1,7 +1,5 @@
 """What the tests share: toy arguments, images in memory, the scripts as a user runs them."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,21 +32,6 @@ def parse(method: str, *words: str, model: str = "AlexNet"):
     module = script(method, model)
     toy = TOY + (BUDGET if method != "Single" else [])
     return cli.parse(module.__doc__, module.DEFAULTS, [*toy, *words])
-
-
-def launch(
-    method: str, *words: str, code: str | None = None, folder: Path = ROOT / "AlexNet" / "CIFAR10", **kwargs
-) -> subprocess.CompletedProcess:
-    """Runs a main.py from its own folder in `folder`; `code` runs before it, in the same process."""
-    folder = folder / method
-    command = [sys.executable, "main.py"]
-    if code is not None:  # e.g. to kill the process at a chosen moment, without a hook in the project
-        start = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'main.py'\n"
-        command = [sys.executable, "-c", f"{start}{code}\nrunpy.run_path('main.py', run_name='__main__')"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [*command, *words], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, **kwargs
-    )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ import pytest
 from common import cli, machine
 from common.errors import InputError
 
-from .conftest import METHODS, ROOT, launch, script
+from .conftest import METHODS, ROOT, script
+from .launcher import launch
 
 # The README of the original release, word for word.
 ORIGINAL = {

@@ -11,7 +11,8 @@ import torch
 from common import cli
 from common.networks import PAIRS
 
-from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, launch, script
+from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, script
+from .launcher import launch
 
 EXPERIMENTS = list(itertools.product(MODELS, DATASETS, METHODS))
 # train_epochs, batch_size, lr_task, seed: shared/paper/hyperparameters.csv; ResNet's are this project's (README).
@@ -171,7 +172,7 @@ def test_a_fourth_network_is_one_file_one_line_and_its_folders(tmp_path):
         words = [*TOY, "--save_path", str(tmp_path / "runs"), *(BUDGET if method != "Single" else [])]
         if method in ("Single", "Random"):
             words += ["--fold_bn"]
-        done = launch(method, *words, folder=tmp_path / "Tiny" / "CIFAR10")
+        done = launch(method, *words, folder=tmp_path / "Tiny" / "CIFAR10", fresh=True)
         assert done.returncode == 0, done.stderr
         row = (tmp_path / "runs" / f"{method.lower()}-seed5" / "results.csv").read_text().splitlines()[1]
         assert row.startswith(f"Tiny,digits,{method},student")

@@ -9,7 +9,8 @@ import torch
 from common import data, runs
 from common.errors import InputError
 
-from .conftest import BUDGET, TOY, launch, parse
+from .conftest import BUDGET, TOY, parse
+from .launcher import launch
 
 WORDS = [*TOY, *BUDGET, "--train_epochs", "2", "--warmup_epochs", "1"]
 KILLS = {  # in a process of its own: SIGKILL at a chosen call, so that nothing can be tidied up

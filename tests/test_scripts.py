@@ -5,7 +5,8 @@ import csv
 import pytest
 import torch
 
-from .conftest import BUDGET, METHODS, TOY, launch, script
+from .conftest import BUDGET, METHODS, TOY, script
+from .launcher import launch
 
 
 def rows_of(folder):
@@ -20,7 +21,7 @@ def test_a_finished_run_says_so_and_changes_nothing(method, tmp_path, teacher):
         words += BUDGET
     if method in ("KD", "EnCoDe"):
         words += ["--teacher", str(teacher)]
-    done = launch(method, *words)
+    done = launch(method, *words, fresh=True)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / f"{method.lower()}-seed5"
     rows = rows_of(folder)
