@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common import networks
 from common.networks import winograd
 
 
@@ -36,7 +37,7 @@ def test_its_gradients_are_a_convolutions(size):
 def test_the_short_way_is_for_many_images_on_small_maps_of_many_channels_in_full_precision(monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *rest: taken.append(x.shape) or F.conv2d(x, *rest, padding=1))
-    narrow, wide = (winograd.quicken(torch.nn.Conv2d(channels, 64, 3, padding=1)) for channels in (8, 32))
+    narrow, wide = (networks.quicken(torch.nn.Conv2d(channels, 64, 3, padding=1)) for channels in (8, 32))
     for size in (1, 6, 33):
         narrow(torch.randn(32, 8, size, size))
         wide(torch.randn(32, 32, size, size))
@@ -44,14 +45,3 @@ def test_the_short_way_is_for_many_images_on_small_maps_of_many_channels_in_full
     with torch.autocast("cpu", torch.bfloat16):
         wide(torch.randn(32, 32, 6, 6))
     assert taken == [(32, 32, 6, 6)]
-
-
-def test_only_plain_3x3_convolutions_are_quickened():
-    options = [{"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 0}, {"padding": 1, "groups": 4}]
-    options += [{"padding": 1, "padding_mode": "reflect"}, {"padding": 2, "dilation": 2}]
-    net = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 3, **option) for option in options), torch.nn.Conv2d(4, 4, 1))
-    before = dict(net.state_dict())
-    winograd.quicken(net)
-    assert [type(layer) is winograd.Conv3x3 for layer in net] == [True] + 6 * [False]
-    after = net.state_dict()
-    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)

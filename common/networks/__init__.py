@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.networks.folding import compact, expand
+from common.networks.quick import quicken
 from common.networks.split import SequentialNet, SplitNet
-from common.networks.winograd import quicken
 from common.seeds import derive
 
 __all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "compact", "cost", "expand", "fingerprint", "quicken"]

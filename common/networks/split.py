@@ -1,7 +1,6 @@
 """A network in two halves: features z = F(x), and the classifier C(z)."""
 
 from functools import cache
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -46,7 +45,7 @@ class SequentialNet(SplitNet):
 
     def __init__(self, features: nn.Sequential, avgpool: nn.Module, classifier: nn.Sequential):
         super().__init__()
-        self.features, self.avgpool, self.classifier = pool_first(features), avgpool, classifier
+        self.features, self.avgpool, self.classifier = features, avgpool, classifier
 
     def maps(self, x):
         return self.features(x)
@@ -58,18 +57,6 @@ class SequentialNet(SplitNet):
         # Copies share a value, so their weights can be summed first: a product fewer for every copy.
         weight = first.weight.unflatten(1, (z.shape[1], -1)) @ spread_matrix(self.avgpool, z)
         return self.classifier[1:](F.linear(z.flatten(1), weight.flatten(1), first.bias))
-
-
-def pool_first(layers: nn.Sequential) -> nn.Sequential:
-    """The same function with each ReLU that stands before a max pool behind it, where it has fewer values to see.
-
-    The two commute, gradients included; layers with parameters keep their numbers and thus their names.
-    """
-    order = list(layers)
-    for number, (layer, after) in enumerate(pairwise(layers)):
-        if isinstance(layer, nn.ReLU) and isinstance(after, nn.MaxPool2d):
-            order[number : number + 2] = after, layer
-    return nn.Sequential(*order)
 
 
 def repeats(avgpool: nn.Module, maps: Tensor) -> bool:

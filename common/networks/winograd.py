@@ -26,25 +26,6 @@ class Conv3x3(nn.Conv2d):
         return super().forward(x)
 
 
-class MaxPool(nn.MaxPool2d):
-    """A max pool that asks for channels-last memory, whose kernel is the fast one, after a `Conv3x3`."""
-
-    def forward(self, x):
-        return super().forward(x.contiguous(memory_format=torch.channels_last))
-
-
-def quicken(net: nn.Module) -> nn.Module:
-    """Makes a `Conv3x3` of each 3x3 convolution in `net`, a `MaxPool` of each max pool: the same names and function."""
-    for layer in net.modules():
-        if type(layer) is nn.MaxPool2d:
-            layer.__class__ = MaxPool  # only `forward` differs
-        elif type(layer) is nn.Conv2d:
-            form = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
-            if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"):
-                layer.__class__ = Conv3x3
-    return net
-
-
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H, W), zero padded; in memory (H, W, B, K)."""
     batch, channels, height, width = x.shape
