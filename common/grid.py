@@ -17,7 +17,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,16 +47,22 @@ class Job:
         module = script(self.model, self.dataset, self.method)
         return cli.parse(module.__doc__, module.DEFAULTS, list(self.words))
 
+    def rows(self) -> int:
+        """Rounds in results.csv."""
+        try:
+            with open(self.folder / "results.csv", newline="", encoding="utf-8") as file:
+                return len(list(csv.DictReader(file)))
+        except (OSError, ValueError):
+            return 0
+
     def rounds_done(self) -> int:
         """Rounds in results.csv if the folder was begun with these very flags, else 0."""
         try:
             begun = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-            with open(self.folder / "results.csv", newline="", encoding="utf-8") as file:
-                rows = len(list(csv.DictReader(file)))
         except (OSError, ValueError):
             return 0
         same = all(begun.get(name) == value for name, value in runs.configuration(vars(self.args())).items())
-        return rows if same else 0
+        return self.rows() if same else 0
 
 
 def execute(job: Job) -> str:
@@ -122,18 +128,30 @@ class Clock:
     """How long the rest of the grid takes, from the rounds that were run so far."""
 
     def __init__(self, waiting: Iterable[Job]):
-        self.left = {job: job.rounds - job.rounds_done() for job in waiting}
-        self.seconds: dict[str, list[float]] = {}  # a round, by expt: runs that differ in the seed alone
+        self.before = {job: job.rounds_done() for job in waiting}
+        self.left = {job: job.rounds - done for job, done in self.before.items()}
+        self.pace: dict[Job, float] = {}  # seconds a round
 
-    def finished(self, job: Job, seconds: float) -> None:
-        self.seconds.setdefault(job.expt, []).append(seconds / self.left.pop(job))
+    def working(self, job: Job, seconds: float) -> None:
+        """`job` has been at work for so long."""
+        rows = job.rows()
+        if rows > self.before[job]:
+            self.pace[job] = seconds / (rows - self.before[job])
+            self.left[job] = job.rounds - rows
+
+    def ended(self, job: Job, seconds: float, error: str) -> None:
+        if not error:
+            self.working(job, seconds)
+        self.left.pop(job)
 
     def __str__(self) -> str:
-        known = list(itertools.chain.from_iterable(self.seconds.values()))
-        if not known:
+        if not self.pace:
             return "time left unknown yet"
-        usual = sum(known) / len(known)
-        each = {expt: sum(values) / len(values) for expt, values in self.seconds.items()}
+        usual = sum(self.pace.values()) / len(self.pace)
+        alike: dict[str, list[float]] = {}  # runs that differ in the seed alone
+        for job, seconds in self.pace.items():
+            alike.setdefault(job.expt, []).append(seconds)
+        each = {expt: sum(values) / len(values) for expt, values in alike.items()}
         left = sum(rounds * each.get(job.expt, usual) for job, rounds in self.left.items())
         return f"about {plan.duration(left)} left"
 
@@ -141,13 +159,13 @@ class Clock:
 class _Lines(io.TextIOBase):
     """Passes a run's lines on, each behind where the grid stands."""
 
-    def __init__(self, head: str):
+    def __init__(self, head: Callable[[], str]):
         self.head, self.target, self.rest = head, sys.stdout, ""
 
     def write(self, text: str) -> int:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            self.target.write(f"{self.head} {line}\n")
+            self.target.write(f"{self.head()} {line}\n")
         return len(text)
 
     def flush(self) -> None:
@@ -159,9 +177,14 @@ def one_after_the_other(waiting: list[Job], total: int) -> dict[str, str]:
     failed, clock = {}, Clock(waiting)
     for number, job in enumerate(waiting, total - len(waiting) + 1):
         started = time.perf_counter()
-        with contextlib.redirect_stdout(_Lines(f"[{number}/{total}, {clock}] {job.name}:")):
+
+        def head(number: int = number, job: Job = job, started: float = started) -> str:
+            clock.working(job, time.perf_counter() - started)
+            return f"[{number}/{total}, {clock}] {job.name}:"
+
+        with contextlib.redirect_stdout(_Lines(head)):
             error = execute(job)
-        clock.finished(job, time.perf_counter() - started)
+        clock.ended(job, time.perf_counter() - started, error)
         if error:
             failed[job.name] = error
             print(f"[{number}/{total}] {job.name} failed: {error}", flush=True)
@@ -174,7 +197,7 @@ def side_by_side(waiting: list[Job], total: int, args: argparse.Namespace) -> di
     share = {"num_cpus": args.threads, "num_gpus": args.gpus, "memory": int(args.memory_gb * 2**30)}
     for job, error, seconds in cluster.run(execute, waiting, args.ray, share):
         done += 1
-        clock.finished(job, seconds)
+        clock.ended(job, seconds, error)
         if error:
             failed[job.name] = error
         print(f"[{done}/{total}, {clock}] {job.name} {f'failed: {error}' if error else 'done'}", flush=True)

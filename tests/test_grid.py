@@ -74,6 +74,20 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     assert (tmp_path / "report" / "table1.tex").exists()
 
 
+def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
+    args, passed = grid.parse(words(tmp_path, "--methods", "Random", "--seeds", "2"))
+    first, second = grid.jobs(args, passed)  # three rounds each
+    clock = grid.Clock([first, second])
+    clock.working(first, 60)
+    assert str(clock) == "time left unknown yet"
+    first.folder.mkdir()
+    (first.folder / "results.csv").write_text("round\n0\n")
+    clock.working(first, 100)
+    assert str(clock) == "about 8.3 min left"  # five rounds of 100 s
+    clock.ended(first, 100, "refused")
+    assert str(clock) == "about 5.0 min left"
+
+
 def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
     grid.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2"))
     state = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
