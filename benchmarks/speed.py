@@ -30,6 +30,7 @@ from torchvision import transforms
 from common import cli, data, networks, plan, runs, samplers, training
 from common.budget import Round
 from common.experiments import ROOT, script
+from common.networks.split import repeats
 
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
 
@@ -77,21 +78,24 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
     noise = torch.Generator().manual_seed(0)
 
     def features(network, x):
-        return network.avgpool(network.maps(x))
+        """What is distilled, and what the sampler sees of it: the same values without their copies."""
+        maps = network.maps(x)
+        z = network.avgpool(maps)
+        return z, maps if repeats(network.avgpool, maps) else z
 
     def step() -> None:
         x, y = next(labeled)
-        z = features(net, x)
+        z, seen = features(net, x)
         logits = net.classify(z)
         loss = F.cross_entropy(logits, y)
         if teacher is not None:
             with torch.no_grad():
-                target = features(teacher, x)
+                target, _ = features(teacher, x)
                 scores = teacher.classify(target)
             loss = loss + 500 * F.mse_loss(decoder(z), target) + 5e-5 * F.mse_loss(logits, scores)
         if sampler is not None:
-            z_unlabeled = features(net, next(unlabeled)[0])
-            loss = loss + sampler.adversarial(z, z_unlabeled)
+            _, seen_unlabeled = features(net, next(unlabeled)[0])
+            loss = loss + sampler.adversarial(seen, seen_unlabeled)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
@@ -99,7 +103,7 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
             optimizer.step()
         loss.item()
         if sampler is not None:
-            for value in sampler.step(z.detach(), z_unlabeled.detach(), None, None, noise).values():
+            for value in sampler.step(seen.detach(), seen_unlabeled.detach(), None, None, noise).values():
                 value.item()
 
     net.train()

@@ -25,13 +25,13 @@ TEACHER = {
 
 
 def teacher(num_classes: int) -> SequentialNet:
-    """torchvision's AlexNet; z is (B, 256, 6, 6), at 64x64 images 36 copies of one (B, 256, 1, 1) map."""
+    """torchvision's AlexNet; its features are (B, 256, 6, 6), at 64x64 images 36 copies of z (B, 256, 1, 1)."""
     net = models.alexnet(num_classes=num_classes)
     return SequentialNet(net.features, net.avgpool, net.classifier)
 
 
 def student(num_classes: int) -> SequentialNet:
-    """CompAlexNet; z is (B, 32, 6, 6)."""
+    """CompAlexNet; its features are (B, 32, 6, 6), at 64x64 images each value of z (B, 32, 3, 3) four times."""
     features = nn.Sequential(
         nn.Conv2d(3, 8, 11, stride=4, padding=2),
         nn.ReLU(inplace=True),
