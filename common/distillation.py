@@ -42,7 +42,7 @@ class Targets:
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """MSE(phi(z), T_features) over two tensors (B, C, H, W)."""
-    memory = sorted(range(student.dim()), key=student.stride, reverse=True)  # mse_loss's gradient has this order then
+    memory = sorted(range(student.dim()), key=student.stride, reverse=True)  # else the gradient comes in another order
     return F.mse_loss(student.permute(memory), teacher.permute(memory))
 
 

@@ -1,4 +1,4 @@
-"""The same networks with layers that take less time: equal values and gradients to rounding, under equal names."""
+"""The same networks with layers that take less time: names, values and gradients stay, but for rounding."""
 
 from itertools import pairwise
 

@@ -52,7 +52,7 @@ class SequentialNet(SplitNet):
 
     def classify(self, z):
         first = self.classifier[0]
-        if not isinstance(first, nn.Linear) or z[0].numel() == first.in_features:
+        if not isinstance(first, nn.Linear) or z.shape[1:].numel() == first.in_features:
             return self.classifier(self.spread(z).flatten(1))
         # Copies share a value, so their weights can be summed first: a product fewer for every copy.
         weight = first.weight.unflatten(1, (z.shape[1], -1)) @ spread_matrix(self.avgpool, z)
