@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from common.networks.quick import quicken
 from common.networks.split import SequentialNet, spread_matrix
 
 Tensor = torch.Tensor
@@ -41,7 +42,7 @@ def compact(net: SequentialNet, image_size: int) -> SequentialNet:
                 nn.init.zeros_(layer.bias)
     nn.init.normal_(layers[-1].weight, std=0.01)  # logits start near zero
     device = next(net.parameters()).device
-    return light.to(device, memory_format=torch.channels_last)
+    return quicken(light).to(device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -8,15 +8,26 @@ from torch import nn
 from common.networks.winograd import Conv3x3
 
 
-class MaxPool(nn.MaxPool2d):
-    """A max pool that asks for channels-last memory, whose kernel is the fast one; a `Conv3x3` leaves another."""
+class _ChannelsLast:
+    """Asks for channels-last memory, which has the fast kernels; a `Conv3x3` leaves another order."""
 
     def forward(self, x):
         return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
+class MaxPool(_ChannelsLast, nn.MaxPool2d):
+    pass
+
+
+class BatchNorm(_ChannelsLast, nn.BatchNorm2d):
+    pass
+
+
+ORDERED = {nn.MaxPool2d: MaxPool, nn.BatchNorm2d: BatchNorm}
+
+
 def quicken(net: nn.Module) -> nn.Module:
-    """Changes `net` in place: a `Conv3x3` for each 3x3 convolution, a `MaxPool` for each max pool, and that one first.
+    """Changes `net` in place: a `Conv3x3` for each 3x3 convolution, layers that put its output in order, pools first.
 
     Max pooling and ReLU commute, gradients included; after the pool, ReLU has fewer values to see.
     """
@@ -25,8 +36,8 @@ def quicken(net: nn.Module) -> nn.Module:
             for number, (first, second) in enumerate(pairwise(list(layer))):
                 if isinstance(first, nn.ReLU) and isinstance(second, nn.MaxPool2d):
                     layer[number], layer[number + 1] = second, first
-        elif type(layer) is nn.MaxPool2d:
-            layer.__class__ = MaxPool  # only `forward` differs
+        elif type(layer) in ORDERED:
+            layer.__class__ = ORDERED[type(layer)]  # only `forward` differs
         elif type(layer) is nn.Conv2d:
             form = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
             if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"):

@@ -33,7 +33,7 @@ class SplitNet(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) images -> z: F(x) of the paper, (B, C, H, W), or (B, C, h, w) where the rest would be copies."""
         maps = self.maps(x)
-        return maps if repeats(self.avgpool, maps) else self.spread(maps)
+        return (maps if repeats(self.avgpool, maps) else self.spread(maps)).contiguous()  # as what flattens it wants it
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) images -> logits (B, classes), as the paper draws it."""
