@@ -81,6 +81,13 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
         results.read([first, run(tmp_path / "c", "KD", 1, {10: 61})])
 
 
+def test_a_row_may_come_from_several_runs_percents_rising(tmp_path):
+    full = run(tmp_path / "full", "Random", 1, {100: 69}, train_epochs=12)
+    report.write([full, run(tmp_path / "part", "Random", 1, {10: 55, 40: 62})], tmp_path / "out", time_inference=False)
+    cells = [line.split(",")[2:5] for line in (tmp_path / "out" / "table1.csv").read_text().splitlines()[1:]]
+    assert cells == [["CM", "10", "55"], ["CM", "40", "62"], ["CM", "100", "69"]]
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a run's results"):
         results.read([tmp_path])

@@ -19,7 +19,8 @@ def cells(found: Results) -> pd.DataFrame:
     table = []
     for setting in found.settings():
         rows = found.of(setting)
-        for (label, percent), cell in rows.groupby(["label", "percent"], sort=False):
+        labels = pd.Categorical(rows["label"], rows["label"].unique())  # in the tables' order, percents rising
+        for (label, percent), cell in rows.groupby([labels, "percent"], observed=True):
             mean, half_width = interval(cell["test_accuracy"])
             theirs = paper_accuracy(found, setting, cell.iloc[0])
             difference = None if theirs is None else mean - theirs
