@@ -19,7 +19,7 @@ def cells(found: Results) -> pd.DataFrame:
     table = []
     for setting in found.settings():
         rows = found.of(setting)
-        labels = pd.Categorical(rows["label"], rows["label"].unique())  # in the tables' order, percents rising
+        labels = rows["label"].astype(pd.CategoricalDtype(rows["label"].unique()))  # in this order, percents rising
         for (label, percent), cell in rows.groupby([labels, "percent"], observed=True):
             mean, half_width = interval(cell["test_accuracy"])
             theirs = paper_accuracy(found, setting, cell.iloc[0])
