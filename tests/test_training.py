@@ -59,6 +59,15 @@ def test_networks_train_in_train_mode_and_are_judged_in_eval_mode(first_round, t
     assert s.net.training  # judging puts the mode back
 
 
+@pytest.mark.parametrize("size", [7, 8])  # an image's bytes divide by eight, or do not
+def test_a_batch_is_gathered_mirrored_and_scaled_image_by_image(size):
+    images = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = augment.batch(images, torch.tensor([3, 0, 3]), torch.tensor([True, False, False]))
+    expected = [images[3].flip(1), images[0], images[3]]
+    for mine, image in zip(seen, expected, strict=True):
+        assert torch.allclose(mine, image.permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+
+
 def test_validation_images_are_not_mirrored():
     """The authors mirrored them: a network that sees left from right must score 100% on left-bright images."""
 
