@@ -131,18 +131,21 @@ class Clock:
         self.before = {job: job.rounds_done() for job in waiting}
         self.left = {job: job.rounds - done for job, done in self.before.items()}
         self.pace: dict[Job, float] = {}  # seconds a round
+        self.began = self.into = 0.0  # when the round now at work began, and its seconds so far
 
     def working(self, job: Job, seconds: float) -> None:
         """`job` has been at work for so long."""
-        rows = job.rows()
-        if rows > self.before[job]:
-            self.pace[job] = seconds / (rows - self.before[job])
-            self.left[job] = job.rounds - rows
+        left = job.rounds - job.rows()
+        if left < self.left[job]:  # a round has ended since
+            self.left[job], self.began = left, seconds
+            self.pace[job] = seconds / (job.rounds - left - self.before[job])
+        self.into = seconds - self.began
 
     def ended(self, job: Job, seconds: float, error: str) -> None:
         if not error:
             self.working(job, seconds)
         self.left.pop(job)
+        self.began = self.into = 0.0
 
     def __str__(self) -> str:
         if not self.pace:
@@ -153,7 +156,7 @@ class Clock:
             alike.setdefault(job.expt, []).append(seconds)
         each = {expt: sum(values) / len(values) for expt, values in alike.items()}
         left = sum(rounds * each.get(job.expt, usual) for job, rounds in self.left.items())
-        return f"about {plan.duration(left)} left"
+        return f"about {plan.duration(left - min(self.into, usual, left))} left"
 
 
 class _Lines(io.TextIOBase):

@@ -84,6 +84,10 @@ def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
     (first.folder / "results.csv").write_text("round\n0\n")
     clock.working(first, 100)
     assert str(clock) == "about 8.3 min left"  # five rounds of 100 s
+    clock.working(first, 160)
+    assert str(clock) == "about 7.3 min left"  # it fell while the second round went on
+    clock.working(first, 500)
+    assert str(clock) == "about 6.7 min left"  # a round that takes longer: four more at least
     clock.ended(first, 100, "refused")
     assert str(clock) == "about 5.0 min left"
 

@@ -1,0 +1,104 @@
+"""Can a discriminator learn anything? The labelled and the unlabelled images of a finished run, told apart.
+
+    python benchmarks/separability.py runs/encode-seed2023 --data_dir data
+
+For each round, a linear classifier and a network with one hidden layer learn from the student's features which images
+of the pool were labelled, and are tested on images they did not see (5 folds): the area under the ROC curve is 0.5 for
+guessing. A discriminator that has learnt more than that knows single images by heart, not how the pools differ. Beside
+it, in percent, how many labelled, unlabelled and next queried images the student classifies correctly: a strategy that
+finds what the student cannot do yet queries images of a lower accuracy than the unlabelled pool's.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from common import augment, cli, data, networks
+from common.data import Images
+from common.errors import InputError
+from common.experiments import ROOT
+
+MOST = 5000  # images of each pool that are told apart
+CLASSIFIERS = {
+    "linear": LogisticRegression(C=0.1, max_iter=300),
+    "network": MLPClassifier(128, early_stopping=True, max_iter=30, random_state=0),
+}
+
+
+def separability(labeled: np.ndarray, unlabeled: np.ndarray) -> dict[str, float]:
+    """Each classifier's area under the ROC curve on held-out rows of the features (N, D) and (M, D)."""
+    x, y = np.concatenate([labeled, unlabeled]), np.repeat([1, 0], [len(labeled), len(unlabeled)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early is what it should be
+        return {
+            name: cross_val_score(make_pipeline(StandardScaler(), model), x, y, scoring="roc_auc").mean()
+            for name, model in CLASSIFIERS.items()
+        }
+
+
+@torch.no_grad()
+def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """The pool's features (N, D), and which of its images `net` classifies correctly (N,), in the pool's order."""
+    parts = []
+    for index in images.pool.split(1000):
+        z = net.embed(augment.batch(images.train, index))
+        parts.append((z.flatten(1).cpu(), (net.classify(z).argmax(1) == images.labels[index]).cpu()))
+    features, correct = map(torch.cat, zip(*parts, strict=True))
+    return features.numpy(), correct.numpy()
+
+
+def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
+    """A row for each of the run's rounds that left some of the pool unlabelled."""
+    try:
+        options = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        queries = pd.read_csv(folder / "queries.csv")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not the folder of a run ({error})") from None
+    args = argparse.Namespace(**options, data_dir=str(data_dir), data_source="auto", device="cpu")
+    images = data.load(args)
+    origin = images.origin[images.pool.cpu()].numpy()
+    rows = []
+    for number in sorted(queries["round"].unique()):
+        path = folder / f"round_{number:02d}.pt"
+        labeled = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
+        if not path.exists() or labeled.all():
+            break
+        net = networks.build(args, "student")
+        net.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        features, correct = look(net.eval(), images)
+        queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
+        drawn = np.random.default_rng(0).permutation(len(origin))
+        pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]
+        most = min(MOST, *map(len, pools))
+        row = {"labels": labeled.sum()} | separability(*(features[pool[:most]] for pool in pools))
+        groups = {"labeled": labeled, "unlabeled": ~labeled, "queried": queried}
+        rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items() if group.any()})
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of Random, KD or EnCoDe runs, with round_NN.pt")
+    parser.add_argument("--data_dir", type=Path, default=ROOT / "data")
+    args = parser.parse_args(argv)
+    for folder in args.runs:
+        print(folder)
+        print(pd.DataFrame(rounds(folder, args.data_dir)).to_string(index=False, float_format="%.3f"), flush=True)
+
+
+if __name__ == "__main__":
+    cli.start(main)

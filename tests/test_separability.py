@@ -1,0 +1,40 @@
+"""The tool that says whether a discriminator had anything to learn, on features where the answer is known."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from common import cli
+
+from .conftest import BUDGET, ROOT, TOY, script
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import separability
+
+
+def test_alike_is_half_and_apart_is_one():
+    source = np.random.default_rng(0)
+    labeled, alike = source.normal(size=(2, 1000, 8))
+    found = separability.separability(labeled, alike)
+    assert found.keys() == {"linear", "network"}
+    assert all(area == pytest.approx(0.5, abs=0.05) for area in found.values())  # 0.5 has a standard error of 0.013
+    assert all(area > 0.999 for area in separability.separability(labeled, alike + 5).values())
+
+
+def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
+    script("Random").main([*TOY, *BUDGET, "--save_path", str(tmp_path)])
+    capsys.readouterr()
+    separability.main([str(tmp_path / "random-seed5"), "--data_dir", str(tmp_path)])
+    name, header, *rows = capsys.readouterr().out.splitlines()
+    assert name == str(tmp_path / "random-seed5")
+    assert header.split() == ["labels", "linear", "network", "labeled", "unlabeled", "queried"]
+    assert [row.split()[0] for row in rows] == ["40", "100"]  # the third round has the whole pool
+    assert all(0 <= float(value) <= 100 for row in rows for value in row.split()[1:])
+
+
+def test_what_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["separability.py", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as caught:
+        cli.start(separability.main)
+    assert caught.value.code == 2 and "nowhere: not the folder of a run" in capsys.readouterr().err
