@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for folder in args.runs:
         print(folder)
-        print(pd.DataFrame(rounds(folder, args.data_dir)).to_string(index=False, float_format="%.3f"), flush=True)
+        print(pd.DataFrame(rounds(folder, args.data_dir)).to_string(index=False, float_format="%.3f", na_rep=""), flush=True)
 
 
 if __name__ == "__main__":

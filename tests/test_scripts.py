@@ -137,3 +137,17 @@ def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
     if method != "Single":
         assert "round  2   100 labels (50%), then 60 queried" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_with_every_image_labelled_encode_is_kd(tmp_path, teacher):
+    """No pool is left for the sampler to learn from: the same weights, whatever the strategy."""
+    words = [*TOY, *BUDGET, "--percents", "100", "--lr_task", "0.01", "--logit_loss", "kl", "--logit_wt", "1"]
+    words += ["--teacher", str(teacher), "--save_path", str(tmp_path)]
+    script("KD").main(words)
+    script("EnCoDe").main(words)
+    script("EnCoDe").main([*words, "--sampler", "teacher_confidence", "--expt", "sure"])
+    kd, *others = (
+        torch.load(tmp_path / f"{expt}-seed5" / "round_00.pt", weights_only=True)["state_dict"]
+        for expt in ("kd", "encode", "sure")
+    )
+    assert len(kd) == 8 and all(torch.equal(kd[name], other[name]) for other in others for name in kd)
