@@ -96,8 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data")
     args = parser.parse_args(argv)
     for folder in args.runs:
-        print(folder)
-        print(pd.DataFrame(rounds(folder, args.data_dir)).to_string(index=False, float_format="%.3f", na_rep=""), flush=True)
+        table = pd.DataFrame(rounds(folder, args.data_dir))
+        print(f"{folder}\n{table.to_string(index=False, float_format='%.3f', na_rep='')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,17 @@ def test_wrong_flags_are_named_before_anything_runs(tmp_path, more, message):
     assert message in str(caught.value) and not list(tmp_path.iterdir())
 
 
+def test_make_table1_asks_for_runs_that_there_are():
+    """Every one of its commands is accepted before hours of training lead up to it; none wants another's name."""
+    make = subprocess.run(["make", "-n", "table1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [
+        line.split(" -m common.grid ")[1].split() for line in make.stdout.splitlines() if " -m common.grid " in line
+    ]
+    names = [job.name for line in lines for job in grid.jobs(*grid.parse(line))]
+    # the teacher; CM, CM+KD and three of EnCoDe on parts; CM, CM+KD and one of EnCoDe on all; Baseline
+    assert len(names) == len(set(names)) == 1 + 3 * (5 + 3) + 1
+
+
 def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     more = ["--methods", "Single", "Random", "--seeds", "2", "--first_seed", "1"]
     other = tmp_path / "AlexNet-CIFAR10-Random-seed2"
