@@ -117,6 +117,12 @@ def test_area_is_the_mean_height_of_the_curve(grid):
     assert statistics.areas(rows)["CM+KD†", 1] == pytest.approx((63 * 40 + 68.75 * 50) / 90)
 
 
+def test_a_run_of_few_budgets_does_not_shorten_the_others_curves(grid, tmp_path):
+    whole = statistics.areas(results.read(grid).rows)
+    grid.append(run(tmp_path / "baseline", "Random", 1, {1: 30, 5: 40}, network="teacher"))
+    assert statistics.areas(results.read(grid).rows).equals(whole)
+
+
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.6, 0.5]) == pytest.approx([1.0, 1.0])
