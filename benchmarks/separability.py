@@ -87,6 +87,8 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         row = {"labels": labeled.sum()} | separability(*(features[pool[:most]] for pool in pools))
         groups = {"labeled": labeled, "unlabeled": ~labeled, "queried": queried}
         rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items() if group.any()})
+    if not rows:
+        raise InputError(f"{folder}: has no finished round, with its round_NN.pt, that left images unlabelled")
     return rows
 
 

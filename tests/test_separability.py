@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common import cli
+from common.errors import InputError
 
 from .conftest import BUDGET, ROOT, TOY, script
 
@@ -31,6 +32,12 @@ def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
     assert header.split() == ["labels", "linear", "network", "labeled", "unlabeled", "queried"]
     assert [row.split()[0] for row in rows] == ["40", "100"]  # the third round has the whole pool
     assert all(0 <= float(value) <= 100 for row in rows for value in row.split()[1:])
+
+
+def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
+    script("Single").main([*TOY, "--train_epochs", "1", "--save_path", str(tmp_path)])
+    with pytest.raises(InputError, match="single-seed5: has no finished round, .* that left images unlabelled"):
+        separability.main([str(tmp_path / "single-seed5"), "--data_dir", str(tmp_path)])
 
 
 def test_what_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
