@@ -36,7 +36,7 @@ def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
 
 def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
     script("Single").main([*TOY, "--train_epochs", "1", "--save_path", str(tmp_path)])
-    with pytest.raises(InputError, match="single-seed5: has no finished round, .* that left images unlabelled"):
+    with pytest.raises(InputError, match=r"single-seed5: has no finished round, .* that left images unlabelled"):
         separability.main([str(tmp_path / "single-seed5"), "--data_dir", str(tmp_path)])
 
 
