@@ -71,17 +71,17 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     args = argparse.Namespace(**options, data_dir=str(data_dir), data_source="auto", device="cpu")
     images = data.load(args)
     origin = images.origin[images.pool.cpu()].numpy()
+    drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
     for number in sorted(queries["round"].unique()):
         path = folder / f"round_{number:02d}.pt"
         labeled = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
         if not path.exists() or labeled.all():
             break
-        net = networks.build(args, "student")
+        net = networks.build(args, getattr(args, "network", "student"))
         net.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
         features, correct = look(net.eval(), images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
-        drawn = np.random.default_rng(0).permutation(len(origin))
         pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]
         most = min(MOST, *map(len, pools))
         row = {"labels": labeled.sum()} | separability(*(features[pool[:most]] for pool in pools))

@@ -121,6 +121,8 @@ def test_a_run_of_few_budgets_does_not_shorten_the_others_curves(grid, tmp_path)
     whole = statistics.areas(results.read(grid).rows)
     grid.append(run(tmp_path / "baseline", "Random", 1, {1: 30, 5: 40}, network="teacher"))
     assert statistics.areas(results.read(grid).rows).equals(whole)
+    two = [run(tmp_path / "two", "Random", 1, {50: 60, 100: 70}), run(tmp_path / "one", "Single", 1, {100: 69})]
+    assert statistics.areas(results.read(two).rows).to_dict() == {("CM", 1): 65}
 
 
 def test_holm_by_hand():

@@ -32,10 +32,10 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 def areas(rows: pd.DataFrame) -> pd.Series:
     """Area under the budget curve by (label, seed), divided by its width: mean accuracy over the budgets.
 
-    Over the percents that all runs have, so that areas can be compared; a run that has fewer than half has no area.
+    Over the percents that all runs have, so that areas can be compared; a run of one, or fewer than half, has no area.
     """
     table = accuracies(rows)
-    table = table[table.notna().mean(axis=1) >= 0.5].dropna(axis=1)
+    table = table[table.notna().sum(axis=1) >= max(2, table.shape[1] / 2)].dropna(axis=1)
     if table.shape[1] < 2:
         return pd.Series(dtype=float, index=table.index[:0])
     percents = table.columns.to_numpy(float)
