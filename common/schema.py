@@ -1,0 +1,30 @@
+"""What the files of a run hold: the columns of its tables, and the flags whose value makes a row of the report another.
+
+One list each, from which runs, records and the report take theirs.
+"""
+
+# flag -> the values that need no mention in the report's row names. A new choice of one of these flags (a query
+# strategy, a loss) is a row of its own without any further edit.
+VARIANTS = {
+    "sampler": ("random", "vae"),
+    "sampler_input": ("features",),
+    "distill_on": ("labeled",),
+    "feature_loss": ("mse",),
+    "logit_loss": ("mse",),
+    "teacher_labels": ("all",),
+}
+
+TABLES = {
+    "results": [
+        *("model", "dataset", "method", "network"),
+        *VARIANTS,
+        *("teacher_accuracy", "seed", "round", "labeled", "percent", "epochs", "updates", "best_epoch"),
+        *("val_accuracy", "test_accuracy"),
+    ],
+    "queries": ["round", "index", "score", "label"],
+    "history": ["round", "epoch", "loss", "val_accuracy"],
+    "timing": [
+        *("round", "train_seconds", "images_per_second", "query_seconds", "peak_memory_mb", "peak_gpu_memory_mb"),
+        *("device", "threads", "changed"),  # changed: what differs from the machine and code the run began with
+    ],
+}
