@@ -27,10 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from common import cli, data, networks, plan, runs, samplers, training
+from common import cli, data, machine, networks, runs, samplers, training
 from common.budget import Round
 from common.experiments import ROOT, script
-from common.networks.split import repeats
+from common.grid import plan
+from common.objective import Seen, adversarial_loss, frozen
+from common.teachers import folding, recipes
 
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
 
@@ -77,25 +79,20 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
         optimizers.append(torch.optim.SGD(decoder.parameters(), **sgd))
     noise = torch.Generator().manual_seed(0)
 
-    def features(network, x):
-        """What is distilled, and what the sampler sees of it: the same values without their copies."""
-        maps = network.maps(x)
-        z = network.avgpool(maps)
-        return z, maps if repeats(network.avgpool, maps) else z
-
     def step() -> None:
         x, y = next(labeled)
-        z, seen = features(net, x)
-        logits = net.classify(z)
+        z = net.features(x)
+        logits = net.classifier(z)
         loss = F.cross_entropy(logits, y)
         if teacher is not None:
             with torch.no_grad():
-                target, _ = features(teacher, x)
-                scores = teacher.classify(target)
+                z_teacher = teacher.features(x)
+                target, scores = teacher.pool(z_teacher), teacher.classifier(z_teacher)
             loss = loss + 500 * F.mse_loss(decoder(z), target) + 5e-5 * F.mse_loss(logits, scores)
         if sampler is not None:
-            _, seen_unlabeled = features(net, next(unlabeled)[0])
-            loss = loss + sampler.adversarial(seen, seen_unlabeled)
+            z_unlabeled = net.features(next(unlabeled)[0])
+            with frozen(sampler.networks):
+                loss = loss + adversarial_loss(sampler.judge(z), sampler.judge(z_unlabeled))
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
@@ -103,24 +100,24 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
             optimizer.step()
         loss.item()
         if sampler is not None:
-            for value in sampler.step(seen.detach(), seen_unlabeled.detach(), None, None, noise).values():
+            for value in sampler.step(Seen(x, z), Seen(x, z_unlabeled), noise).values():
                 value.item()
 
     net.train()
     return step
 
 
-def ours(args, images: data.Images, round: Round, targets):
+def ours(args, images: data.Images, this_round: Round, targets):
     """One update of this project's loop, as a function."""
     net = networks.build(args, getattr(args, "network", "student"))
     decoder = networks.build(args, "decoder") if targets else None
-    sampler = samplers.build(args, round, net, targets) if "sampler" in args else None
+    sampler = samplers.build(args, this_round, net, targets) if "sampler" in args else None
     if args.fold_bn:
-        net = networks.compact(net, args.image_size)
-    session = training.Session(args, round, net, decoder, targets, sampler)
+        net = folding.with_batch_norm(args, net, 0)
+    session = training.Session(args, None, this_round, net, decoder, targets, sampler)
     session.epoch = 100  # after the warm-up: with the adversarial term
     batches = itertools.chain.from_iterable(session.batches() for _ in itertools.count())
-    noise = torch.Generator(device=images.device).manual_seed(0)
+    noise = torch.Generator().manual_seed(0)
     session.modules.train()
     return lambda: session.step(next(batches), noise)
 
@@ -180,7 +177,7 @@ def measure(chosen: argparse.Namespace, model: str, folder: Path) -> None:
             images = data.load(args)
             pixels = data.datasets.load(args)
             source = OneByOne(pixels.x_train, pixels.y_train, args.image_size)
-            dtype = torch.bfloat16 if args.amp == "bf16" else torch.float32
+            dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
             peak = matrix_rate(dtype)
             where = "CIFAR-10" if dataset == "cifar10" else "random images"
             print(f"{model} pair on {where}, batch {args.batch_size}, {args.threads} threads, "
@@ -188,11 +185,11 @@ def measure(chosen: argparse.Namespace, model: str, folder: Path) -> None:
         run = runs.begin(args, images)
         targets = plan.stand_in(args, images) if "teacher" in args else None
         run.state["labeled"] = images.pool[: len(images.pool) // 2]  # half, so that all streams run
-        round = Round(args, run, images, [1])
-        base = plain(args, case, source, lambda net: samplers.build(args, round, net, targets), chosen.workers)  # noqa: B023
+        this_round = Round(args, run, images, [1])
+        base = plain(args, case, source, lambda net: samplers.build(args, this_round, net, targets), chosen.workers)  # noqa: B023
         slow = rate(base, args.batch_size, chosen.seconds, chosen.repeats)
         del base  # its DataLoader's processes end
-        step = ours(args, images, round, targets)
+        step = ours(args, images, this_round, targets)
         fast = rate(step, args.batch_size, chosen.seconds, chosen.repeats)
         with FlopCounterMode(display=False) as counter:
             step()
@@ -218,8 +215,10 @@ def arguments(model: str, case: str, dataset: str, data_dir: str, folder: Path) 
     words = ["--dataset", dataset, "--data_dir", data_dir, "--num_images", count, "--save_path", str(folder)]
     words += ["--expt", case, "--batch_size", "128", "--lr_task", "0.0001"]
     if case == "teacher":
-        words += ["--network", "teacher", *(["--fold_bn"] if networks.PAIRS[model].TEACHER["fold_bn"] else [])]
-    return cli.parse(module.__doc__, module.DEFAULTS, words)
+        words += ["--network", "teacher", *(["--fold_bn"] if recipes.quick(model)["fold_bn"] else [])]
+    args = cli.parse(module.__doc__, module.DEFAULTS, words)
+    machine.prepare(args)
+    return args
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What the experiments share. Imports point one way:
+"""What the experiments share. Imports point from the left to the right:
 
-cli -> plan, budget -> teachers -> training -> distillation, samplers, networks -> augment, data
--> datasets -> files, errors
+cli -> flags -> teachers -> training -> evaluation, samplers, distillation -> objective -> losses
+grid -> cli, report, teachers.  budget -> samplers.  All -> networks -> fast.  All -> runs -> files, schema -> errors.
+Everything reads data -> datasets, and draws through augment and seeds.
 """

@@ -1,31 +1,50 @@
-"""A batch of resident uint8 images -> a normalized float batch, on the batch's device."""
+"""A batch of resident uint8 images -> a normalized float batch, on the images' device."""
+
+from typing import NamedTuple
 
 import torch
 
 Tensor = torch.Tensor
 
 
-def batch(images: Tensor, index: Tensor, mirrored: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
-    """Gathers, mirrors, shifts and normalizes images to mean 0.5 and std 0.5, so that pixels span [-1, 1].
+class View(NamedTuple):
+    """Which images a batch shows, and how each is shown."""
+
+    index: Tensor  # (B,) int64, into the resident images
+    mirrored: Tensor | None = None  # (B,) bool, which are mirrored left to right; None mirrors none
+    offsets: Tensor | None = None  # (B, 2) int64, pixels each is moved down and right; None moves none
+
+    def part(self, which: slice) -> "View":
+        """The same view of some of the images."""
+        return View(*(None if tensor is None else tensor[which] for tensor in self))
+
+    def to(self, device: torch.device) -> "View":
+        """The same view with its tensors on a device."""
+        return View(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def see(images: Tensor, view: View) -> Tensor:
+    """Gathers, moves, mirrors and normalizes images to mean 0.5 and std 0.5, so that pixels span [-1, 1].
 
     Args:
         images: (N, S, S, 3) uint8.
-        index: (B,) int64.
-        mirrored: (B,) bool, which of them to mirror left to right; None mirrors none.
-        offsets: (B, 2) int64, pixels each image is moved down and right; its border is repeated. None moves none.
+        view: B of them. What an offset uncovers repeats the border.
     Returns:
         (B, 3, S, S) float32 in channels-last memory.
     """
-    picked = images.index_select(0, index)  # copies whole images; images[index] goes byte by byte
-    if offsets is not None:
-        grid = torch.arange(images.shape[1], device=images.device)
-        rows, columns = ((grid - offset[:, None]).clamp_(0, len(grid) - 1) for offset in offsets.unbind(1))
-        picked = picked[
-            torch.arange(len(index), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
-        ]
-    if mirrored is not None:
-        picked = _where(mirrored, picked.flip(2), picked)
+    picked = images.index_select(0, view.index)  # copies whole images; images[index] goes byte by byte
+    if view.offsets is not None:
+        picked = _moved(picked, view.offsets)
+    if view.mirrored is not None:
+        picked = _where(view.mirrored, picked.flip(2), picked)
     return torch.sub(picked, 127.5).div_(127.5).permute(0, 3, 1, 2)  # uint8 becomes float in the first pass
+
+
+def _moved(images: Tensor, offsets: Tensor) -> Tensor:
+    side = torch.arange(images.shape[1], device=images.device)
+    rows, columns = ((side - offset[:, None]).clamp_(0, len(side) - 1) for offset in offsets.unbind(1))
+    each = torch.arange(len(images), device=images.device)
+    return images[each[:, None, None], rows[:, :, None], columns[:, None]]
 
 
 def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:

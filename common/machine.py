@@ -1,12 +1,29 @@
 """What the machine can do: device, threads, low precision, memory."""
 
-import ctypes
 import os
 import resource
 
 import torch
 
+from common import fast
 from common.errors import InputError
+
+
+def prepare(args) -> None:
+    """Sets this process up for a run; `args.device`, `args.threads` and `args.precision` become what is used here.
+
+    `precision` is what `--amp` comes to on this machine: `bf16` or `off`.
+    Raises InputError for a device that is not there or more threads than a process can have.
+    """
+    chosen = device(args.device)
+    args.device, args.precision, args.threads = str(chosen), amp(args.amp, chosen), threads(args.threads)
+    torch.set_num_threads(args.threads)
+    if args.fast != "off":
+        fast.keep_freed_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32
 
 
 def device(name: str) -> torch.device:
@@ -32,7 +49,7 @@ def amp(choice: str, device: torch.device) -> str:
     if choice != "auto":
         return choice
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "off"
     return "bf16" if fast_bf16_cpu() else "off"
 
 
@@ -41,28 +58,17 @@ def fast_bf16_cpu() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def prepare(threads: int) -> int:
-    """Uses `threads` cores (0: all this process may use) and asks for reproducible kernels; returns the count."""
-    _keep_freed_memory()
-    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read
-    return threads
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _keep_freed_memory() -> None:
-    """Has glibc reuse large blocks instead of returning them to the kernel, which would clear them page by page.
-
-    A batch's activations are tens of megabytes, allocated and freed at each update: a sixth of VGG11's time here.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library
-        return
-    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-        mallopt(option, value)
+def threads(count: int) -> int:
+    """`--threads`: 0 becomes all cores. Raises InputError for far more than there are."""
+    most = 8 * cores()
+    if count > most:
+        raise InputError(f"--threads {count}: this process has {cores()} cores; use at most {most}, or 0 for all cores")
+    return count or cores()
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

@@ -4,33 +4,43 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from common import provenance
 from common.errors import InputError
 from common.files import lock, write_tensors, write_text
+from common.schema import BEFORE, TABLES
 
-# Flags that say where and how to run, not what is computed: a run may go on with others.
-ELSEWHERE = {"data_dir", "data_source", "save_path", "log_path", "device", "threads", "dry_run"}
-TABLES = {
-    "results": "model dataset method network sampler distill_on logit_loss teacher_labels teacher_accuracy seed round "
-    "labeled percent epochs updates best_epoch val_accuracy test_accuracy",
-    "queries": "round index score label",
-    "history": "round epoch loss val_accuracy",
-    "timing": "round train_seconds images_per_second query_seconds peak_memory_mb peak_gpu_memory_mb device threads",
+# Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
+# config.json under made_with.
+ELSEWHERE = {
+    *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
+    "recipe",  # its values are flags of their own
 }
+MADE_WITH, TEACHER = "made_with", "teacher_sha256"  # keys of config.json that are no flags
 
 
 class Run:
     """One folder, owned by one process. Opening it resumes what is there.
 
+    Args:
+        folder: the run's own.
+        config: what is computed: flags by name, and the fingerprints of the data.
+        made_with: what it is computed with (`provenance.describe`).
+        amp: the user's own word for `--amp`; with `auto` a run does not go on in another precision.
+        log_path: another folder for the log.
+        wait: wait for a process that owns the folder.
     Raises InputError when the folder cannot be written, belongs to a running process (unless `wait`), was begun with
     another configuration (naming the flags that differ), or holds a state that cannot be read.
     """
 
-    def __init__(self, folder: Path, config: dict, log_path: str = "", wait: bool = False):
+    def __init__(
+        self, folder: Path, config: dict, made_with: dict, amp: str = "auto", log_path: str = "", wait: bool = False
+    ):
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +53,7 @@ class Run:
             raise InputError(
                 f"{self.folder}: another process is running this; wait for it, or choose another --expt or --seed"
             )
-        self._same_config(config)
+        self._open_config(configuration(config), made_with, amp)
         self.state = self._read_state()
         self._write_tables()
 
@@ -64,8 +74,30 @@ class Run:
         self._write_tables()
 
     def add(self, table: str, **row: object) -> None:
-        """Adds a row to results, queries, history or timing; `save` keeps it."""
-        self.state[table].append([row.get(column, "") for column in TABLES[table].split()])
+        """Adds a row to a table of `schema.TABLES`; `save` keeps it. Raises KeyError for an unknown column."""
+        unknown = row.keys() - set(TABLES[table])
+        if unknown:
+            raise KeyError(f"{table}.csv has no column {', '.join(sorted(unknown))}")
+        for column, values in self.state[table].items():
+            values.append(row.get(column, ""))
+
+    def last(self, table: str) -> dict:
+        """The last row of a table."""
+        return {column: values[-1] for column, values in self.state[table].items()}
+
+    def amend(self, table: str, **row: object) -> None:
+        """Fills columns of a table's last row."""
+        for column, value in row.items():
+            self.state[table][column][-1] = value
+
+    def record_teacher(self, fingerprint: str, round_number: int | None = None) -> None:
+        """Notes a teacher's SHA-256 in config.json: the one of all rounds, or one round's."""
+        found = fingerprint
+        if round_number is not None:
+            found = [*self.config.get(TEACHER, [])[:round_number], fingerprint]
+        if self.config.get(TEACHER) != found:
+            self.config[TEACHER] = found
+            self._write_config()
 
     def bar(self, total: int, done: int, description: str) -> tqdm:
         """A progress bar on a terminal; elsewhere the log's lines do."""
@@ -78,48 +110,98 @@ class Run:
         self._log.write(message + "\n")
         self._log.flush()
 
-    def _same_config(self, config: dict) -> None:
-        config = configuration(config)
+    def _open_config(self, config: dict, made_with: dict, amp: str) -> None:
         path = self.folder / "config.json"
+        self.changed = ""  # what differs from the code and machine the run began with
+        self.config = config | {MADE_WITH: [made_with]}
         if not path.exists() or not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
-            write_text(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
+            self._write_config()
             return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: not readable; choose another --expt or delete the folder") from None
-        differing = [name for name in sorted(before.keys() | config) if before.get(name) != config.get(name)]
-        if differing:
-            changes = ", ".join(f"--{name} (was {before.get(name)}, now {config.get(name)})" for name in differing)
-            raise InputError(f"{self.folder} holds a run with other flags: {changes}; use its flags or another --expt")
+        before = read_config(path)
+        if changes := differing(before, config):
+            raise InputError(
+                f"{self.folder} holds a run with other flags: {', '.join(changes)}; use its flags or another --expt"
+            )
+        first, *others = before.get(MADE_WITH, [{}])
+        begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
+        if amp == "auto" and begun_amp != made_with["amp"]:
+            raise InputError(
+                f"--amp auto: {self.folder} was begun with {begun_amp}, this machine would take {made_with['amp']}; "
+                f"say --amp {begun_amp} to go on in it, or --amp {made_with['amp']} to change"
+            )
+        self.config = before | config | {MADE_WITH: [first, *others]}
+        self.changed = provenance.changes(first, made_with) if first else "begun without a record of code and machine"
+        if made_with not in [first, *others]:
+            self.config[MADE_WITH].append(made_with)
+            self._write_config()
+        if self.changed:
+            self.log(f"{self.folder}: going on with {self.changed}")
+
+    def _write_config(self) -> None:
+        write_text(self.folder / "config.json", json.dumps(self.config, indent=1, sort_keys=True) + "\n")
 
     def _read_state(self) -> dict:
         path = self.folder / "state.pt"
         if not path.exists():
-            return {"round": 0, "labeled": None, "training": None, **{table: [] for table in TABLES}}
+            tables = {table: {column: [] for column in columns} for table, columns in TABLES.items()}
+            return {"round": 0, "labeled": None, "training": None, **tables}
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
             raise InputError(f"{path}: not readable ({error}); delete it to start the run anew") from None
+        for table, columns in TABLES.items():
+            state[table] = self._columns(table, state[table], columns)
+        return state
+
+    def _columns(self, table: str, stored: dict | list, columns: Iterable[str]) -> dict[str, list]:
+        """A table by columns. Runs begun by earlier code stored rows without names: those of the CSV's head."""
+        if isinstance(stored, list):
+            with open(self.folder / f"{table}.csv", newline="", encoding="utf-8") as file:
+                names = next(csv.reader(file))
+            stored = {name: [row[number] for row in stored] for number, name in enumerate(names)}
+        count = len(next(iter(stored.values()), []))
+        return {column: stored.get(column, [""] * count) for column in columns}
 
     def _write_tables(self) -> None:
-        for table, columns in TABLES.items():
+        for table in TABLES:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(columns.split())
-            writer.writerows(self.state[table])
+            writer.writerow(self.state[table])
+            writer.writerows(zip(*self.state[table].values(), strict=True))
             write_text(self.folder / f"{table}.csv", text.getvalue())
 
 
 def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
-    return Run(folder, {**vars(args), "data": images.fingerprint}, args.log_path)
+    config = {**vars(args), "data": images.fingerprint}
+    return Run(folder, config, provenance.describe(args), args.amp, args.log_path)
 
 
 def configuration(config: dict) -> dict:
     """The flags that say what is computed, as config.json keeps them."""
     return {name: value for name, value in config.items() if name not in ELSEWHERE}
+
+
+def differing(before: dict, config: dict) -> list[str]:
+    """What differs between a config.json and a new configuration, as `--flag (was x, now y)`.
+
+    A flag that the file lacks was added after it; `schema.BEFORE` says what was done before.
+    """
+    before = BEFORE | before
+    names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
+    return [f"--{name} (was {before[name]}, now {config[name]})" for name in names]
+
+
+def read_config(path: Path) -> dict:
+    """A run's config.json. Raises InputError when it is not one."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: not readable; choose another --expt or delete the folder")
+    return config
 
 
 def log_file(folder: Path, log_path: str) -> Path:

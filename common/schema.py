@@ -28,3 +28,6 @@ TABLES = {
         *("device", "threads", "changed"),  # changed: what differs from the machine and code the run began with
     ],
 }
+
+# Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
+BEFORE = {"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1}

@@ -1,6 +1,11 @@
-"""Random numbers that depend on `--seed` and on what they are for, and on nothing that ran before."""
+"""Random numbers that depend on `--seed` and on what they are for, and on nothing that ran before.
+
+Whatever decides a result is drawn on the CPU and moved, so that a seed draws the same on any device.
+"""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,6 +16,14 @@ def derive(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def generator(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for one purpose, so that adding a call elsewhere cannot change what it draws."""
-    return torch.Generator(device=device).manual_seed(derive(seed, *purpose))
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """A CPU generator of its own for one purpose, so that adding a call elsewhere cannot change what it draws."""
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+@contextmanager
+def initialization(seed: int, *purpose: object) -> Iterator[None]:
+    """Layers made inside draw their initial weights, on the CPU, from a stream of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, *purpose))
+        yield

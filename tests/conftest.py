@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import budget, cli, data, experiments, runs  # noqa: E402 - the repository is not installed
+from common import budget, cli, data, experiments, machine, runs  # noqa: E402 - the repository is not installed
 from common.networks import PAIRS  # noqa: E402
 
 MODELS = ("AlexNet", "VGG", "ResNet")
@@ -27,11 +27,22 @@ def script(method: str, model: str = "AlexNet", dataset: str = "CIFAR10"):
     return experiments.script(model, dataset, method)
 
 
+def prepared(module, words):
+    """A script's flags from these words, in a process that is set up for them."""
+    args = cli.parse(module.__doc__, module.DEFAULTS, list(words))
+    machine.prepare(args)
+    return args
+
+
 def parse(method: str, *words: str, model: str = "AlexNet"):
     """The arguments of a toy run of a method."""
-    module = script(method, model)
-    toy = TOY + (BUDGET if method != "Single" else [])
-    return cli.parse(module.__doc__, module.DEFAULTS, [*toy, *words])
+    return prepared(script(method, model), [*TOY, *(BUDGET if method != "Single" else []), *words])
+
+
+def run(method: str, *words: str, model: str = "AlexNet", dataset: str = "CIFAR10") -> None:
+    """A script's main in this process, as `python main.py words` runs it."""
+    module = script(method, model, dataset)
+    module.main(prepared(module, words))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +50,7 @@ def teacher(tmp_path_factory) -> Path:
     """A toy teacher for digits, made by `Single --network teacher` as a user makes it."""
     save_path = tmp_path_factory.mktemp("teacher")
     words = "--network teacher --train_epochs 1 --fold_bn --schedule onecycle --lr_task 0.02"
-    script("Single").main([*TOY, *words.split(), "--save_path", str(save_path)])
+    run("Single", *TOY, *words.split(), "--save_path", str(save_path))
     return save_path / "teachers" / "AlexNet-digits-64px.pt"
 
 
@@ -51,21 +62,8 @@ def teachers(tmp_path_factory):
     def of(model: str) -> Path:
         path = save_path / "teachers" / f"{model}-digits-{PAIRS[model].IMAGE_SIZE}px.pt"
         if not path.exists():
-            words = [
-                "--num_images",
-                "48",
-                "--num_val",
-                "8",
-                "--network",
-                "teacher",
-                "--train_epochs",
-                "1",
-                "--lr_task",
-                "0.01",
-            ]
-            script("Single", model).main(
-                [*TOY, *words, "--network", "teacher", "--expt", model, "--save_path", str(save_path)]
-            )
+            words = "--num_images 48 --num_val 8 --network teacher --train_epochs 1 --lr_task 0.01".split()  # noqa: SIM905
+            run("Single", *TOY, *words, "--expt", model, "--save_path", str(save_path), model=model)
         return path
 
     return of
@@ -79,13 +77,13 @@ def images():
 
 @pytest.fixture
 def first_round(tmp_path):
-    """A function that gives arguments, images and the first round of a fresh run of a method."""
+    """A function that gives arguments, run, images and the first round of a fresh run of a method."""
 
     def make(method: str, *words: str):
         args = parse(method, "--save_path", str(tmp_path), *words)
         loaded = data.load(args)
-        run = runs.begin(args, loaded)
-        return args, loaded, next(budget.rounds(args, run, loaded))
+        begun = runs.begin(args, loaded)
+        return args, begun, loaded, next(budget.rounds(args, begun, loaded))
 
     return make
 

@@ -1,7 +1,7 @@
-"""The teacher and student of each pair, and the decoder between their features.
+"""The teacher and student of each pair, and the decoder between their features: plain torch.nn, as the paper has them.
 
-A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)`, `decoder()` and the teacher's
-quick recipe `TEACHER`. Adding one is a file here and its line in `PAIRS`.
+A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)` and `decoder()`. Adding one is a
+file here and its line in `PAIRS`. What makes them fast stands in `common.fast`.
 """
 
 import hashlib
@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.networks.folding import compact, expand
-from common.networks.quick import quicken
+from common import fast
 from common.networks.split import SequentialNet, SplitNet
-from common.seeds import derive
+from common.seeds import initialization
 
-__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "compact", "cost", "expand", "fingerprint", "quicken"]
+__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "fingerprint"]
 
 PAIRS: dict[str, ModuleType] = {
     "AlexNet": import_module("common.networks.alexnet"),
@@ -29,20 +28,17 @@ PAIRS: dict[str, ModuleType] = {
 def build(args, part: str, round_number: int = 0) -> nn.Module:
     """The pair's `teacher`, `student` or `decoder` with fresh weights, the same for equal seeds and rounds."""
     make = getattr(PAIRS[args.model], part)
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn on the CPU, from a stream of their own
-        torch.manual_seed(derive(args.seed, part, round_number))
+    with initialization(args.seed, part, round_number):
         net = make() if part == "decoder" else make(args.num_classes)
-    return quicken(net).to(args.device, memory_format=torch.channels_last)
+    return fast.apply(net.to(args.device), args.fast)
 
 
-def cost(net: SplitNet, image_size: int) -> tuple[int, int]:
-    """(parameters, multiply-accumulates for one image), both counted, not looked up."""
-    training = net.training
-    tensors = {name: tensor.to("meta") for name, tensor in net.state_dict().items()}  # shapes alone
-    image = torch.zeros(1, 3, image_size, image_size, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(net.eval(), tensors, image)
-    net.train(training)
+def cost(model: str, part: str, num_classes: int, image_size: int) -> tuple[int, int]:
+    """(parameters, multiply-accumulates for one image) of a pair's teacher or student, counted on shapes alone."""
+    with torch.device("meta"):
+        net = getattr(PAIRS[model], part)(num_classes).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net(torch.zeros(1, 3, image_size, image_size))
     return sum(weight.numel() for weight in net.parameters()), counter.get_total_flops() // 2
 
 

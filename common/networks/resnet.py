@@ -12,22 +12,15 @@ from common.networks.decoder import decoder as build_decoder
 from common.networks.split import SplitNet
 
 IMAGE_SIZE = 32
-TEACHER = {
-    "train_epochs": 10,
-    "batch_size": 128,
-    "lr_task": 0.1,
-    "schedule": "onecycle",
-    "fold_bn": False,  # it keeps its batch norm
-    "nesterov": True,
-    "shift": 3,
-    "label_smoothing": 0.05,
-}
 
 
 class ResNet(SplitNet):
-    """Stem, stages, pool and linear layer under torchvision's names: `conv1.weight`, `layer2.0.bn1.bias`, `fc.bias`."""
+    """Stem, stages, last pool, linear layer, named as in torchvision: `conv1.weight`, `layer2.0.bn1.bias`, `fc.bias`.
 
-    def __init__(self, channels: int, stages: list[nn.Sequential], avgpool: nn.Module, fc: nn.Linear):
+    z is what `last_pool` makes of the last stage's map; the classifier takes the mean over it.
+    """
+
+    def __init__(self, channels: int, stages: list[nn.Sequential], last_pool: nn.Module, fc: nn.Linear):
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -35,18 +28,18 @@ class ResNet(SplitNet):
         self.depth = len(stages)
         for number, stage in enumerate(stages, 1):
             setattr(self, f"layer{number}", stage)
-        self.avgpool, self.fc = avgpool, fc
+        self.last_pool, self.fc = last_pool, fc
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):  # as torchvision's
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
-    def maps(self, x):
+    def features(self, x):
         x = self.relu(self.bn1(self.conv1(x)))
         for number in range(1, self.depth + 1):
             x = getattr(self, f"layer{number}")(x)
-        return x
+        return self.last_pool(x)
 
-    def classify(self, z):
+    def classifier(self, z):
         return self.fc(z.mean((2, 3)))
 
 
@@ -57,9 +50,9 @@ def teacher(num_classes: int) -> ResNet:
 
 
 def student(num_classes: int) -> ResNet:
-    """ResNet-8; z is (B, 64, 4, 4), its last 8x8 map pooled to the teacher's size; the mean over it is the same."""
+    """ResNet-8; z is (B, 64, 4, 4), its last 8x8 map averaged 2x2 to the teacher's size."""
     stages = [_stage(16, 16, 1), _stage(16, 32, 2), _stage(32, 64, 2)]
-    return ResNet(16, stages, nn.AdaptiveAvgPool2d(4), nn.Linear(64, num_classes))
+    return ResNet(16, stages, nn.AvgPool2d(2, ceil_mode=True), nn.Linear(64, num_classes))
 
 
 def _stage(channels: int, width: int, stride: int) -> nn.Sequential:

@@ -5,30 +5,25 @@ A strategy is a file with a subclass of `Sampler` that overrides `score`. Adding
 """
 
 from common.samplers.base import Sampler
-from common.samplers.discriminator import Discriminator
+from common.samplers.encode import EnCoDe
 from common.samplers.entropy import Entropy
+from common.samplers.fdal import FDAL
 from common.samplers.random import Random
 from common.samplers.teacher_confidence import TeacherConfidence
-from common.samplers.vae import FeatureVAE, ImageVAE
+from common.samplers.vaal import VAAL
 
-__all__ = ["SAMPLERS", "Sampler", "build", "strategy"]
+__all__ = ["SAMPLERS", "Sampler", "build"]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "random": Random,
     "entropy": Entropy,
     "teacher_confidence": TeacherConfidence,
-    "discriminator": Discriminator,
-    "vae": FeatureVAE,
+    "discriminator": FDAL,
+    "vae": EnCoDe,
 }
 
 
-def strategy(args) -> type[Sampler]:
-    """The class behind `--sampler` and, for a VAE, `--sampler_input`."""
-    if args.sampler == "vae" and args.sampler_input == "images":
-        return ImageVAE
-    return SAMPLERS[args.sampler]
-
-
-def build(args, round, student, targets=None) -> Sampler:
-    """The round's sampler with fresh weights, on the student's device."""
-    return strategy(args)(args, round, student, targets)
+def build(args, this_round, student, targets=None) -> Sampler:
+    """The round's sampler with fresh weights; `--sampler_input images` makes the VAE VAAL's."""
+    images = args.sampler == "vae" and args.sampler_input == "images"
+    return (VAAL if images else SAMPLERS[args.sampler])(args, this_round, student, targets)

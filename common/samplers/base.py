@@ -1,9 +1,13 @@
 """What every query strategy shares: it scores candidates, the highest are queried."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from common import augment
+from common.augment import View
+from common.objective import Seen
 from common.seeds import generator
 
 Tensor = torch.Tensor
@@ -13,18 +17,18 @@ CHUNK = 1000  # candidates looked at together
 class Sampler:
     """Built anew in each round; a strategy overrides `score`.
 
-    One that is trained beside the student sets `trained`, owns its networks in `networks` and its optimizers in
-    `optimizers` (both are saved and restored with the student's), and implements `step` and, if its verdict can
-    reach the student through z, `adversarial`.
+    One that `learns` beside the student owns its networks in `networks` and its optimizers in `optimizers` (both are
+    saved and restored with the student's) and has `step`. If its D judges z, so that its verdict can train the student
+    through the adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
     """
 
-    trained = False  # does it learn from an unlabelled batch at every update?
-    sees_features = False  # does it learn from z, so that its verdict can train the student?
+    learns = False
+    reaches_student = False
     needs_teacher = False
 
-    def __init__(self, args, round, student, targets):
-        self.args, self.images, self.student, self.targets = args, round.images, student, targets
-        self.generator = generator(args.seed, "query", round.number, device=round.images.device)
+    def __init__(self, args, this_round, student, targets):
+        self.args, self.images, self.student, self.targets = args, this_round.images, student, targets
+        self.generator = generator(args.seed, "query", this_round.number)
         self.networks = nn.ModuleDict()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
@@ -32,17 +36,17 @@ class Sampler:
         """One score (B,) for each candidate image (B,): the higher, the sooner it is queried."""
         raise NotImplementedError
 
-    def step(self, z_labeled: Tensor, z_unlabeled: Tensor, x_labeled: Tensor, x_unlabeled: Tensor, noise) -> dict:
-        """One update of the sampler's own networks on a labelled and an unlabelled batch; returns its losses."""
+    def judge(self, z: Tensor) -> Tensor:
+        """D's logit (B,) that an image with features z (B, C, h, w) is labelled."""
         raise NotImplementedError
 
-    def adversarial(self, z_labeled: Tensor, z_unlabeled: Tensor) -> Tensor:
-        """The task loss's term that makes z of both pools look labelled to the discriminator."""
+    def step(self, labeled: Seen, unlabeled: Seen, noise: torch.Generator) -> dict[str, Tensor]:
+        """One update of the sampler's own networks on a batch of each pool; returns its losses."""
         raise NotImplementedError
 
     def look(self, index: Tensor) -> Tensor:
         """The candidates themselves, (B, 3, S, S), unmirrored and normalized."""
-        return augment.batch(self.images.train, index)
+        return augment.see(self.images.train, View(index))
 
     @torch.no_grad()
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +61,20 @@ class Sampler:
         return candidates[best], scores[best]
 
 
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+    """The optimizer of a sampler's network."""
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """One update; returns the loss without its graph."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits) (B, classes) -> (B,)."""
-    log_p = logits.log_softmax(1)
+    log_p = logits.float().log_softmax(1)
     return -(log_p.exp() * log_p).sum(1)

@@ -7,4 +7,4 @@ from common.samplers.base import Sampler
 
 class Random(Sampler):
     def score(self, index):
-        return torch.rand(len(index), generator=self.generator, device=index.device)
+        return torch.rand(len(index), generator=self.generator).to(index.device)

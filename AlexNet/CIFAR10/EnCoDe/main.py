@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, networks, plan, runs, samplers, teachers, training
+from common import budget, cli, data, evaluation, networks, runs, samplers, teachers, training
+from common.grid import plan
 
 DEFAULTS = {
     "model": "AlexNet",
@@ -27,29 +28,35 @@ DEFAULTS = {
     "lr_task": 0.01,
     "lr_dec": 0.01,
     "lr_disc": 0.001,
+    "lr_vae": 0.0005,
     "feat_wt": 500,
     "logit_wt": 0.00005,
+    "logit_loss": "mse",
+    "distill_on": "labeled",
+    "adv_wt": 0.01,
     "warmup_epochs": 10,
+    "latent_dim": 32,
+    "beta": 1.0,
     "seed": 2023,
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = cli.parse(__doc__, DEFAULTS, argv)
+def main(args) -> None:
     images = data.load(args)
     if args.dry_run:
         return plan.show(args, images)
     run = runs.begin(args, images)
     teacher = teachers.Teacher(args, run, images)
-    for round in budget.rounds(args, run, images):
-        targets = teacher.targets(round)
-        student = networks.build(args, "student", round.number)
-        decoder = networks.build(args, "decoder", round.number)
-        sampler = samplers.build(args, round, student, targets)
-        training.fit(args, round, student, decoder, targets, sampler)
-        round.record(student)
-        round.query(sampler)
+    for this_round in budget.rounds(args, run, images):
+        targets = teacher.targets(this_round)
+        student = networks.build(args, "student", this_round.number)
+        decoder = networks.build(args, "decoder", this_round.number)
+        sampler = samplers.build(args, this_round, student, targets)
+        # the student minimizes objective.task_loss; between its updates the sampler takes its own step
+        fitted = training.fit(args, run, this_round, student, decoder, targets, sampler)
+        evaluation.record(args, run, this_round, student, fitted, targets.accuracy)
+        this_round.query(sampler)
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, __doc__, DEFAULTS)

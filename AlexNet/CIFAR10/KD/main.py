@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, networks, plan, runs, samplers, teachers, training
+from common import budget, cli, data, evaluation, networks, runs, samplers, teachers, training
+from common.grid import plan
 
 DEFAULTS = {
     "model": "AlexNet",
@@ -32,21 +33,21 @@ DEFAULTS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = cli.parse(__doc__, DEFAULTS, argv)
+def main(args) -> None:
     images = data.load(args)
     if args.dry_run:
         return plan.show(args, images)
     run = runs.begin(args, images)
     teacher = teachers.Teacher(args, run, images)
-    for round in budget.rounds(args, run, images):
-        targets = teacher.targets(round)
-        student = networks.build(args, "student", round.number)
-        decoder = networks.build(args, "decoder", round.number)
-        training.fit(args, round, student, decoder, targets)
-        round.record(student)
-        round.query(samplers.build(args, round, student, targets))
+    for this_round in budget.rounds(args, run, images):
+        targets = teacher.targets(this_round)
+        student = networks.build(args, "student", this_round.number)
+        decoder = networks.build(args, "decoder", this_round.number)
+        # minimizes objective.task_loss
+        fitted = training.fit(args, run, this_round, student, decoder, targets)
+        evaluation.record(args, run, this_round, student, fitted, targets.accuracy)
+        this_round.query(samplers.build(args, this_round, student, targets))
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, __doc__, DEFAULTS)

@@ -1,8 +1,7 @@
 """All labels at once: CIFAR-10, ResNet-18 or ResNet-8.
 
     python main.py --expt single
-    python main.py --expt teacher --network teacher --train_epochs 10 --batch_size 128 --lr_task 0.1 \\
-        --schedule onecycle --nesterov --shift 3 --label_smoothing 0.05
+    python main.py --expt teacher --network teacher --recipe quick
 
 Not in Table I: the pair is this project's own; README says how its values below were chosen. The teacher is also put
 where KD and EnCoDe look for theirs.
@@ -13,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, networks, plan, runs, teachers, training
+from common import budget, cli, data, evaluation, networks, runs, teachers
+from common.grid import plan
 
 DEFAULTS = {
     "model": "ResNet",
@@ -27,19 +27,18 @@ DEFAULTS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = cli.parse(__doc__, DEFAULTS, argv)
+def main(args) -> None:
     images = data.load(args)
     if args.dry_run:
         return plan.show(args, images)
     run = runs.begin(args, images)
-    for round in budget.rounds(args, run, images):
+    for this_round in budget.rounds(args, run, images):
         net = networks.build(args, args.network)
-        training.fit(args, round, net)
-        accuracy = round.record(net, args.network)
+        fitted = teachers.fit(args, run, this_round, net)
+        accuracy = evaluation.record(args, run, this_round, net, fitted)
         if args.network == "teacher":
-            teachers.publish(args, images, run, net, accuracy)
+            teachers.publish(args, run, images, net, accuracy)
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, __doc__, DEFAULTS)

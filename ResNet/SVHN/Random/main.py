@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, networks, plan, runs, samplers, training
+from common import budget, cli, data, evaluation, networks, runs, samplers, teachers
+from common.grid import plan
 
 DEFAULTS = {
     "model": "ResNet",
@@ -29,18 +30,17 @@ DEFAULTS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = cli.parse(__doc__, DEFAULTS, argv)
+def main(args) -> None:
     images = data.load(args)
     if args.dry_run:
         return plan.show(args, images)
     run = runs.begin(args, images)
-    for round in budget.rounds(args, run, images):
-        net = networks.build(args, args.network, round.number)
-        training.fit(args, round, net)
-        round.record(net, args.network)
-        round.query(samplers.build(args, round, net))
+    for this_round in budget.rounds(args, run, images):
+        net = networks.build(args, args.network, this_round.number)
+        fitted = teachers.fit(args, run, this_round, net)
+        evaluation.record(args, run, this_round, net, fitted)
+        this_round.query(samplers.build(args, this_round, net))
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, __doc__, DEFAULTS)

@@ -1,18 +1,20 @@
-"""The teacher: trained where it is missing, checked against this experiment's data, its outputs cached."""
+"""The experiment's teacher: found or trained, checked against this experiment's data, its outputs cached."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from common import budget, distillation, networks, training
+from common import budget, data, distillation, evaluation, fast, networks, provenance
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, save_weights
+from common.teachers import recipes, training
 
 Tensor = torch.Tensor
+KEPT = "train_epochs batch_size lr_task schedule fold_bn feature_rms shift label_smoothing num_images num_val seed"
 
 
 def folder(args) -> Path:
@@ -25,19 +27,14 @@ def shared_path(args, images: Images) -> Path:
     return folder(args) / f"{args.model}-{images.name}-{args.image_size}px.pt"
 
 
-def publish(args, images: Images, run: Run, net: SplitNet, accuracy: float) -> None:
+def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
     """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained."""
     path = shared_path(args, images)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = ", in place of another" if path.exists() else ""
-    how = "train_epochs batch_size lr_task schedule fold_bn shift label_smoothing num_images num_val seed amp"
+    trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
     save_weights(
-        path,
-        net,
-        **identity(args, images),
-        test_accuracy=f"{accuracy:.2f}",
-        labels=len(images.pool),
-        trained={name: getattr(args, name) for name in how.split()},
+        path, net, **identity(args, images), test_accuracy=f"{accuracy:.2f}", labels=len(images.pool), trained=trained
     )
     run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
 
@@ -54,41 +51,46 @@ def identity(args, images: Images) -> dict:
 
 
 class Teacher:
-    """The experiment's teacher: one for all rounds, or with `--teacher_labels labeled` one for each."""
+    """One teacher for all rounds, or with `--teacher_labels labeled` one for each."""
 
     def __init__(self, args, run: Run, images: Images):
         self.args, self.run, self.images = args, run, images
         self._targets: Targets | None = None
-        self._accuracy = ""
         if args.teacher:  # refuse a wrong one before anything is trained
             _check(args, images, Path(args.teacher), _read(Path(args.teacher))[1])
 
-    def targets(self, round: budget.Round) -> Targets:
+    def targets(self, this_round: budget.Round) -> Targets:
         """The teacher's outputs for the round's training views; trains the teacher first when there is none."""
         if self.args.teacher_labels == "labeled":
-            net, accuracy = self._trained_on(round.labeled, self.run.folder / f"teacher_{round.number:02d}")
-            self._targets, self._accuracy = distillation.cache(net, self.images, folder(self.args)), f"{accuracy:.2f}"
-        elif self._targets is None:
+            return self._own(this_round)
+        if self._targets is None:
             self._targets = self._shared()
-        round.teacher_accuracy = self._accuracy
         return self._targets
 
+    def _own(self, this_round: budget.Round) -> Targets:
+        """Of a teacher trained on this round's labels alone."""
+        args, images = recipe(self.args, self.args.seed), self.images
+        where = self.run.folder / f"teacher_{this_round.number:02d}"
+        net, accuracy, run = _train(args, images, this_round.labeled, where)
+        run.close()
+        self.run.record_teacher(networks.fingerprint(net), this_round.number)
+        return distillation.cache(net, images, folder(args), accuracy=f"{accuracy:.2f}")
+
     def _shared(self) -> Targets:
+        """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
         args, images, run = self.args, self.images, self.run
         path = Path(args.teacher) if args.teacher else shared_path(args, images)
         if not path.exists():
             run.log(
-                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs); "
-                "Single --network teacher trains another, --teacher PATH names one"
+                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs, seed "
+                f"{args.teacher_seed}); Single --network teacher trains another, --teacher PATH names one"
             )
-            net, accuracy = self._trained_on(images.pool, folder(args) / f"{path.stem}-seed{args.seed}-training")
-            if not path.exists():  # another run may have waited for the same training
-                publish(recipe(args), images, run, net, accuracy)
+            _train_shared(args, path)
         net, record = load(args, images, path)
-        self._accuracy = record.get("test_accuracy", "")
+        accuracy = record.get("test_accuracy", "")
         same = record.get("trained", {}).get("seed") == args.seed
         run.log(
-            f"teacher {path}: {self._accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
+            f"teacher {path}: {accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
             + ("" if same else "; its validation split is another seed's, so it has seen some of this run's")
         )
         key = networks.fingerprint(net)
@@ -96,37 +98,49 @@ class Teacher:
             raise InputError(
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
             )
-        return distillation.cache(net, images, folder(args), key)
-
-    def _trained_on(self, labeled: Tensor, where: Path) -> tuple[SplitNet, float]:
-        """A teacher trained on these labels, and its test accuracy; its own run folder resumes like any other."""
-        args = recipe(self.args)
-        run = Run(where, {**vars(args), "labels": len(labeled), "data": self.images.fingerprint}, wait=True)
-        net = networks.build(args, "teacher")
-        if run.state["round"] == 0:
-            run.state["labeled"] = labeled.cpu()
-            round = budget.Round(args, run, self.images, [len(labeled)])
-            round.label = f"teacher ({len(labeled)} labels)"
-            training.fit(args, round, net)
-            round.record(net, "teacher")
-            run.commit_round()
-        else:
-            net.load_state_dict(_read(where / "round_00.pt")[0])
-        accuracy = float(run.state["results"][-1][-1])
-        run.close()
-        return net, accuracy
+        run.record_teacher(key)
+        return distillation.cache(net, images, folder(args), key, accuracy)
 
 
-def recipe(args) -> argparse.Namespace:
-    """The flags of `Single --network teacher` with the pair's quick recipe: what KD and EnCoDe train a teacher with."""
-    data = "dataset num_images take extra num_val num_classes image_size flip"
-    machine = "save_path device threads amp"
-    flags = {name: getattr(args, name) for name in f"model seed step_size weight_decay {data} {machine}".split()}
-    flags |= {"expt": "teacher", "method": "Single", "network": "teacher", **PAIRS[args.model].TEACHER}
+def _train_shared(args, path: Path) -> None:
+    """Trains the teacher for all runs, on its own seed's split, and publishes it: the same whoever comes first."""
+    args = recipe(args, args.teacher_seed)
+    images = data.load(args)
+    net, accuracy, run = _train(args, images, images.pool, path.with_name(f"{path.stem}-seed{args.seed}-training"))
+    if not path.exists():  # another process may have trained it while this one waited
+        publish(args, run, images, net, accuracy)
+    run.close()
+
+
+def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet, float, Run]:
+    """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other."""
+    config = {**vars(args), "labels": len(labeled), "data": images.fingerprint}
+    run = Run(where, config, provenance.describe(args), wait=True)
+    net = networks.build(args, "teacher")
+    if run.state["round"] == 0:
+        run.state["labeled"] = labeled.cpu()
+        this_round = budget.Round(args, run, images, [len(labeled)])
+        this_round.label = f"teacher ({len(labeled)} labels)"
+        fitted = training.fit(args, run, this_round, net)
+        evaluation.record(args, run, this_round, net, fitted)
+        run.commit_round()
+    else:
+        net.load_state_dict(_read(where / "round_00.pt")[0])
+    return net, float(run.last("results")["test_accuracy"]), run
+
+
+def recipe(args, seed: int) -> argparse.Namespace:
+    """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
+    same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
+    same += " save_path device threads amp precision fast"
+    flags = {name: getattr(args, name) for name in same.split()}
+    flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
+    flags |= recipes.quick(args.model)
     flags |= {
         "train_epochs": args.teacher_epochs,
         "batch_size": min(args.teacher_batch_size, args.num_images),
         "lr_task": args.teacher_lr,
+        "feature_rms": args.teacher_feature_rms,
     }
     return argparse.Namespace(**flags)
 
@@ -147,7 +161,7 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
         raise InputError(
             f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
         ) from None
-    return networks.quicken(net).to(images.device, memory_format=torch.channels_last).eval(), record
+    return fast.apply(net.to(images.device), args.fast).eval(), record
 
 
 def _read(path: Path) -> tuple[dict, dict]:

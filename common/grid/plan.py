@@ -2,13 +2,15 @@
 
 import copy
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
-from common import budget, distillation, networks, samplers, teachers, training
+from common import budget, distillation, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
+from common.teachers import folding, teacher
 
 TIMED_UPDATES = 10
 
@@ -18,13 +20,13 @@ def show(args, images: Images) -> None:
     counts = budget.label_counts(args, len(images.pool))
     updates = args.num_images // args.batch_size
     mirror = "mirrored views too" if images.mirror else "no mirroring"
-    print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.amp}, {args.threads} threads")
+    print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.precision}, {args.threads} threads")
     print(
         f"images     {len(images.train)} training = {len(images.pool)} pool + {len(images.val)} validation; "
         f"{len(images.test)} test; {images.size}x{images.size}, {len(images.classes)} classes, {mirror}"
     )
     for part in ("teacher", "student"):
-        parameters, macs = networks.cost(networks.build(args, part), args.image_size)
+        parameters, macs = networks.cost(args.model, part, args.num_classes, args.image_size)
         print(f"{part:10} {parameters:,} parameters, {macs / 1e6:.2f} M multiply-accumulates an image")
     print(f"updates    {updates} an epoch x {args.train_epochs} epochs = {updates * args.train_epochs} a round")
     for number, count in enumerate(counts):
@@ -32,9 +34,9 @@ def show(args, images: Images) -> None:
         print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
     seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args:
-        path = args.teacher or teachers.shared_path(args, images)
-        recipe = teachers.recipe(args)
-        times = len(counts) if args.teacher_labels == "labeled" else int(not teachers.Path(path).exists())
+        path = args.teacher or teacher.shared_path(args, images)
+        recipe = teacher.recipe(args, args.teacher_seed)
+        times = len(counts) if args.teacher_labels == "labeled" else int(not Path(path).exists())
         steps = recipe.train_epochs * (recipe.num_images // recipe.batch_size)
         training_time = times * steps * _seconds_an_update(recipe, images) if times else 0.0
         where = f"{path} ({'there' if not times else f'{times} to train, about {duration(training_time)}'})"
@@ -64,17 +66,17 @@ def _seconds_an_update(args, images: Images) -> float:
     args = copy.copy(args)
     args.warmup_epochs = 0  # the longer part of the training
     labeled = images.pool[: budget.label_counts(args, len(images.pool))[0]]
-    round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
+    this_round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
     net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None
     if "teacher" in args:
         decoder, targets = networks.build(args, "decoder"), stand_in(args, images)
     if "sampler" in args:
-        sampler = samplers.build(args, round, net, targets)
+        sampler = samplers.build(args, this_round, net, targets)
     if args.fold_bn:
-        net = networks.compact(net, args.image_size)
-    session = training.Session(args, round, net, decoder, targets, sampler)
+        net = folding.with_batch_norm(args, net, 0)
+    session = training.Session(args, None, this_round, net, decoder, targets, sampler)
     batches = session.batches()
-    noise = torch.Generator(device=images.device).manual_seed(0)
+    noise = torch.Generator().manual_seed(0)
     for update in range(3 + TIMED_UPDATES):
         if update == 3:  # the first ones allocate
             _synchronize(images.device)
@@ -85,11 +87,12 @@ def _seconds_an_update(args, images: Images) -> float:
 
 
 def stand_in(args, images: Images) -> Targets:
-    teacher = networks.build(args, "teacher")
-    example, _ = distillation.compute(teacher, images, only=1)
+    """Teacher outputs of the right shape that take no memory for each image."""
+    net = networks.build(args, "teacher")
+    example, _ = distillation.compute(net, images, only=1)
     views, count = 2 if images.mirror else 1, len(images.train)
-    maps = torch.zeros(1, 1, *example.shape[2:], device=images.device).expand(views, count, -1, -1, -1)
-    return Targets(teacher.avgpool, maps, torch.zeros(views, count, args.num_classes, device=images.device))
+    z = torch.zeros(1, 1, *example.shape[2:], device=images.device).expand(views, count, -1, -1, -1)
+    return Targets(net.pool, z, torch.zeros(views, count, args.num_classes, device=images.device))
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """Can a discriminator learn anything? The labelled and the unlabelled images of a finished run, told apart.
 
-    python benchmarks/separability.py runs/encode-seed2023 --data_dir data
+    python -m common.analysis.separability runs/encode-seed2023 --data_dir data
 
 For each round, a linear classifier and a network with one hidden layer learn from the student's features which images
 of the pool were labelled, and are tested on images they did not see (5 folds): the area under the ROC curve is 0.5 for
@@ -10,12 +10,8 @@ finds what the student cannot do yet queries images of a lower accuracy than the
 """
 
 import argparse
-import json
-import sys
 import warnings
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pandas as pd
@@ -27,7 +23,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import augment, cli, data, networks
+from common import augment, cli, data, networks, runs
+from common.augment import View
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
@@ -55,8 +52,8 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
     """The pool's features (N, D), and which of its images `net` classifies correctly (N,), in the pool's order."""
     parts = []
     for index in images.pool.split(1000):
-        z = net.embed(augment.batch(images.train, index))
-        parts.append((z.flatten(1).cpu(), (net.classify(z).argmax(1) == images.labels[index]).cpu()))
+        z = net.features(augment.see(images.train, View(index)))
+        parts.append((z.flatten(1).cpu(), (net.classifier(z).argmax(1) == images.labels[index]).cpu()))
     features, correct = map(torch.cat, zip(*parts, strict=True))
     return features.numpy(), correct.numpy()
 
@@ -64,11 +61,11 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
 def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     """A row for each of the run's rounds that left some of the pool unlabelled."""
     try:
-        options = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        options = runs.read_config(folder / "config.json")
         queries = pd.read_csv(folder / "queries.csv")
-    except (OSError, ValueError) as error:
+    except (InputError, OSError, ValueError) as error:
         raise InputError(f"{folder}: not the folder of a run ({error})") from None
-    args = argparse.Namespace(**options, data_dir=str(data_dir), data_source="auto", device="cpu")
+    args = argparse.Namespace(**options, data_dir=str(data_dir), data_source="auto", device="cpu", fast="auto")
     images = data.load(args)
     origin = images.origin[images.pool.cpu()].numpy()
     drawn = np.random.default_rng(0).permutation(len(origin))

@@ -1,0 +1,77 @@
+"""How good a network is, and the row of results.csv that says so."""
+
+from dataclasses import dataclass
+
+import torch
+
+from common import augment, machine
+from common.augment import View
+from common.networks import SplitNet
+from common.runs import save_weights
+from common.schema import VARIANTS
+
+Tensor = torch.Tensor
+
+
+@dataclass
+class Fitted:
+    """How a round's training went."""
+
+    best_epoch: int
+    validation: float  # accuracy in percent at that epoch
+    seconds: float
+    updates: int
+
+
+@torch.no_grad()
+def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
+    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
+    training = net.training
+    net.eval()
+    correct = torch.zeros((), dtype=torch.long, device=images.device)
+    for index in torch.arange(len(images), device=images.device).split(batch_size):
+        correct += (net(augment.see(images, View(index))).argmax(1) == labels[index]).sum()
+    net.train(training)
+    return 100 * correct.item() / len(images)
+
+
+def record(args, run, this_round, net: SplitNet, fitted: Fitted, teacher_accuracy: str = "") -> float:
+    """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
+    images = this_round.images
+    tested = accuracy(net, images.test, images.test_labels)
+    row = {
+        "model": args.model,
+        "dataset": images.name,
+        "method": args.method,
+        "network": getattr(args, "network", "student"),
+        "seed": args.seed,
+        "round": this_round.number,
+        "labeled": len(this_round.labeled),
+        "percent": f"{this_round.percent:g}",
+        "epochs": args.train_epochs,
+        "updates": fitted.updates,
+        "best_epoch": fitted.best_epoch,
+        "val_accuracy": f"{fitted.validation:.2f}",
+        "test_accuracy": f"{tested:.2f}",
+        "teacher_accuracy": teacher_accuracy,
+    }
+    row |= {name: getattr(args, name) for name in VARIANTS if name in args}
+    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row)
+    run.add("results", **row)
+    run.add(
+        "timing",
+        round=this_round.number,
+        train_seconds=f"{fitted.seconds:.1f}",
+        images_per_second=f"{fitted.updates * args.batch_size / fitted.seconds:.0f}",
+        device=str(images.device),
+        threads=torch.get_num_threads(),
+        changed=run.changed,
+        **{name: f"{value:.0f}" for name, value in machine.peak_memory(images.device).items()},
+    )
+    left = (len(this_round.counts) - this_round.number - 1) * fitted.seconds
+    run.log(
+        f"{this_round.label}: test accuracy {tested:.2f}% (validation {fitted.validation:.2f}% at epoch "
+        f"{fitted.best_epoch}), trained in {fitted.seconds:.0f} s"
+        + (f", about {left / 60:.0f} min left" if left else "")
+    )
+    return tested

@@ -1,0 +1,26 @@
+"""All that exists only to be fast, behind one door; a reader of the method may skip this package.
+
+`apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
+some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding.
+"""
+
+import torch
+from torch import nn
+
+from common.fast.layers import replacement
+from common.fast.memory import keep_freed_memory
+
+__all__ = ["CHOICES", "apply", "keep_freed_memory"]
+
+CHOICES = ("auto", "off")
+
+
+def apply(net: nn.Module, choice: str = "auto") -> nn.Module:
+    """`net` with quicker modules, its weights kept and in channels-last memory; with choice `off`, `net` as it is."""
+    return net if choice == "off" else _quick(net).to(memory_format=torch.channels_last)
+
+
+def _quick(net: nn.Module) -> nn.Module:
+    for name, child in net.named_children():
+        setattr(net, name, _quick(child))
+    return replacement(net)

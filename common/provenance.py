@@ -1,0 +1,64 @@
+"""What a run is made with: the code's commit, torch, the machine, and how it was used. config.json keeps it."""
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from common.experiments import ROOT
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def describe(args) -> dict:
+    """One sitting's record, for a run whose `args` have been through `machine.prepare`."""
+    commit, dirty = _commit()
+    return {
+        "commit": commit,  # of this repository; empty outside a git checkout
+        "dirty": dirty,  # with changes to tracked files that no commit holds
+        "torch": torch.__version__,
+        "machine": machine(torch.device(args.device)),
+        "device": args.device,
+        "threads": args.threads,
+        "amp": args.precision,
+        "fast": args.fast,
+    }
+
+
+def changes(before: dict, now: dict) -> str:
+    """What differs between two records, as `threads 2 > 1, torch 2.13.0 > 2.14.1`; empty when nothing does."""
+    names = [name for name in now if before.get(name) != now[name]]
+    return ", ".join(f"{name} {_short(before.get(name))} > {_short(now[name])}" for name in names)
+
+
+def machine(device: torch.device) -> str:
+    """The GPU's or the CPU's model, the latter with the widest vector unit that matrix products use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _commit() -> tuple[str, bool]:
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):  # no git, or no repository
+        return "", False
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:10] if len(text) == 40 else text

@@ -1,0 +1,43 @@
+"""EnCoDe's sampler: a VAE of the student's features, and a discriminator D on its latent mean."""
+
+import torch
+
+from common.objective import sampler_loss, vae_loss
+from common.samplers.base import Sampler, adam, descend
+from common.samplers.nets import feature_vae, latent_discriminator
+from common.seeds import initialization
+
+
+class EnCoDe(Sampler):
+    """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
+
+    learns = reaches_student = True
+
+    def __init__(self, args, this_round, student, targets):
+        super().__init__(args, this_round, student, targets)
+        with torch.no_grad():
+            shape = tuple(student.features(self.look(this_round.labeled[:1])).shape[1:])
+        with initialization(args.seed, "sampler", this_round.number):
+            self.vae = feature_vae(shape, args.latent_dim)
+            self.discriminator = latent_discriminator(args.latent_dim)
+        self.networks.update({"vae": self.vae, "discriminator": self.discriminator})
+        self.networks.to(self.images.device)
+        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
+        self.optimizers["vae"] = adam(self.vae.parameters(), args.lr_vae)
+
+    def judge(self, z):
+        mean, _ = self.vae(z)
+        return self.discriminator(mean)[:, 0]
+
+    def step(self, labeled, unlabeled, noise):
+        z = torch.cat([labeled.z, unlabeled.z]).detach()
+        mean, log_variance = self.vae(z)
+        loss = vae_loss(z, self.vae.rebuild(mean, log_variance, noise), mean, log_variance, self.args.beta)
+        vae = descend(self.optimizers["vae"], loss)
+        with torch.no_grad():  # D's loss is not the VAE's
+            mean, _ = self.vae(z)
+        verdicts = self.discriminator(mean)[:, 0].split(len(labeled.z))
+        return {"vae": vae, "disc": descend(self.optimizers["discriminator"], sampler_loss(*verdicts))}
+
+    def score(self, index):
+        return torch.sigmoid(-self.judge(self.student.features(self.look(index))))  # probability of being unlabelled

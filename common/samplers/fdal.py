@@ -1,0 +1,34 @@
+"""FDAL, the authors' 2025 follow-up to EnCoDe: a discriminator D straight on the student's features."""
+
+import torch
+
+from common.objective import sampler_loss
+from common.samplers.base import Sampler, adam, descend
+from common.samplers.nets import feature_discriminator
+from common.seeds import initialization
+
+
+class FDAL(Sampler):
+    """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
+
+    learns = reaches_student = True
+
+    def __init__(self, args, this_round, student, targets):
+        super().__init__(args, this_round, student, targets)
+        with torch.no_grad():
+            channels = student.features(self.look(this_round.labeled[:1])).shape[1]
+        with initialization(args.seed, "sampler", this_round.number):
+            self.discriminator = feature_discriminator(channels)
+        self.networks.update({"discriminator": self.discriminator})
+        self.networks.to(self.images.device)
+        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
+
+    def judge(self, z):
+        return self.discriminator(z)[:, 0]
+
+    def step(self, labeled, unlabeled, noise):
+        loss = sampler_loss(self.judge(labeled.z.detach()), self.judge(unlabeled.z.detach()))
+        return {"disc": descend(self.optimizers["discriminator"], loss)}
+
+    def score(self, index):
+        return torch.sigmoid(-self.judge(self.student.features(self.look(index))))  # probability of being unlabelled

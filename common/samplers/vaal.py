@@ -1,0 +1,46 @@
+"""VAAL: a VAE of the images, and a discriminator D on its latent mean.
+
+Sinha, Ebrahimi & Darrell 2019, Variational Adversarial Active Learning, https://arxiv.org/abs/1904.00370.
+"""
+
+import torch
+
+from common.objective import adversarial_loss, frozen, sampler_loss, vae_loss
+from common.samplers.base import Sampler, adam, descend
+from common.samplers.nets import image_vae, latent_discriminator
+from common.seeds import initialization
+
+VAE_STEPS = 2  # updates of the VAE for each of D
+
+
+class VAAL(Sampler):
+    """Queries what D takes for unlabelled. No path leads from D to the student: the VAE plays the adversary."""
+
+    learns = True
+
+    def __init__(self, args, this_round, student, targets):
+        super().__init__(args, this_round, student, targets)
+        with initialization(args.seed, "sampler", this_round.number):
+            self.vae = image_vae(self.images.size, args.latent_dim)
+            self.discriminator = latent_discriminator(args.latent_dim)
+        self.networks.update({"vae": self.vae, "discriminator": self.discriminator})
+        self.networks.to(self.images.device)
+        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
+        self.optimizers["vae"] = adam(self.vae.parameters(), args.lr_vae)
+
+    def step(self, labeled, unlabeled, noise):
+        x, split = torch.cat([labeled.x, unlabeled.x]), len(labeled.x)
+        for _ in range(VAE_STEPS):
+            mean, log_variance = self.vae(x)
+            loss = vae_loss(x, self.vae.rebuild(mean, log_variance, noise), mean, log_variance, self.args.beta)
+            with frozen(self.discriminator):
+                fooled = adversarial_loss(*self.discriminator(mean)[:, 0].split(split))
+            vae = descend(self.optimizers["vae"], loss + self.args.adv_wt * fooled)
+        with torch.no_grad():  # D's loss is not the VAE's
+            mean, _ = self.vae(x)
+        verdicts = self.discriminator(mean)[:, 0].split(split)
+        return {"vae": vae, "disc": descend(self.optimizers["discriminator"], sampler_loss(*verdicts))}
+
+    def score(self, index):
+        mean, _ = self.vae(self.look(index))
+        return torch.sigmoid(-self.discriminator(mean)[:, 0])  # probability of being unlabelled

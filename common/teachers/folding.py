@@ -1,0 +1,115 @@
+"""Batch norm while training, folded into the convolutions afterwards: what `--fold_bn` does."""
+
+import copy
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from common import fast, networks
+from common.networks import SequentialNet, SplitNet
+from common.seeds import initialization
+
+Tensor = torch.Tensor
+
+
+def foldable(model: str, network: str) -> bool:
+    """May `--fold_bn` be used: is the pair's `student` or `teacher` one layer after the other, without batch norm?"""
+    with torch.device("meta"):
+        net = getattr(networks.PAIRS[model], network)(2)
+    return isinstance(net, SequentialNet) and not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+
+
+def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:
+    """A network to train in `net`'s place, with fresh weights: `fold` writes it into `net` as the same function.
+
+    These are choices of training, not of the network that comes out:
+
+    - A batch norm follows each convolution (Ioffe & Szegedy 2015; folding as RepVGG does,
+      https://arxiv.org/abs/2101.03697): plain AlexNet and VGG rest on a plateau at first, this does not.
+    - Initial weights are He's (2015), which keep a signal's size through ReLUs; logits start near zero.
+    - The first linear layer reads z before the average pool where that only copies or blends few values to many
+      (AlexNet's 1x1 becomes 6x6): otherwise each value is multiplied by as many weights as it has copies.
+    - No dropout before the first linear layer: on copies of a value it hardly drops anything.
+    """
+    matrix = _pool_matrix(net, args.image_size)
+    grows = matrix.shape[0] > matrix.shape[1]
+    with initialization(args.seed, "compact", round_number):
+        layers = list(copy.deepcopy(net.classifier).cpu().named_children())
+        first = next(number for number, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear))
+        channels = layers[first][1].in_features // matrix.shape[0]
+        width = matrix.shape[1 if grows else 0]
+        linear = nn.Linear(channels * width, layers[first][1].out_features)
+        head = [("pool", nn.AdaptiveAvgPool2d(net.pool.output_size))] if not grows else []
+        tail = [(str(number), layer) for number, (_, layer) in enumerate(layers[first + 1 :], 1)]
+        trained = SplitNet()
+        trained.features = _normalized(net.features)
+        trained.classifier = nn.Sequential(OrderedDict([*head, ("flatten", nn.Flatten()), ("0", linear), *tail]))
+        for layer in trained.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        nn.init.normal_(_layers(trained.classifier, nn.Linear)[-1].weight, std=0.01)
+    return fast.apply(trained.to(args.device), args.fast)
+
+
+@torch.no_grad()
+def fold(trained: SplitNet, net: SequentialNet, sample: Tensor, feature_rms: float) -> SequentialNet:
+    """Writes a trained `with_batch_norm(net)` into `net` as the same function (batch norm in eval mode); returns `net`.
+
+    ReLU and pooling commute with a positive factor, so the last convolution can be scaled to bring z to a root mean
+    square of `feature_rms` over `sample` (B, 3, S, S), and the first linear layer by the inverse; 0 scales nothing.
+    """
+    norms = _layers(trained.features, nn.BatchNorm2d)
+    convolutions = _layers(trained.features, nn.Conv2d), _layers(net.features, nn.Conv2d)
+    for norm, source, target in zip(norms, *convolutions, strict=True):
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        target.weight.copy_(source.weight * scale[:, None, None, None])
+        target.bias.copy_(norm.bias - norm.running_mean * scale)
+    factor = 1.0
+    if feature_rms:
+        factor = feature_rms / net.eval().features(sample).square().mean().sqrt()
+        last = _layers(net.features, nn.Conv2d)[-1]
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+        net.train()
+    linears = _layers(trained.classifier, nn.Linear), _layers(net.classifier, nn.Linear)
+    for number, (source, target) in enumerate(zip(*linears, strict=True)):
+        weight = source.weight
+        if number == 0:
+            if weight.shape != target.weight.shape:  # W pool = w for W = w pinv(pool): the smallest such weights
+                matrix = _pool_matrix(net, sample.shape[2])
+                inverse = torch.linalg.pinv(matrix.double()).float().to(weight)
+                weight = (weight.unflatten(1, (-1, matrix.shape[1])) @ inverse).flatten(1)
+            weight = weight / factor
+        target.weight.copy_(weight)
+        target.bias.copy_(source.bias)
+    return net
+
+
+def _normalized(features: nn.Sequential) -> nn.Sequential:
+    """Fresh layers with a batch norm behind each convolution, and max pools before the ReLU they commute with."""
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(features).cpu():
+        if isinstance(layer, nn.MaxPool2d) and isinstance(layers[-1], nn.ReLU):
+            layers.insert(-1, layer)
+            continue
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layer.bias = None  # the batch norm's shift takes its place
+            layers.append(nn.BatchNorm2d(layer.out_channels))
+    return nn.Sequential(*layers)
+
+
+def _layers(net: nn.Module, kind: type) -> list:
+    return [layer for layer in net.children() if isinstance(layer, kind)]
+
+
+@torch.no_grad()
+def _pool_matrix(net: SequentialNet, image_size: int) -> Tensor:
+    """What the average pool does to each channel at this image size, as a matrix (outputs, inputs)."""
+    device = next(net.parameters()).device
+    height, width = net.features(torch.zeros(1, 3, image_size, image_size, device=device)).shape[2:]
+    units = torch.eye(height * width, device=device).view(-1, 1, height, width)  # one map for each input position
+    return net.pool(units).flatten(1).T

@@ -1,0 +1,18 @@
+"""A network trained with its recipe: plainly, or with batch norm that is folded into it afterwards."""
+
+from common import augment, training
+from common.augment import View
+from common.evaluation import Fitted
+from common.networks import SplitNet
+from common.teachers import folding
+
+
+def fit(args, run, this_round, net: SplitNet) -> Fitted:
+    """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`."""
+    if not args.fold_bn:
+        return training.fit(args, run, this_round, net)
+    trained = folding.with_batch_norm(args, net, this_round.number)
+    fitted = training.fit(args, run, this_round, trained)
+    sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
+    folding.fold(trained, net, sample, args.feature_rms)
+    return fitted
