@@ -60,6 +60,10 @@ def test_defaults(model, dataset, method):
         expected |= {"lr_dec": 0.01, "feat_wt": FEATURE_WEIGHT[model], "logit_wt": 0.00005}
     if method == "EnCoDe":
         expected |= {"lr_disc": 0.001, "warmup_epochs": 10, "sampler": "vae", "sampler_input": "features"}
+        shown = {"adv_wt": 0.01, "beta": 1.0, "latent_dim": 32, "lr_vae": 0.0005, "distill_on": "labeled"}
+        shown |= {"logit_loss": "mse"}
+        expected |= shown
+        assert module.DEFAULTS.keys() >= shown.keys()  # every knob of the method stands in main.py
     assert {name: getattr(args, name) for name in expected} == expected
 
 
@@ -134,13 +138,11 @@ from common.networks.decoder import decoder as build_decoder
 from common.networks.split import SequentialNet
 
 IMAGE_SIZE = 16
-TEACHER = {"train_epochs": 1, "batch_size": 20, "lr_task": 0.05, "schedule": "onecycle", "fold_bn": True,
-           "nesterov": True, "shift": 0, "label_smoothing": 0.0}
 
 
 def net(width, num_classes):
     features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
-    return SequentialNet(features, nn.AdaptiveAvgPool2d(2), nn.Sequential(nn.Linear(4 * width, num_classes)))
+    return SequentialNet(features, 2, [nn.Linear(4 * width, num_classes)])
 
 
 def teacher(num_classes):
