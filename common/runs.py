@@ -3,16 +3,15 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from common import provenance
+from common import console, provenance
 from common.errors import InputError
-from common.files import lock, write_tensors, write_text
+from common.files import lock, read_tensors, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
@@ -34,17 +33,25 @@ class Run:
         amp: the user's own word for `--amp`; with `auto` a run does not go on in another precision.
         log_path: another folder for the log.
         wait: wait for a process that owns the folder.
+        remedy: what a user can do whose flags are not those the run was begun with.
     Raises InputError when the folder cannot be written, belongs to a running process (unless `wait`), was begun with
     another configuration (naming the flags that differ), or holds a state that cannot be read.
     """
 
     def __init__(
-        self, folder: Path, config: dict, made_with: dict, amp: str = "auto", log_path: str = "", wait: bool = False
+        self,
+        folder: Path,
+        config: dict,
+        made_with: dict,
+        amp: str = "auto",
+        log_path: str = "",
+        wait: bool = False,
+        remedy: str = "use its flags or another --expt",
     ):
-        self.folder = Path(folder)
+        self.folder, self._remedy = Path(folder), remedy
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.folder / ".lock", wait)
+            self._lock = lock(self.folder / ".lock", wait, "another process that trains this")
             self._log = open(log_file(self.folder, log_path), "a", encoding="utf-8")  # noqa: SIM115 - kept open
         except OSError as error:
             raise InputError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); name another "
@@ -105,8 +112,7 @@ class Run:
 
     def log(self, message: str) -> None:
         """One line on the screen and in log.txt."""
-        tqdm.write(message, file=sys.stdout)
-        sys.stdout.flush()
+        console.say(message)
         self._log.write(message + "\n")
         self._log.flush()
 
@@ -119,9 +125,7 @@ class Run:
             return
         before = read_config(path)
         if changes := differing(before, config):
-            raise InputError(
-                f"{self.folder} holds a run with other flags: {', '.join(changes)}; use its flags or another --expt"
-            )
+            raise InputError(f"{self.folder} holds a run with other flags: {', '.join(changes)}; {self._remedy}")
         first, *others = before.get(MADE_WITH, [{}])
         begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
         if amp == "auto" and begun_amp != made_with["amp"]:
@@ -145,10 +149,9 @@ class Run:
         if not path.exists():
             tables = {table: {column: [] for column in columns} for table, columns in TABLES.items()}
             return {"round": 0, "labeled": None, "training": None, **tables}
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-            raise InputError(f"{path}: not readable ({error}); delete it to start the run anew") from None
+        state = read_tensors(path, "delete it to start the run anew")
+        if not state.keys() >= {"round", "labeled", "training", *TABLES}:
+            raise InputError(f"{path}: is no run's state; delete it to start the run anew")
         for table, columns in TABLES.items():
             state[table] = self._columns(table, state[table], columns)
         return state

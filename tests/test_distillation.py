@@ -66,9 +66,6 @@ def test_cache_is_read_back_and_a_wrong_key_is_an_error(args, random_images, tmp
     torch.save(content | {"key": content["key"] | {"teacher": "another"}}, path)
     with pytest.raises(InputError, match="was made for other teacher"):
         distillation.cache(teacher, random_images, tmp_path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="not a readable cache"):
-        distillation.cache(teacher, random_images, tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "dtype"), [(8 * 512 * 4 * 2 * 4, torch.float32), (1000, torch.float16)])
@@ -93,3 +90,32 @@ def test_another_teacher_has_another_cache(args, random_images, tmp_path):
         teacher.classifier[6].bias[0] += 1
     distillation.cache(teacher, random_images, tmp_path)
     assert len(list(tmp_path.glob("outputs-*.pt"))) == 2
+
+
+def test_a_damaged_cache_is_made_again_with_a_line_about_it(args, random_images, tmp_path, capsys):
+    teacher = networks.build(args, "teacher")
+    made = distillation.cache(teacher, random_images, tmp_path)
+    (path,) = tmp_path.glob("outputs-*.pt")
+    whole = path.read_bytes()
+    for damaged in (whole[:1000], whole[:3000] + bytes([whole[3000] ^ 4]) + whole[3001:]):
+        path.write_bytes(damaged)
+        again = distillation.cache(teacher, random_images, tmp_path)
+        assert torch.equal(made.z, again.z) and torch.equal(made.logits, again.logits)
+        assert path.read_bytes() == whole
+        assert f"{path.name}: damaged" in capsys.readouterr().err
+
+
+def test_two_processes_that_want_the_same_outputs_compute_them_once(args, random_images, tmp_path, monkeypatch):
+    """The second one finds the file when it gets the lock: here the first writes it while the second waits."""
+    teacher = networks.build(args, "teacher")
+    computed, compute, locked = [], distillation.compute, distillation.locked
+    monkeypatch.setattr(distillation, "compute", lambda *words: computed.append(1) or compute(*words))
+
+    def waited(path, purpose):
+        monkeypatch.setattr(distillation, "locked", locked)
+        distillation.cache(teacher, random_images, tmp_path)
+        return locked(path, purpose)
+
+    monkeypatch.setattr(distillation, "locked", waited)
+    distillation.cache(teacher, random_images, tmp_path)
+    assert computed == [1]

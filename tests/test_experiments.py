@@ -114,19 +114,6 @@ def test_the_scripts_of_a_method_differ_in_docstring_and_defaults_alone(method):
         assert {"CIFAR10": "CIFAR-10", "SVHN": "SVHN"}[dataset] in doc and "python main.py" in doc
 
 
-def test_a_script_only_orders_steps():
-    """What could be wrong in it lives in `common`: a main.py has one function, of calls and one loop over rounds."""
-    for model, dataset, method in EXPERIMENTS:
-        path = ROOT / model / dataset / method / "main.py"
-        assert len(path.read_text().splitlines()) <= 60
-        functions = [node for node in ast.walk(_what_is_theirs(path)[2]) if isinstance(node, ast.FunctionDef)]
-        assert [function.name for function in functions] == ["main"]
-        body = [node for statement in functions[0].body for node in ast.walk(statement)]
-        assert sum(isinstance(node, ast.stmt) for node in body) <= 16
-        banned = (ast.While, ast.Try, ast.With, ast.ListComp, ast.Lambda, ast.BinOp)
-        assert not any(isinstance(node, banned) for node in body), path
-
-
 def test_every_folder_of_the_grid_holds_a_script():
     found = {tuple(path.relative_to(ROOT).parts[:3]) for path in ROOT.glob("*/*/*/main.py")}
     assert found == set(EXPERIMENTS)
@@ -154,7 +141,7 @@ def student(num_classes):
 
 
 def decoder():
-    return build_decoder(3, 6, 12)
+    return build_decoder(3, 6, 12, pool=2)
 """
 
 
