@@ -1,71 +1,15 @@
 """The report's numbers against ones worked out by hand or by scipy, and what it must refuse."""
 
-import io
-import json
 import math
-import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common import cli, report
-from common.errors import InputError
-from common.report import builds, inference, results, statistics
+from common import report
+from common.report import inference, results, statistics
 from common.schema import VARIANTS
 
-ALEXNET = ("AlexNet", "cifar10")
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-COMMITS = ("0123456789" + "a" * 30, "fedcba9876" + "b" * 30)
-TEACHERS = ("1111111111" + "c" * 54, "2222222222" + "d" * 54)
-HEADER = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,round,percent,test_accuracy"
-
-
-def run(folder, method, seed, accuracies, network="student", sampler="random", dataset="cifar10", **config):
-    """A run's text files: test accuracies by percent, a history of two epochs, three queries a round."""
-    folder.mkdir(parents=True)
-    distilled = "labeled,mse,all" if method in ("KD", "EnCoDe") else ",,"
-    lines = [
-        f"AlexNet,{dataset},{method},{network},{sampler},{distilled},{seed},{n},{percent},{accuracy}"
-        for n, (percent, accuracy) in enumerate(accuracies.items())
-    ]
-    (folder / "results.csv").write_text("\n".join([HEADER, *lines]) + "\n")
-    epochs = [f"{n},{epoch},0.5,{40 + epoch}" for n in range(len(accuracies)) for epoch in (1, 2)]
-    (folder / "history.csv").write_text("\n".join(["round,epoch,loss,val_accuracy", *epochs]) + "\n")
-    queried = [f"{n},{index},,{index % 2}" for n in range(len(accuracies)) for index in (0, 1, 3)]
-    (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *queried]) + "\n")
-    (folder / "config.json").write_text(json.dumps({"seed": seed, "train_epochs": 2, "dataset": dataset} | config))
-    return folder
-
-
-def sitting(commit=COMMITS[0], **changes):
-    """One record of config.json's made_with."""
-    record = {"commit": commit, "dirty": False, "torch": "2.14.1", "machine": "AMD EPYC 7B13", "device": "cpu"}
-    return record | {"threads": 2, "amp": "off", "fast": "auto"} | changes
-
-
-def made(folder, **config):
-    """Adds keys to a run's config.json, as made_with and teacher_sha256."""
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    return folder
-
-
-def edit(folder, name, old, new):
-    """Changes a run's text file."""
-    text = (folder / name).read_text()
-    assert old in text
-    (folder / name).write_text(text.replace(old, new, 1))
-    return folder
-
-
-def refused(*folders):
-    """The one line with which the report refuses these runs."""
-    with pytest.raises(InputError) as caught:
-        results.read(list(folders))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from .reports import ALEXNET, HEADER, edit, refused, run, sitting
 
 
 @pytest.fixture
@@ -107,16 +51,6 @@ def test_missing_cells_stay_blank_and_one_seed_has_no_interval(tmp_path):
     assert [cell.strip() for cell in cm.split("|")[2:-1]] == ["55.00 (n=1) [54.59, +0.41]", ""]
     assert "64.50 (n=1) [63.57, +0.93]" in kd
     assert "needs two seeds of two rows" in (tmp_path / "out" / "statistics.md").read_text()
-
-
-def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(tmp_path):
-    first = run(tmp_path / "a", "KD", 1, {10: 60})
-    other = run(tmp_path / "b", "KD", 2, {10: 61}, train_epochs=3)
-    words = r"a and .*b are both CM\+KD† of AlexNet on cifar10 at 10% but differ in --train_epochs 2 and 3"
-    with pytest.raises(InputError, match=words):
-        results.read([first, other])
-    with pytest.raises(InputError, match="with one seed"):
-        results.read([first, run(tmp_path / "c", "KD", 1, {10: 61})])
 
 
 def test_flags_added_later_do_not_keep_runs_apart_but_those_both_have_do(tmp_path):
@@ -165,18 +99,6 @@ def test_a_row_may_come_from_several_runs_percents_rising(tmp_path):
     report.write([full, run(tmp_path / "part", "Random", 1, {10: 55, 40: 62})], tmp_path / "out", time_inference=False)
     cells = [line.split(",")[2:5] for line in (tmp_path / "out" / "table1.csv").read_text().splitlines()[1:]]
     assert cells == [["CM", "10", "55"], ["CM", "40", "62"], ["CM", "100", "69"]]
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a run's results"):
-        results.read([tmp_path])
-    (tmp_path / "results.csv").write_text(HEADER + "\n")
-    with pytest.raises(InputError, match="no finished round yet"):
-        results.read([tmp_path])
-    (tmp_path / "file").write_text("")
-    done = run(tmp_path / "a", "KD", 1, {10: 60})
-    with pytest.raises(InputError, match=r"--output .*: cannot be written"):
-        report.write([done], tmp_path / "file" / "out", time_inference=False)
 
 
 def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
@@ -281,10 +203,3 @@ def test_contact_sheet_and_inference_time_of_a_run(tmp_path, capsys):
     assert (tmp_path / "out" / "queried-digits-seed1.png").read_bytes().startswith(b"\x89PNG")
     assert "queried-digits-seed1.png" in capsys.readouterr().out
     assert 0 < inference.ratio("AlexNet", repeats=3) < 1
-
-
-def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
-    with pytest.raises(SystemExit) as caught:
-        cli.start(report.main)
-    assert caught.value.code == 2 and "nowhere/results.csv: not a run's results" in capsys.readouterr().err

@@ -44,14 +44,14 @@ class Made:
 def made(folder: Path | str, config: dict, shared_teacher: bool) -> Made:
     """The record in a run's configuration. Raises InputError when it is none."""
     path = Path(folder) / "config.json"
-    records, teachers = config.get("made_with") or [{}], config.get("teacher_sha256") or []
+    records, teachers = config.get("made_with", []), config.get("teacher_sha256") or []
     teachers = [teachers] if isinstance(teachers, str) else teachers
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise InputError(f"{path}: made_with must be a list of objects, one a sitting")
     if not isinstance(teachers, list) or not all(isinstance(teacher, str) for teacher in teachers):
         raise InputError(f"{path}: teacher_sha256 must be a string, or a list of them, one a round")
     sittings = []
-    for record in records:
+    for record in records or [{}]:
         # Before there were records, amp was a flag among the others.
         known = {"amp": config.get("amp"), **{name: record[name] for name in Sitting.__annotations__ if name in record}}
         values = {name: "" if value is None else str(value) for name, value in known.items()}
