@@ -155,4 +155,6 @@ def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(
         monkeypatch.setattr("sys.stdout", nobody_reads)
         report.main(words)
         nobody_reads.write("what Python flushes at the end")
+    monkeypatch.setattr("sys.stdout", None)
+    report.main(words)
     assert "CM+KD†" in (tmp_path / "out" / "table1.md").read_text(encoding="utf-8")

@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _show(text: str) -> None:
     """Prints what the terminal's encoding has, ? for the rest, and stops where nobody reads on, as behind `| head`."""
+    if sys.stdout is None:  # closed from the start
+        return
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
