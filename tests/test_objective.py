@@ -205,4 +205,4 @@ def test_a_loss_is_one_function_and_one_line(tmp_path, teacher, monkeypatch):
     assert row[head.index("logit_loss")] == row[head.index("feature_loss")] == "l1"
     folders = [tmp_path / "kd-seed5", tmp_path / "l1-seed5"]
     labels = report.results.read(folders).rows["label"].tolist()
-    assert labels == ["CM+KD†", "CM+KD (l1, l1)†"]
+    assert labels == ["CM+KD†", "CM+KD (feature_loss l1, logit_loss l1)†"]
