@@ -114,7 +114,7 @@ def test_a_corrupt_teacher_is_refused(tmp_path, teacher):
     half = tmp_path / "half.pt"
     half.write_bytes(teacher.read_bytes()[:10_000])
     done = launch("KD", *TOY, *BUDGET, "--teacher", str(half), "--save_path", str(tmp_path))
-    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "half.pt: damaged" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
