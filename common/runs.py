@@ -125,7 +125,9 @@ class Run:
             return
         before = read_config(path)
         if changes := differing(before, config):
-            raise InputError(f"{self.folder} holds a run with other flags: {', '.join(changes)}; {self._remedy}")
+            raise InputError(
+                f"{self.folder} holds a run with other flags or data: {', '.join(changes)}; {self._remedy}"
+            )
         first, *others = before.get(MADE_WITH, [{}])
         begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
         if amp == "auto" and begun_amp != made_with["amp"]:
@@ -177,8 +179,13 @@ class Run:
 def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
-    config = {**vars(args), "data": images.fingerprint}
+    config = {**vars(args), **contents(images)}
     return Run(folder, config, provenance.describe(args), args.amp, args.log_path)
+
+
+def contents(images) -> dict[str, str]:
+    """The SHA-256 of what a run trains on and of what it is tested on, under config.json's keys for them."""
+    return {"data": images.fingerprint, "test_data": images.test_fingerprint}
 
 
 def configuration(config: dict) -> dict:
@@ -193,7 +200,8 @@ def differing(before: dict, config: dict) -> list[str]:
     """
     before = BEFORE | before
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
-    return [f"--{name} (was {before[name]}, now {config[name]})" for name in names]
+    said = {"data": "other training images under this --dataset", "test_data": "other test images or class names"}
+    return [said.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]
 
 
 def read_config(path: Path) -> dict:

@@ -1,6 +1,7 @@
 """What a run was made with is in its config.json, and going on with something else is said and marked."""
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -160,3 +161,16 @@ def test_the_next_round_has_what_its_strategy_chose(tmp_path):
     begun.close()
     again = next(budget.rounds(args, runs.begin(args, images), images))
     assert torch.equal(again.labeled, this_round.labeled) and torch.equal(again.unlabeled, this_round.unlabeled)
+
+
+def test_images_replaced_between_two_sittings_are_refused(tmp_path):
+    """Also those of the test set: its rows would be mixed."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    begun = runs.begin(args, images)
+    begun.save()
+    begun.close()
+    for changed, what in (({"fingerprint": "0"}, "other training images"), ({"test_fingerprint": "0"}, "other test")):
+        with pytest.raises(InputError, match=f"random-seed5 holds a run with other flags or data: {what}"):
+            runs.begin(args, dataclasses.replace(images, **changed))
+    runs.begin(args, images).close()

@@ -53,10 +53,9 @@ def images(mirror: bool = True) -> Images:
     fields = {
         "name": "toy", "classes": ["even", "odd"], "train": pixels, "labels": index % 2, "test": pixels[:6],
         "test_labels": index[:6] % 2, "val": index[6:], "pool": index[:6], "origin": index, "mirror": mirror,
-        "source": "s" * 64, "fingerprint": "f" * 64,
+        "source": "s" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
     }  # fmt: skip
-    known = Images.__dataclass_fields__
-    return Images(**fields, **{name: "t" * 64 for name in known if name not in fields})
+    return Images(**fields)
 
 
 def targets(views: int = 2) -> Targets:

@@ -11,7 +11,7 @@ from common.distillation import Targets
 from common.errors import InputError
 from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
-from common.runs import Run, save_weights
+from common.runs import Run, contents, save_weights
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -134,7 +134,7 @@ def _train_shared(args, path: Path) -> None:
 
 def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet, float, Run]:
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other."""
-    config = {**vars(args), "labels": len(labeled), "data": images.fingerprint}
+    config = {**vars(args), "labels": len(labeled), **contents(images)}
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
     net = networks.build(args, "teacher")
