@@ -73,7 +73,7 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
 @pytest.mark.parametrize(
     "name, old, new, words",
     [
-        ("results", "seed,round", "seed,seed", "not a run's results (column seed is there twice)"),
+        ("results", "sampler,distill_on", "sampler,sampler", "not a run's results (column sampler is there twice)"),
         ("results", "percent", "share", "not a run's results (no column percent)"),
         ("queries", "round,index", "turn,index", "not a run's queries (no column round)"),
         ("queries", "index,score,label", "image,score,class", "not a run's queries (no column index, label)"),
@@ -112,6 +112,9 @@ def test_a_config_that_is_no_object_is_refused(tmp_path, text):
     (folder / "config.json").write_text(text, encoding="latin-1")
     assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
     (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
+    (folder / "config.json").rmdir()
     assert len(results.read([folder]).rows) == 1
 
 
