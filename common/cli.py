@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common import console, machine
+from common import console, machine, startup
 from common.errors import InputError
 from common.flags import Parser, declare
 from common.samplers import SAMPLERS
@@ -21,6 +21,7 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
 
     With an experiment's docstring and DEFAULTS, `main` gets the parsed flags of a process that is set up for them.
     """
+    startup.interruptible()
     console.prepare()
     try:
         if defaults is None:
@@ -31,6 +32,9 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             main(args)
     except InputError as error:
         _fail(str(error))
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
     except OSError as error:  # a full disk, say. What was written before is whole
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except torch.OutOfMemoryError:
