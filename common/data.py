@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from common import datasets
+from common import datasets, memory
 from common.errors import InputError
 from common.seeds import generator
 
@@ -50,6 +50,7 @@ def load(args) -> Images:
     """
     source = datasets.load(args)
     _check(args, source)
+    _fits(args, source)
     kept = torch.arange(args.num_images)
     if args.num_images < len(source.x_train) and args.take == "drawn":
         kept = torch.randperm(len(source.x_train), generator=generator(args.seed, "images"))[: args.num_images]
@@ -102,6 +103,17 @@ def _check(args, source: datasets.Source) -> None:
     if classes != args.num_classes:
         raise InputError(
             f"--num_classes {args.num_classes}: {source.name} has {classes} classes; use --num_classes {classes}"
+        )
+
+
+def _fits(args, source: datasets.Source) -> None:
+    """Raises InputError when the resized images would not leave a tenth of the memory."""
+    bytes_ = (args.num_images + len(source.x_test)) * args.image_size**2 * 3
+    resident = args.image_size != source.x_train.shape[1] or args.num_images < len(source.x_train)
+    if resident and bytes_ > 0.9 * memory.available():
+        raise InputError(
+            f"--num_images {args.num_images} --image_size {args.image_size}: the images take "
+            f"{memory.megabytes(bytes_)}, {memory.megabytes(memory.available())} are available; lower one of them"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common import augment, networks
+from common import augment, memory, networks
 from common.augment import View
 from common.data import Images
 from common.errors import Damaged, InputError
@@ -62,9 +62,7 @@ def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = ""
             with locked(folder / f".{path.stem}.lock", "another process that computes the teacher's outputs"):
                 outputs = _read(path, key) if path.exists() else None  # made while this process waited?
                 if outputs is None:
-                    outputs = compute(teacher, images)
-                    z, logits = (tensor.cpu() for tensor in outputs)
-                    write_tensors(path, {"key": key, "maps": z, "logits": logits})
+                    outputs = _make(teacher, images, path, key)
         except OSError as error:
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
@@ -73,10 +71,23 @@ def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = ""
     return Targets(teacher.pool, z, logits, accuracy)
 
 
+def _make(teacher: SplitNet, images: Images, path: Path, key: dict) -> tuple[Tensor, Tensor]:
+    """Computes the outputs and writes them; what does not fit the memory goes to the disk and is read from there."""
+    spill = path.with_name(f".{path.stem}.spill")
+    try:
+        outputs = z, logits = compute(teacher, images, spill=spill)
+        write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
+        spilled = spill.exists()
+    finally:
+        spill.unlink(missing_ok=True)
+    return _read(path, key) if spilled else outputs
+
+
 def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
     """z and logits from a cache's file; None, with a line about it, when it is damaged."""
     try:
-        content = read_tensors(path, "making it again")
+        large = path.stat().st_size > memory.SHARE * memory.available()
+        content = read_tensors(path, "making it again", mmap=large)
         found, z, logits = content["key"], content["maps"], content["logits"]
     except Damaged as error:
         print(error, file=sys.stderr, flush=True)
@@ -90,18 +101,38 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
 
 
 @torch.no_grad()
-def compute(teacher: SplitNet, images: Images, batch_size: int = 250, only: int | None = None) -> tuple[Tensor, Tensor]:
+def size(args, images: Images) -> int:
+    """Bytes that the outputs of the pair's teacher take for all training views."""
+    with torch.device("meta"):
+        net = networks.PAIRS[args.model].teacher(args.num_classes)
+        floats = net.features(torch.zeros(1, 3, images.size, images.size)).numel()
+    views = len(images.train) * (2 if images.mirror else 1)
+    return views * (floats * _dtype(views * floats).itemsize + 4 * args.num_classes)
+
+
+def _dtype(floats: int) -> torch.dtype:
+    return torch.float32 if 4 * floats <= FLOAT32_LIMIT else torch.float16
+
+
+@torch.no_grad()
+def compute(
+    teacher: SplitNet, images: Images, batch_size: int = 250, only: int | None = None, spill: Path | None = None
+) -> tuple[Tensor, Tensor]:
     """z (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
-    `only` stops after so many images.
+    `only` stops after so many images; `spill` is a file for features that do not fit the memory.
     """
     teacher.eval()
     count, views = only or len(images.train), 2 if images.mirror else 1
     device = images.device
     example = teacher.features(augment.see(images.train, View(torch.zeros(1, dtype=torch.long, device=device))))
     floats = views * count * example[0].numel()
-    dtype = torch.float32 if 4 * floats <= FLOAT32_LIMIT else torch.float16
-    features = torch.empty(views, count, *example.shape[1:], dtype=dtype, device=device)
+    dtype = _dtype(floats)
+    shape = (views, count, *example.shape[1:])
+    if spill is None or device.type != "cpu":
+        features = torch.empty(shape, dtype=dtype, device=device)
+    else:
+        features = memory.empty(shape, dtype, spill)
     logits = torch.empty(views, count, len(images.classes), device=device)
     description = f"teacher's outputs ({floats * features.element_size() / 1e6:.0f} MB)"
     with tqdm(total=views * count, desc=description, unit="img", mininterval=1, leave=False) as bar:

@@ -109,7 +109,7 @@ def test_two_processes_that_want_the_same_outputs_compute_them_once(args, random
     """The second one finds the file when it gets the lock: here the first writes it while the second waits."""
     teacher = networks.build(args, "teacher")
     computed, compute, locked = [], distillation.compute, distillation.locked
-    monkeypatch.setattr(distillation, "compute", lambda *words: computed.append(1) or compute(*words))
+    monkeypatch.setattr(distillation, "compute", lambda *words, **more: computed.append(1) or compute(*words, **more))
 
     def waited(path, purpose):
         monkeypatch.setattr(distillation, "locked", locked)

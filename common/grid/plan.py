@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from common import budget, distillation, networks, samplers, training
+from common import budget, distillation, memory, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
 from common.teachers import folding, teacher
@@ -32,6 +32,7 @@ def show(args, images: Images) -> None:
     for number, count in enumerate(counts):
         asked = f", then {counts[number + 1] - count} queried" if number + 1 < len(counts) else ""
         print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
+    _show_memory(args, images)
     seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args:
         path = args.teacher or teacher.shared_path(args, images)
@@ -43,6 +44,17 @@ def show(args, images: Images) -> None:
         print(f"teacher at {where}")
         seconds += training_time
     print(f"time       about {duration(seconds)} (from {TIMED_UPDATES} timed updates; without evaluation and queries)")
+
+
+def _show_memory(args, images: Images) -> None:
+    """What grows with the images: they themselves, and the teacher's outputs for them."""
+    parts = [f"images {memory.megabytes(images.train.numel() + images.test.numel())}"]
+    if "teacher" in args:
+        outputs = distillation.size(args, images)
+        parts.append(f"teacher's outputs {memory.megabytes(outputs)}")
+        if images.device.type == "cpu" and outputs > memory.SHARE * memory.available():
+            parts[-1] += " (more than half of what is available: kept on the disk)"
+    print(f"memory     {', '.join(parts)}; networks and a batch's activations come to it")
 
 
 def seconds_a_round(args, images: Images) -> float:

@@ -1,0 +1,80 @@
+"""What does not fit the memory goes to the disk or is refused; it does not die."""
+
+import math
+
+import pytest
+import torch
+
+from common import data, distillation, memory, networks
+from common.augment import View
+from common.errors import InputError
+from common.grid import plan
+
+from .conftest import parse
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """A function that makes so many bytes available."""
+    return lambda count: monkeypatch.setattr(memory, "available", lambda: count)
+
+
+def test_what_is_available_is_read_from_the_kernel_and_the_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available() == math.inf
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   3000 kB\n")
+    assert memory.available() == 3000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert memory.available() == 3000 * 1024
+    (tmp_path / "memory.max").write_text("1500000\n")
+    assert memory.available() == 500_000
+
+
+def test_sizes_are_said_for_people():
+    assert [memory.megabytes(count) for count in (12_345_678, 3.14e9)] == ["12 MB", "3.1 GB"]
+
+
+def test_an_array_of_more_than_half_the_memory_is_mapped_from_a_file(tmp_path, scarce):
+    scarce(100)
+    small = memory.empty((5, 2), torch.float32, tmp_path / "small")  # 40 bytes
+    large = memory.empty((7, 2), torch.float32, tmp_path / "large")  # 56 bytes
+    assert small.shape == (5, 2) and not (tmp_path / "small").exists()
+    large.fill_(3)
+    assert (tmp_path / "large").read_bytes() == torch.full((14,), 3.0).numpy().tobytes()
+    (tmp_path / "large").unlink()
+    assert large.sum() == 42  # the mapping lives on
+
+
+def test_teacher_outputs_on_the_disk_are_those_in_memory(random_images, tmp_path, scarce):
+    teacher = networks.build(parse("KD"), "teacher")
+    usual = distillation.cache(teacher, random_images, tmp_path / "usual")
+    view = View(torch.tensor([3, 0, 7]), torch.tensor([True, False, True]))
+    scarce(100)
+    for _ in ("made", "read"):
+        spilled = distillation.cache(teacher, random_images, tmp_path / "spilled")
+        assert all(torch.equal(a, b) for a, b in zip(usual.of(view), spilled.of(view), strict=True))
+    assert len(list((tmp_path / "spilled").glob("outputs-*.pt"))) == 1
+    assert not list((tmp_path / "spilled").glob(".*.spill"))
+    files = [next((tmp_path / name).glob("outputs-*.pt")).read_bytes() for name in ("usual", "spilled")]
+    assert files[0] == files[1]
+
+
+def test_images_that_do_not_fit_are_refused_with_their_size(scarce):
+    needed = (200 + 359) * 64 * 64 * 3
+    scarce(needed / 0.9 + 1)
+    data.load(parse("Single"))
+    scarce(needed / 0.9 - 1)
+    with pytest.raises(InputError, match="--num_images 200 --image_size 64: the images take 7 MB, 8 MB are available"):
+        data.load(parse("Single"))
+
+
+def test_the_plan_says_what_grows_with_the_images(tmp_path, capsys, scarce):
+    args = parse("KD", "--save_path", str(tmp_path))
+    images = data.load(args)
+    assert distillation.size(args, images) == 200 * (256 + 10) * 4  # one view; z is (256, 1, 1)
+    scarce(300_000)
+    plan.show(args, images)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory"))
+    assert "images 7 MB, teacher's outputs 0 MB (more than half of what is available: kept on the disk)" in line
