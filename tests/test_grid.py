@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common import grid
 from common.errors import InputError
+from common.grid import clock, jobs, runner
 
 from .conftest import BUDGET, ROOT, TOY
 
@@ -23,11 +23,11 @@ def words(tmp_path, *more):
 
 
 def test_the_grid_is_a_product_with_teachers_first(tmp_path):
-    args, passed = grid.parse(words(
+    args, passed = runner.parse(words(
         tmp_path, "--methods", "EnCoDe", "Random", "Single", "--networks", "student", "teacher", "--samplers", "vae",
         "entropy", "--seeds", "2", "--models", "AlexNet", "ResNet", "--datasets", "SVHN", "--percents", "20", "50",
     ))  # fmt: skip
-    found = grid.jobs(args, passed)
+    found = jobs.jobs(args, passed)
     names = [job.name for job in found]
     assert len(names) == len(set(names)) == 2 * 2 * (2 + 2 + 2)  # models x seeds x (Single, Random by network; EnCoDe)
     assert all("Single-teacher" in name for name in names[:4])
@@ -50,7 +50,7 @@ def test_the_grid_is_a_product_with_teachers_first(tmp_path):
 )
 def test_wrong_flags_are_named_before_anything_runs(tmp_path, more, message):
     with pytest.raises(InputError) as caught:
-        grid.main(words(tmp_path, "--methods", "Random", *more))
+        runner.main(words(tmp_path, "--methods", "Random", *more))
     assert message in str(caught.value) and not list(tmp_path.iterdir())
 
 
@@ -60,7 +60,7 @@ def test_make_table1_asks_for_runs_that_there_are():
     lines = [
         line.split(" -m common.grid ")[1].split() for line in make.stdout.splitlines() if " -m common.grid " in line
     ]
-    names = [job.name for line in lines for job in grid.jobs(*grid.parse(line))]
+    names = [job.name for line in lines for job in jobs.jobs(*runner.parse(line))]
     # the teacher; CM, CM+KD and three of EnCoDe on parts; CM, CM+KD and one of EnCoDe on all; Baseline
     assert len(names) == len(set(names)) == 1 + 3 * (5 + 3) + 1
 
@@ -68,10 +68,10 @@ def test_make_table1_asks_for_runs_that_there_are():
 def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     more = ["--methods", "Single", "Random", "--seeds", "2", "--first_seed", "1"]
     other = tmp_path / "AlexNet-CIFAR10-Random-seed2"
-    grid.main(words(tmp_path, "--methods", "Random", "--first_seed", "2", "--rounds", "1"))  # other flags, same name
+    runner.main(words(tmp_path, "--methods", "Random", "--first_seed", "2", "--rounds", "1"))  # other flags, same name
     before = (other / "results.csv").read_bytes()
     with pytest.raises(InputError, match="1 of 4 runs failed"):
-        grid.main(words(tmp_path, *more))
+        runner.main(words(tmp_path, *more))
     captured = capsys.readouterr()
     assert "failed AlexNet-CIFAR10-Random-seed2: " in captured.err and "--rounds (was 1, now 0)" in captured.err
     assert "[2/4, about" in captured.out and "round 3/3 (160 labels, 100%)" in captured.out
@@ -79,35 +79,35 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     assert (other / "results.csv").read_bytes() == before
     for path in other.iterdir():
         path.unlink()
-    grid.main(words(tmp_path, *more))
+    runner.main(words(tmp_path, *more))
     again = capsys.readouterr().out
     assert "4 runs, 3 done before" in again and "Single-seed1: round" not in again
     assert (tmp_path / "report" / "table1.tex").exists()
 
 
 def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
-    args, passed = grid.parse(words(tmp_path, "--methods", "Random", "--seeds", "2"))
-    first, second = grid.jobs(args, passed)  # three rounds each
-    clock = grid.Clock([first, second])
-    clock.working(first, 60)
-    assert str(clock) == "time left unknown yet"
+    args, passed = runner.parse(words(tmp_path, "--methods", "Random", "--seeds", "2"))
+    first, second = jobs.jobs(args, passed)  # three rounds each
+    times = clock.Clock([first, second])
+    times.working(first, 60)
+    assert str(times) == "time left unknown yet"
     first.folder.mkdir()
     (first.folder / "results.csv").write_text("round\n0\n")
-    clock.working(first, 100)
-    assert str(clock) == "about 8.3 min left"  # five rounds of 100 s
-    clock.working(first, 160)
-    assert str(clock) == "about 7.3 min left"  # it fell while the second round went on
-    clock.working(first, 500)
-    assert str(clock) == "about 6.7 min left"  # a round that takes longer: four more at least
-    clock.ended(first, 100, "refused")
-    assert str(clock) == "about 5.0 min left"
+    times.working(first, 100)
+    assert str(times) == "about 8.3 min left"  # five rounds of 100 s
+    times.working(first, 160)
+    assert str(times) == "about 7.3 min left"  # it fell while the second round went on
+    times.working(first, 500)
+    assert str(times) == "about 6.7 min left"  # a round that takes longer: four more at least
+    times.ended(first, 100, "refused")
+    assert str(times) == "about 5.0 min left"
 
 
 def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
-    grid.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2"))
+    runner.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2"))
     state = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
     capsys.readouterr()
-    grid.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2", "--seeds", "2", "--dry_run"))
+    runner.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2", "--seeds", "2", "--dry_run"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["AlexNet-CIFAR10-Single-seed2023", "done"]
     assert lines[1].split() == ["AlexNet-CIFAR10-Random-seed2023", "done"]
@@ -119,7 +119,7 @@ def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
 def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="--ray: Ray is not installed; pip install ray"):
-        grid.main(words(tmp_path, "--methods", "Random", "--ray", "local"))
+        runner.main(words(tmp_path, "--methods", "Random", "--ray", "local"))
 
 
 def _training_worker(folder: Path) -> int | None:
@@ -141,7 +141,7 @@ def test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes(tmp
     more = ["--methods", "Single", "Random", "--seeds", "4", "--rounds", "2", "--memory_gb", "1", "--threads", "1"]
     for name in ("alone", "together"):
         (tmp_path / name).mkdir()
-    grid.main(words(tmp_path / "alone", *more))
+    runner.main(words(tmp_path / "alone", *more))
     command = [sys.executable, "-m", "common.grid", *words(tmp_path / "together", *more), "--ray", "local"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         killed = None

@@ -1,17 +1,13 @@
 """The tool that says whether a discriminator had anything to learn, on features where the answer is known."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from common import cli
+from common.analysis import separability
 from common.errors import InputError
 
-from .conftest import BUDGET, ROOT, TOY, script
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import separability
+from .conftest import BUDGET, TOY, run
 
 
 def test_alike_is_half_and_apart_is_one():
@@ -24,7 +20,7 @@ def test_alike_is_half_and_apart_is_one():
 
 
 def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
-    script("Random").main([*TOY, *BUDGET, "--save_path", str(tmp_path)])
+    run("Random", *TOY, *BUDGET, "--save_path", str(tmp_path))
     capsys.readouterr()
     separability.main([str(tmp_path / "random-seed5"), "--data_dir", str(tmp_path)])
     name, header, *rows = capsys.readouterr().out.splitlines()
@@ -35,7 +31,7 @@ def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
 
 
 def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
-    script("Single").main([*TOY, "--train_epochs", "1", "--save_path", str(tmp_path)])
+    run("Single", *TOY, "--train_epochs", "1", "--save_path", str(tmp_path))
     with pytest.raises(InputError, match=r"single-seed5: has no finished round, .* that left images unlabelled"):
         separability.main([str(tmp_path / "single-seed5"), "--data_dir", str(tmp_path)])
 
