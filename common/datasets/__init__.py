@@ -33,3 +33,8 @@ def load(args) -> Source:
     raise InputError(
         f"--dataset {name}: neither a known data set ({', '.join(DATASETS)}) nor an existing .npz file or image folder"
     )
+
+
+def name(dataset: str) -> str:
+    """What `load` calls the images of this `--dataset`, without reading them."""
+    return dataset.lower() if dataset.lower() in DATASETS else files.name(Path(dataset).expanduser())

@@ -32,7 +32,7 @@ def load_npz(path: Path) -> Source:
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise InputError(f"--dataset {path}: training and test images differ in size")
     classes = [str(label) for label in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
-    return Source(_name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
+    return Source(name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
 
 
 def load_folder(path: Path) -> Source:
@@ -60,10 +60,10 @@ def load_folder(path: Path) -> Source:
         raise InputError(f"--dataset {path}: train/ and test/ hold different classes")
     if parts["train"][0].shape[1:] != parts["test"][0].shape[1:]:
         raise InputError(f"--dataset {path}: training and test images differ in size")
-    return Source(_name(path), *parts["train"][:2], *parts["test"][:2], parts["train"][2], mirror=None)
+    return Source(name(path), *parts["train"][:2], *parts["test"][:2], parts["train"][2], mirror=None)
 
 
-def _name(path: Path) -> str:
+def name(path: Path) -> str:
     """The file's stem and a few digits of where it lies, so that two files of one name do not share a teacher."""
     return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
