@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from common import budget, data, distillation, evaluation, fast, networks, provenance
+from common import budget, data, datasets, distillation, evaluation, fast, networks, provenance
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
@@ -25,6 +25,25 @@ def folder(args) -> Path:
 def shared_path(args, images: Images) -> Path:
     """Where `Single --network teacher` puts a teacher and KD and EnCoDe look for it."""
     return folder(args) / f"{args.model}-{images.name}-{args.image_size}px.pt"
+
+
+def needed(args) -> Path | None:
+    """The shared teacher that a run with these flags learns from, found without reading images; None for any other."""
+    if "teacher" not in args or args.teacher or args.teacher_labels != "all":
+        return None
+    return published(args)
+
+
+def published(args) -> Path:
+    """`shared_path` before the images are read."""
+    return folder(args) / f"{args.model}-{datasets.name(args.dataset)}-{args.image_size}px.pt"
+
+
+def provide(args) -> None:
+    """Trains the shared teacher that a KD or EnCoDe run with these flags needs, unless it is there."""
+    path = needed(args)
+    if path is not None and not path.exists():
+        _train_shared(args, path)
 
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
