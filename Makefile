@@ -21,7 +21,7 @@ STUDENT := $(DIGITS) --batch_size 16
 BUDGET := --percents 10 20 40 100 --subset 600
 DISTIL := --lr_task 0.004 --lr_dec 0.004 --feat_wt 100
 demo: install
-	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --fold_bn \
+	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --recipe quick \
 		--batch_size 32 --lr_task 0.03
 	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(STUDENT) --expt single --lr_task 0.01
 	cd AlexNet/CIFAR10/Random && $(PYTHON) main.py $(STUDENT) $(BUDGET) --expt random --lr_task 0.01
@@ -34,8 +34,7 @@ demo: install
 # it distils on the pool, and Baseline is the teacher.
 TABLE1 := $(CURDIR)/runs/table1
 GRID := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(TABLE1)
-TEACHER := $(GRID) --networks teacher --train_epochs 11 --batch_size 256 --lr_task 0.1 --schedule onecycle --nesterov \
-	--fold_bn --shift 6 --label_smoothing 0.05
+TEACHER := $(GRID) --networks teacher --recipe quick
 STUDENTS := $(GRID) --batch_size 128 --lr_task 0.01 --seeds 3 --logit_loss kl --logit_wt 1
 PART := --percents 10 20 30 40 50 60 --train_epochs 6 --step_size 5
 FULL := --percents 100 --train_epochs 12 --step_size 10
