@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common import machine
+from common import console, machine
 from common.errors import InputError
 from common.flags import Parser, declare
 from common.samplers import SAMPLERS
@@ -21,6 +21,7 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
 
     With an experiment's docstring and DEFAULTS, `main` gets the parsed flags of a process that is set up for them.
     """
+    console.prepare()
     try:
         if defaults is None:
             main()
@@ -28,15 +29,28 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             args = parse(doc, defaults)
             machine.prepare(args)
             main(args)
-    except (InputError, OSError) as error:  # OSError: a full disk, say. What was written before is whole
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:  # a full disk, say. What was written before is whole
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except torch.OutOfMemoryError:
-        print(f"{Path(sys.argv[0]).name}: error: the GPU's memory is full; lower --batch_size", file=sys.stderr)
-        sys.exit(2)
+        _fail("the GPU's memory is full; lower --batch_size")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        _fail(f"memory does not suffice ({_first_line(error)}); lower --batch_size, --num_images or --image_size")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,8 +1,10 @@
 """A data set in memory: uint8, resized once, split into validation images and a pool by the seed alone."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
@@ -29,6 +31,7 @@ class Images:
     mirror: bool  # may a training view be the mirror image?
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
     fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
+    test_fingerprint: str  # SHA-256 of the test images and labels as decoded, their size here and the classes' names
 
     @property
     def size(self) -> int:
@@ -71,13 +74,18 @@ def load(args) -> Images:
         mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
         source=whole,
         fingerprint=_sha256(kept.numpy(), str((whole, args.image_size)).encode()),
+        test_fingerprint=_sha256(
+            source.x_test,
+            source.y_test,
+            json.dumps([source.x_test.shape, args.image_size, source.classes]).encode(),
+        ),
     )
 
 
-def _sha256(*parts) -> str:
+def _sha256(*parts: np.ndarray | bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part)
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part))
     return digest.hexdigest()
 
 
@@ -90,8 +98,11 @@ def _check(args, source: datasets.Source) -> None:
             f"try --num_images {available} --num_val {tenth} and, where there is a budget, "
             f"--initial_budget {tenth} --budget {tenth} --subset {2 * tenth}"
         )
-    if len(source.classes) != args.num_classes:
-        raise InputError(f"--num_classes {args.num_classes}: {source.name} has {len(source.classes)} classes; say so")
+    classes = len(source.classes)
+    if classes != args.num_classes:
+        raise InputError(
+            f"--num_classes {args.num_classes}: {source.name} has {classes} classes; use --num_classes {classes}"
+        )
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The teacher's outputs for every training view, computed once and looked up: the teacher never runs again."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from tqdm import tqdm
 from common import augment, networks
 from common.augment import View
 from common.data import Images
-from common.errors import InputError
-from common.files import write_tensors
+from common.errors import Damaged, InputError
+from common.files import locked, read_tensors, write_tensors
 from common.networks import SplitNet
 from common.objective import Teacher
 
@@ -41,8 +42,9 @@ class Targets:
 def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = "", accuracy: str = "") -> Targets:
     """The teacher's outputs for all training views, read from `folder` if they were computed before.
 
-    The file is keyed by the teacher's weights (their `fingerprint`, where known) and the images' content. Raises
-    InputError when a file under the right name holds another key or cannot be read: it is never used silently.
+    The file is keyed by the teacher's weights (their `fingerprint`, where known) and the images' content. One that is
+    damaged is made again; one that holds another key under the right name is refused with InputError: it is never
+    used silently. Processes that want the same outputs compute them once.
     """
     key = {
         "teacher": fingerprint or networks.fingerprint(teacher),
@@ -53,28 +55,34 @@ def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = ""
     }
     path = folder / f"outputs-{key['teacher'][:12]}-{images.fingerprint[:12]}-{key['views']}x{key['count']}.pt"
     teacher.eval()
-    if path.exists():
-        z, logits = _read(path, key)
-    else:
-        z, logits = compute(teacher, images)
+    outputs = _read(path, key) if path.exists() else None
+    if outputs is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
+            with locked(folder / f".{path.stem}.lock", "another process that computes the teacher's outputs"):
+                outputs = _read(path, key) if path.exists() else None  # made while this process waited?
+                if outputs is None:
+                    outputs = compute(teacher, images)
+                    z, logits = (tensor.cpu() for tensor in outputs)
+                    write_tensors(path, {"key": key, "maps": z, "logits": logits})
         except OSError as error:
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
             ) from None
-    return Targets(teacher.pool, z.to(images.device), logits.to(images.device), accuracy)
+    z, logits = (tensor.to(images.device) for tensor in outputs)
+    return Targets(teacher.pool, z, logits, accuracy)
 
 
-def _read(path: Path, key: dict) -> tuple[Tensor, Tensor]:
+def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
+    """z and logits from a cache's file; None, with a line about it, when it is damaged."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found, z, logits = content["key"], content["maps"].clone(), content["logits"].clone()
-    except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-        raise InputError(
-            f"{path}: not a readable cache of teacher outputs ({error}); delete it and run again"
-        ) from None
+        content = read_tensors(path, "making it again")
+        found, z, logits = content["key"], content["maps"], content["logits"]
+    except Damaged as error:
+        print(error, file=sys.stderr, flush=True)
+        return None
+    except KeyError as error:
+        raise InputError(f"{path}: is no cache of teacher outputs (no {error}); delete it and run again") from None
     if found != key:
         wrong = ", ".join(name for name in key if found.get(name) != key[name])
         raise InputError(f"{path}: was made for other {wrong}; delete it and run again")

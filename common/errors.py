@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see: a line that says what was wrong and what would work."""
+"""The exceptions that a user is meant to see: a line that says what was wrong and what would work."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class Diverged(InputError):
     """A loss became NaN or infinite; the message names the round, the epoch and what to lower."""
+
+
+class Damaged(InputError):
+    """A file that does not hold what was written to it; the message names the file and what to delete."""

@@ -1,26 +1,55 @@
-"""Files that others read or write too: replaced whole or not at all, and locked while one process owns them."""
+"""Files that others read or write too: replaced whole or not at all, checksummed, locked while one process owns them.
 
+A tensor file is what `torch.save` writes, with the SHA-256 of all bytes before it as the zip archive's comment:
+`torch.load` verifies no checksum, and reads the file with or without one. safetensors has no checksum either and holds
+a flat dictionary of tensors; a run's state nests dictionaries, optimizer state and strings, which
+`torch.load(..., weights_only=True)` reads without another package.
+"""
+
+import errno
 import fcntl
+import glob
+import hashlib
 import os
+import secrets
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import torch
 
+from common.errors import Damaged
+
+MARK = b"SHA-256 "  # opens the comment; the digest in hexadecimal follows and ends the file
+DIGEST = 64
+PLAIN_END = 22  # bytes of a zip archive's last record when it has no comment; the last two are the comment's length
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; when the block ends well, what was written there takes its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Gives a temporary path beside `path`; when the block ends well, what was written there takes its place.
+
+    Processes that replace one file at once do not disturb each other: the last one to end wins. What a killed process
+    left behind is removed by the next one that replaces the same file. Raises OSError when the disk refuses.
+    """
+    _remove_leftovers(path)
+    temporary, owner = _claim(path)
+    with owner:
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno and error.filename in (None, str(temporary)):  # a full disk has no name of its own
+                error.filename = str(path)
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,20 +59,154 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, content: dict) -> None:
-    """Replaces a `torch.save` file atomically; `torch.load(..., weights_only=True)` reads it back."""
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    """Replaces a tensor file atomically; `read_tensors` or `torch.load(..., weights_only=True)` reads it back.
+
+    Raises OSError when the disk is full or refuses; the file is then what it was before.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        archive = _Archive(file)
+        try:
+            torch.save(content, archive)
+        except RuntimeError:  # torch's archive writer reports a full disk as an unexpected position
+            if archive.refused is None:
+                raise
+        if archive.refused is not None:
+            raise archive.refused
+        archive.seal()
 
 
-def lock(path: Path, wait: bool = False) -> IO | None:
+def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool = False) -> dict:
+    """What `write_tensors` or `torch.save` wrote to `path`, on the CPU, its SHA-256 verified where it carries one.
+
+    Args:
+        remedy: what the user can do about a damaged file; it ends the message.
+        mmap: leaves tensors on the disk until they are used.
+
+    Raises Damaged when the checksum does not match or torch cannot read the file, OSError when it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+        damage = _damage(file, zipped)
+    if damage:
+        raise Damaged(f"{path}: damaged ({damage}); {remedy}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
+    except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
+        raise Damaged(f"{path}: not readable ({' '.join(str(error).split())[:120]}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")
+    return content
+
+
+def lock(path: Path, wait: bool = False, purpose: str = "another process") -> IO | None:
     """Locks a file for this process until it is closed or the process ends, however it ends.
 
-    Returns the open file, or None when another process holds the lock and `wait` is False.
+    Returns the open file, or None when another process holds the lock and `wait` is False. When it has to wait it says
+    so on stderr: `purpose` names what is waited for. Raises OSError when the file cannot be opened or locked.
     """
     file = open(path, "a")  # noqa: SIM115 - stays open: closing it gives the lock up
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            file.close()
+            return None
+        print(f"waiting for {purpose} ({path})", file=sys.stderr, flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
         file.close()
-        return None
+        raise
     return file
+
+
+@contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Holds the lock `path` for a block, after waiting for `purpose`: look, enter, look again, make what is missing."""
+    with lock(path, wait=True, purpose=purpose):
+        yield
+
+
+class _Archive:
+    """The file that `torch.save` writes to: hashes what passes and keeps the error that torch would hide."""
+
+    def __init__(self, file: IO[bytes]):
+        self.refused: OSError | None = None
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._held = b""  # the last two bytes, unwritten: at the end they are the length of the archive's comment
+
+    def write(self, data: bytes | memoryview) -> int:
+        size = len(data)
+        if size < 2:
+            data, self._held = self._held + data, b""
+        data = memoryview(data)
+        self._append(self._held)
+        self._append(data[:-2])
+        self._held = bytes(data[-2:])
+        return size
+
+    def _append(self, data: bytes | memoryview) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.refused = self.refused or error
+            raise
+        self._sha256.update(data)
+
+    def flush(self) -> None:
+        """The file is flushed when it is closed."""
+
+    def seal(self) -> None:
+        """Ends the archive with its comment: the mark and the digest of all bytes before the digest."""
+        self._append((len(MARK) + DIGEST).to_bytes(2, "little") + MARK)
+        self._file.write(self._sha256.hexdigest().encode())
+
+
+def _damage(file: IO[bytes], zipped: bool) -> str:
+    """What is wrong with the file's bytes, or nothing: also for a file of `torch.save` alone, which has no checksum."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - len(MARK) - DIGEST, 0))
+    mark, digest = file.read(len(MARK)), file.read()
+    if mark != MARK:  # a damaged mark does not pass for none: torch's own archive ends without any comment
+        file.seek(max(size - PLAIN_END, 0))
+        end = file.read()
+        plain = not zipped or (end.startswith(b"PK\5\6") and end.endswith(b"\0\0"))
+        return "" if plain else "its end is not what was written"
+    sha256, left = hashlib.sha256(), size - DIGEST
+    file.seek(0)
+    while left and (part := file.read(min(left, 1 << 20))):
+        sha256.update(part)
+        left -= len(part)
+    return "" if sha256.hexdigest().encode() == digest else "its checksum does not match"
+
+
+def _claim(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file beside `path`, locked for as long as it is open: whoever can lock it has found a leftover."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        owner = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        with suppress(OSError):  # a file system without locks: then nothing passes for a leftover either
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, owner
+        owner.close()  # removed as a leftover before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(leftover, "rb") as file:  # in use, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a replaced name last through a power cut, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise

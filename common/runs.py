@@ -3,16 +3,15 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from common import provenance
+from common import console, provenance
 from common.errors import InputError
-from common.files import lock, write_tensors, write_text
+from common.files import lock, read_tensors, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
@@ -34,17 +33,25 @@ class Run:
         amp: the user's own word for `--amp`; with `auto` a run does not go on in another precision.
         log_path: another folder for the log.
         wait: wait for a process that owns the folder.
+        remedy: what a user can do whose flags are not those the run was begun with.
     Raises InputError when the folder cannot be written, belongs to a running process (unless `wait`), was begun with
     another configuration (naming the flags that differ), or holds a state that cannot be read.
     """
 
     def __init__(
-        self, folder: Path, config: dict, made_with: dict, amp: str = "auto", log_path: str = "", wait: bool = False
+        self,
+        folder: Path,
+        config: dict,
+        made_with: dict,
+        amp: str = "auto",
+        log_path: str = "",
+        wait: bool = False,
+        remedy: str = "use its flags or another --expt",
     ):
-        self.folder = Path(folder)
+        self.folder, self._remedy = Path(folder), remedy
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.folder / ".lock", wait)
+            self._lock = lock(self.folder / ".lock", wait, "another process that trains this")
             self._log = open(log_file(self.folder, log_path), "a", encoding="utf-8")  # noqa: SIM115 - kept open
         except OSError as error:
             raise InputError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); name another "
@@ -105,8 +112,7 @@ class Run:
 
     def log(self, message: str) -> None:
         """One line on the screen and in log.txt."""
-        tqdm.write(message, file=sys.stdout)
-        sys.stdout.flush()
+        console.say(message)
         self._log.write(message + "\n")
         self._log.flush()
 
@@ -120,7 +126,7 @@ class Run:
         before = read_config(path)
         if changes := differing(before, config):
             raise InputError(
-                f"{self.folder} holds a run with other flags: {', '.join(changes)}; use its flags or another --expt"
+                f"{self.folder} holds a run with other flags or data: {', '.join(changes)}; {self._remedy}"
             )
         first, *others = before.get(MADE_WITH, [{}])
         begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
@@ -145,10 +151,9 @@ class Run:
         if not path.exists():
             tables = {table: {column: [] for column in columns} for table, columns in TABLES.items()}
             return {"round": 0, "labeled": None, "training": None, **tables}
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-            raise InputError(f"{path}: not readable ({error}); delete it to start the run anew") from None
+        state = read_tensors(path, "delete it to start the run anew")
+        if not state.keys() >= {"round", "labeled", "training", *TABLES}:
+            raise InputError(f"{path}: is no run's state; delete it to start the run anew")
         for table, columns in TABLES.items():
             state[table] = self._columns(table, state[table], columns)
         return state
@@ -174,8 +179,13 @@ class Run:
 def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
-    config = {**vars(args), "data": images.fingerprint}
+    config = {**vars(args), **contents(images)}
     return Run(folder, config, provenance.describe(args), args.amp, args.log_path)
+
+
+def contents(images) -> dict[str, str]:
+    """The SHA-256 of what a run trains on and of what it is tested on, under config.json's keys for them."""
+    return {"data": images.fingerprint, "test_data": images.test_fingerprint}
 
 
 def configuration(config: dict) -> dict:
@@ -190,7 +200,8 @@ def differing(before: dict, config: dict) -> list[str]:
     """
     before = BEFORE | before
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
-    return [f"--{name} (was {before[name]}, now {config[name]})" for name in names]
+    said = {"data": "other training images under this --dataset", "test_data": "other test images or class names"}
+    return [said.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]
 
 
 def read_config(path: Path) -> dict:

@@ -11,7 +11,7 @@ from torch import nn
 
 from common import augment, objective
 from common.augment import View
-from common.errors import Diverged
+from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
 from common.objective import Seen
 from common.seeds import derive, generator
@@ -83,12 +83,19 @@ class Session:
         state = self.run.state["training"]
         if state is None:
             return
-        self.modules.load_state_dict(state["modules"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.schedule.load_state_dict(state["schedule"])
-        for name in self.SAVED:
-            setattr(self, name, state[name])
+        try:
+            self.modules.load_state_dict(state["modules"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.schedule.load_state_dict(state["schedule"])
+            for name in self.SAVED:
+                setattr(self, name, state[name])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{self.run.folder / 'state.pt'}: is not of this run's networks ({reason}); delete it to start the run "
+                "anew"
+            ) from None
 
     def save(self) -> None:
         """Writes the run's state: what `resume` needs to go on as if nothing had happened."""

@@ -14,11 +14,37 @@ def pools_of(tmp_path, method, *words):
     args = parse(method, "--save_path", str(tmp_path), *words)
     images = data.load(args)
     seen = []
-    for round in budget.rounds(args, runs.begin(args, images), images):
-        seen.append((round.labeled.tolist(), round.unlabeled.tolist(), round.percent))
-        round.run.add("timing")
-        round.query(samplers.build(args, round, torch.nn.Identity()))
+    for this_round in budget.rounds(args, runs.begin(args, images), images):
+        seen.append((this_round.labeled.tolist(), this_round.unlabeled.tolist(), this_round.percent))
+        this_round.run.add("timing")
+        this_round.query(samplers.build(args, this_round, torch.nn.Identity()))
     return images, seen
+
+
+class Spy(samplers.Sampler):
+    """Prefers the images of the highest index and remembers what it was asked about."""
+
+    def score(self, index):
+        self.asked = index.tolist()
+        return index.float()
+
+
+def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
+    """80 of 120 candidates for 60 labels; where all the rest is taken, all are candidates."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    asked = []
+    for this_round in budget.rounds(args, runs.begin(args, images), images):
+        spy = Spy(args, this_round, torch.nn.Identity(), None)
+        this_round.run.add("timing")
+        this_round.query(spy)
+        if this_round.number < 2:
+            asked.append(spy.asked)
+            assert set(spy.asked) <= set(this_round.unlabeled.tolist()) and len(set(spy.asked)) == len(spy.asked)
+            chosen = this_round.run.state["labeled"][len(this_round.labeled) :].tolist()
+            assert chosen == sorted(spy.asked, reverse=True)[:60]
+    assert [len(candidates) for candidates in asked] == [80, 60]
+    assert sorted(asked[0]) != sorted(this_round.run.state["labeled"][40:].tolist())
 
 
 def test_labelled_unlabelled_and_validation_partition_the_images_in_every_round(tmp_path):

@@ -1,9 +1,13 @@
 """Flags as users type them, right and wrong."""
 
-import pytest
+import os
 
-from common import cli, machine
+import pytest
+import torch
+
+from common import cli, machine, runs
 from common.errors import InputError
+from common.teachers import teacher
 
 from .conftest import METHODS, ROOT, script
 from .launcher import launch
@@ -20,9 +24,14 @@ ORIGINAL = {
 }
 
 
-def flags(method: str, *words: str):
-    module = script(method)
+def flags(method: str, *words: str, model: str = "AlexNet"):
+    module = script(method, model)
     return cli.parse(module.__doc__, module.DEFAULTS, list(words))
+
+
+def machine_free(args) -> dict:
+    """The flags that say what is computed."""
+    return runs.configuration(vars(args))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -57,9 +66,12 @@ def test_no_default_is_a_private_path():
             "--sampler_input images: only --sampler vae sees images",
         ),
         ("KD", "--sampler discriminator", "--sampler: invalid choice: 'discriminator'"),
-        ("Random", "--device cuda:99", "--device cuda:99: this machine has"),
-        ("Random", "--device 99", "--device cuda:99: this machine has"),
-        ("Random", "--device tpu", "--device tpu: no such device"),
+        ("Single", "--recipe quick", "--recipe quick: is a teacher's; add --network teacher"),
+        ("KD", "--recipe quick", "--recipe: no such flag"),
+        ("KD", "--logit_loss typo", "--logit_loss: invalid choice: 'typo'"),
+        ("KD", "--feature_loss typo", "--feature_loss: invalid choice: 'typo'"),
+        ("KD", "--ce_wt 0 --logit_wt 0", "nothing would train the classifier"),
+        ("Random", "--fast no", "--fast: invalid choice: 'no'"),
         ("Single", "--expt a/b", "--expt 'a/b': must be a plain folder name"),
         ("Single", "--budget 5", "--budget: no such flag"),
         ("Single", "--extra", "--extra: only svhn has an extra split"),
@@ -70,6 +82,59 @@ def test_bad_flags_are_named_in_one_line(method, words, message):
     with pytest.raises(InputError) as caught:
         flags(method, *words.split())
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--device cuda:99", "--device cuda:99: this machine has"),
+        ("--device 99", "--device cuda:99: this machine has"),
+        ("--device tpu", "--device tpu: no such device"),
+        ("--threads 1000000", "--threads 1000000: this process has"),
+        ("--threads 100000000000000000000000", "--threads 100000000000000000000000: this process has"),
+    ],
+)
+def test_what_the_machine_lacks_is_named_when_the_process_is_prepared(words, message):
+    args = flags("Random", *words.split())
+    with pytest.raises(InputError) as caught:
+        machine.prepare(args)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_parsing_changes_nothing_in_the_process():
+    """A driver without a GPU can parse for workers with one; `start` sets the process up."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), dict(os.environ)
+    args = flags("KD", "--device", "cuda:7", "--threads", "3", "--amp", "auto")
+    assert (args.device, args.threads, args.amp) == ("cuda:7", 3, "auto")
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), dict(os.environ)) == before
+
+
+def test_start_prepares_the_process_before_main(monkeypatch):
+    module = script("KD")
+    monkeypatch.setattr("sys.argv", ["main.py", "--threads", "1", "--amp", "off", "--device", "cpu"])
+    seen = []
+    cli.start(lambda args: seen.append((args.device, args.threads, args.precision)), module.__doc__, module.DEFAULTS)
+    assert seen == [("cpu", 1, "off")] and torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.allow_tf32
+
+
+def test_the_quick_recipe_is_the_teachers_and_flags_count_over_it():
+    words = ["--network", "teacher", "--recipe", "quick"]
+    args = flags("Single", *words, "--lr_task", "0.03")
+    expected = {"train_epochs": 11, "batch_size": 256, "lr_task": 0.03, "schedule": "onecycle", "nesterov": True}
+    expected |= {"fold_bn": True, "shift": 6, "label_smoothing": 0.05, "feature_rms": 0.1}
+    assert {name: getattr(args, name) for name in expected} == expected
+    assert not flags("Random", *words, model="ResNet").fold_bn
+    own = flags("Single", "--network", "teacher")
+    assert (own.train_epochs, own.schedule, own.fold_bn) == (100, "step", False)
+
+
+def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
+    """`Single --network teacher --recipe quick` and the teacher that KD trains where there is none are the same run."""
+    alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
+    kd = flags("KD", "--step_size", "3", "--weight_decay", "0.1", "--seed", "9", "--amp", "off")
+    kd.precision = "off"
+    assert machine_free(teacher.recipe(kd, kd.teacher_seed)) == alone
 
 
 def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):

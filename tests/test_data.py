@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
+import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,8 @@ from common.errors import InputError
 from .conftest import ROOT, parse
 
 
-def npz(path: Path, **changes) -> Path:
+def toy(path: Path, **changes) -> Path:
+    """30 training and 9 test images of 16x16 in 3 classes, as an .npz with other arrays where `changes` names them."""
     rng = np.random.default_rng(0)
     arrays = {
         "x_train": rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8),
@@ -32,13 +36,21 @@ def npz(path: Path, **changes) -> Path:
     return path
 
 
+def message_of(call, match: str) -> str:
+    """The message of the InputError that `call` must raise: one line."""
+    with pytest.raises(InputError, match=match) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
 def load(dataset, *words):
     counts = ["--num_images", "30", "--num_val", "6", "--num_classes", "3", "--batch_size", "5", "--image_size", "16"]
     return data.load(parse("Single", "--dataset", str(dataset), *counts, *words))
 
 
 def test_npz_arrives_as_it_is(tmp_path):
-    path = npz(tmp_path / "toy.npz")
+    path = toy(tmp_path / "toy.npz")
     images = load(path)
     with np.load(path) as archive:
         assert np.array_equal(images.train.numpy(), archive["x_train"])
@@ -50,7 +62,7 @@ def test_npz_arrives_as_it_is(tmp_path):
 
 def test_grey_images_become_rgb(tmp_path):
     grey = np.arange(30, dtype=np.uint8)[:, None, None] * np.ones((1, 16, 16), np.uint8)
-    images = load(npz(tmp_path / "grey.npz", x_train=grey, x_test=grey[:9]))
+    images = load(toy(tmp_path / "grey.npz", x_train=grey, x_test=grey[:9]))
     assert images.train.shape == (30, 16, 16, 3) and images.train[7].unique().tolist() == [7]
 
 
@@ -60,31 +72,168 @@ def test_grey_images_become_rgb(tmp_path):
         ({"y_test": None}, "no array y_test"),
         ({"x_train": np.zeros((30, 16, 16, 3), np.float32)}, "must be uint8"),
         ({"x_train": np.zeros((30, 16, 16, 4), np.uint8)}, "must be uint8"),
-        ({"y_train": np.zeros(29, np.int64)}, "y_train must hold 30 integers"),
+        ({"x_train": np.array([None] * 30)}, "x_train holds Python objects"),
+        ({"x_train": np.zeros(30, "M8[s]")}, r"x_train holds the type datetime64"),
+        ({"x_train": np.zeros((30, 0, 0, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
+        ({"x_train": np.zeros((0, 16, 16, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
+        ({"x_test": np.zeros((0, 16, 16), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test is .*, which holds no"),
+        ({"x_train": np.zeros(0, np.uint8)}, "must be uint8"),
         ({"x_test": np.zeros((9, 8, 8, 3), np.uint8)}, "differ in size"),
+        ({"y_train": np.zeros(29, np.int64)}, "y_train must hold 30 integers"),
+        ({"y_train": np.zeros((30, 3), np.int64)}, "y_train must hold 30 integers"),  # one-hot
+        ({"y_train": np.zeros(0, np.int64)}, "y_train must hold 30 integers"),
+        ({"y_train": np.zeros(30, bool)}, r"it is bool \(30,\); save class numbers with .astype\(np.int64\)"),
+        ({"y_train": np.ones(30, np.float32)}, r"it is float32 \(30,\); save class numbers"),
+        ({"y_train": np.array(["cat"] * 30)}, "y_train must hold 30 integers"),
+        ({"y_train": np.arange(30) - 1}, "y_train holds labels from -1 to 28"),
+        ({"y_train": np.full(30, 10_000)}, "to 10000; number the classes from 0, at most 10000 of them"),
+        ({"y_test": np.full(9, 10**9)}, "y_test holds labels from 1000000000"),
+        ({"y_train": np.full(30, 2**62)}, "y_train holds labels"),
+        ({"y_train": np.full(30, 2**63 + 1, np.uint64)}, "y_train holds labels from 9223372036854775809"),
     ],
 )
 def test_a_wrong_npz_is_refused(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message):
-        load(npz(tmp_path / "wrong.npz", **changes))
+    path = toy(tmp_path / "wrong.npz", **changes)
+    assert message_of(lambda: load(path), message).startswith(f"--dataset {path}: ")
 
 
-def test_a_corrupt_or_missing_file_is_refused(tmp_path):
-    broken = npz(tmp_path / "broken.npz")
-    broken.write_bytes(broken.read_bytes()[:500])
-    with pytest.raises(InputError, match="not a readable"):
-        load(broken)
+@pytest.mark.parametrize(
+    "labels",
+    [np.arange(30)[:, None] % 3, np.arange(30, dtype=np.uint8) % 3, (np.arange(30) % 3).astype(">i4")],
+    ids=["column", "uint8", "big-endian"],
+)
+def test_labels_of_any_integer_type(tmp_path, labels):
+    found = load(toy(tmp_path / "labels.npz", y_train=labels)).labels
+    assert found.dtype == torch.int64 and found.tolist() == [0, 1, 2] * 10
+
+
+def test_one_test_image_with_its_label_in_a_column(tmp_path):
+    one = {"x_test": np.zeros((1, 16, 16, 3), np.uint8), "y_test": np.ones((1, 1), np.int32)}
+    assert load(toy(tmp_path / "one.npz", **one)).test_labels.tolist() == [1]
+
+
+def test_classes_that_no_image_has_count_and_others_do_not(tmp_path):
+    path = toy(tmp_path / "gaps.npz", y_train=np.arange(30) % 3 * 2)
+    assert load(path, "--num_classes", "5").classes == ["0", "1", "2", "3", "4"]
+    message_of(lambda: load(path, "--num_classes", "6"), "--num_classes 6: gaps-.* has 5 classes; use --num_classes 5")
+
+
+def test_fortran_order_is_the_same_data(tmp_path):
+    c, fortran = toy(tmp_path / "c.npz"), tmp_path / "fortran.npz"
+    with np.load(c) as archive:
+        np.savez(fortran, **{name: np.asfortranarray(archive[name]) for name in archive.files})
+    first, second = load(c), load(fortran)
+    assert torch.equal(first.train, second.train) and second.train.is_contiguous()
+    assert (first.source, first.fingerprint, first.test_fingerprint) == (
+        second.source, second.fingerprint, second.test_fingerprint,
+    )  # fmt: skip
+
+
+def _header(shape, dtype="|u1") -> bytes:
+    """A .npy header that claims `shape`, and 64 bytes behind it."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(64)
+
+
+def _zip(path: Path, x_train: bytes, compression: int = zipfile.ZIP_STORED) -> None:
+    toy(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {"x_train.npy": x_train}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _damage(path: Path, how: str) -> None:
+    if how == "cut short":
+        path.write_bytes(toy(path).read_bytes()[:500])
+    elif how == "npy":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros((30, 16, 16, 3), np.uint8))
+    elif how in ("flipped", "flipped, compressed"):
+        toy(path)
+        if "compressed" in how:
+            _zip(path, zipfile.ZipFile(path).read("x_train.npy"), zipfile.ZIP_DEFLATED)
+        content = bytearray(path.read_bytes())
+        content[2000] ^= 255
+        path.write_bytes(content)
+    elif how == "zip claims 4 GB":  # the header and the directory's size of the array agree
+        _zip(path, _header((2**32 - 130,)))
+        content, size = path.read_bytes(), struct.pack("<II", 192, 192)  # compressed and not
+        assert content.count(size) == 2  # before the array and in the directory
+        path.write_bytes(content.replace(size, struct.pack("<II", 192, 2**32 - 2)))
+    elif how == "method 99":
+        content = toy(path).read_bytes()
+        path.write_bytes(content.replace(b"PK\1\2\x2d\3\x2d\0\0\0\0\0", b"PK\1\2\x2d\3\x2d\0\0\0\x63\0"))
+        assert path.read_bytes() != content
+    elif how == "encrypted":
+        content = toy(path).read_bytes()
+        path.write_bytes(content.replace(b"PK\1\2\x2d\3\x2d\0\0\0", b"PK\1\2\x2d\3\x2d\0\1\0"))
+        assert path.read_bytes() != content
+    else:
+        _zip(path, **HEADERS[how])
+
+
+HEADERS = {
+    "claims terabytes": {"x_train": _header((30, 2**20, 2**20, 3))},
+    "claims more than 2^64": {"x_train": _header((2**40, 2**40, 3))},
+    "claims a little more": {"x_train": _header((65,))},
+    "claims less": {"x_train": _header((63,))},
+    "negative": {"x_train": _header((-8, -8))},
+    "no header": {"x_train": b"\x93NUMPY\x01\x00"},
+    "no python": {"x_train": _header("(1,)) + (")},
+    "another version": {"x_train": b"\x93NUMPY\x09" + _header((64,))[7:]},
+    "lzma": {"x_train": _header((64,)), "compression": zipfile.ZIP_LZMA},
+}
+HINTS = {
+    "npy": "from np.save; use np.savez",
+    "lzma": "compressed by method 14; use np.savez",
+    "method 99": "compressed by method 99; use np.savez",
+}
+DAMAGES = ["cut short", "npy", "flipped", "flipped, compressed", "zip claims 4 GB", "method 99", "encrypted"]
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, *HEADERS])
+def test_a_damaged_npz_is_one_line(tmp_path, how):
+    path = tmp_path / "broken.npz"
+    _damage(path, how)
+    message = message_of(lambda: load(path), f"--dataset {path}: not a readable .npz file")
+    assert HINTS.get(how, "") in message
+
+
+@pytest.mark.parametrize(("how", "claimed"), [("claims terabytes", 98956046499840), ("zip claims 4 GB", 4294967166)])
+def test_memory_is_taken_only_for_what_the_file_holds(tmp_path, monkeypatch, how, claimed):
+    _damage(tmp_path / "broken.npz", how)
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("memory was taken"))
+    message_of(lambda: load(tmp_path / "broken.npz"), f"claims .* {claimed} bytes, and the file does not hold them")
+
+
+def test_too_little_memory_is_said_and_is_no_damage(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.format, "read_array", full)
+    message_of(lambda: load(toy(tmp_path / "large.npz")), "large.npz: not enough memory")
+
+
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="neither a known data set"):
         load(tmp_path / "nowhere.npz")
 
 
-def test_an_image_folder(tmp_path):
+@pytest.fixture
+def image_folder(tmp_path):
     for part, count in (("train", 10), ("test", 3)):
         for name in ("cat", "dog", "fox"):
             folder = tmp_path / part / name
             folder.mkdir(parents=True)
             for number in range(count):
                 Image.fromarray(np.full((16, 16, 3), number * 10, np.uint8)).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def test_an_image_folder(image_folder):
+    tmp_path = image_folder
     images = load(tmp_path)
     assert images.classes == ["cat", "dog", "fox"]
     assert images.train[11].unique().tolist() == [10] and images.labels[11].item() == 1
@@ -93,6 +242,83 @@ def test_an_image_folder(tmp_path):
         load(tmp_path)
     with pytest.raises(InputError, match="needs train/<class>/"):
         load(tmp_path / "test")
+
+
+def _png(path: Path, how: str, monkeypatch) -> None:
+    content = path.read_bytes()
+    if how == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    changed = {
+        "text": b"not an image",
+        "empty": b"",
+        "cut short": content[:50],
+        "no type": content[:37] + b"\0\0\0\0" + content[41:],
+        "no header": content[:16],
+        "zero size": content[:16] + bytes(8) + content[24:],
+        "half a header": content[:8] + b"\0\0\0\5" + content[12:21],
+    }
+    path.write_bytes(changed.get(how, content))
+
+
+@pytest.mark.parametrize(
+    "how", ["text", "empty", "cut short", "no type", "no header", "zero size", "half a header", "bomb"]
+)
+def test_a_damaged_image_is_named_in_one_line(image_folder, monkeypatch, how):
+    path = image_folder / "train" / "cat" / "0.png"
+    _png(path, how, monkeypatch)
+    message_of(lambda: load(image_folder), f"--dataset {image_folder}: {path} is not a readable image")
+
+
+@pytest.mark.parametrize("error", [SyntaxError, struct.error, Image.DecompressionBombError, ValueError, IndexError])
+def test_whatever_pil_raises_is_one_line(image_folder, monkeypatch, error):
+    def broken(*_, **__):
+        raise error("broken\nimage")
+
+    monkeypatch.setattr(Image, "open", broken)
+    message_of(lambda: load(image_folder), r"0\.png is not a readable image \(broken image\)")
+
+
+def test_a_class_without_test_images_is_refused(image_folder):
+    for path in (image_folder / "test" / "dog").iterdir():
+        path.unlink()
+    message_of(lambda: load(image_folder), "needs train/<class>/ and test/<class>/ with images")
+    shutil.rmtree(image_folder / "test" / "dog")
+    message_of(lambda: load(image_folder), "hold different classes")
+
+
+def test_the_fingerprints_say_what_was_trained_on_and_what_was_tested_on(tmp_path):
+    """Old runs are compared with `source` and `fingerprint`: what goes into them does not change."""
+    path = toy(tmp_path / "toy.npz")
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    first = load(path)
+    assert first.source == hashlib.sha256(arrays["x_train"].tobytes() + arrays["y_train"].tobytes()).hexdigest()
+    taken = np.arange(30).tobytes() + str((first.source, 16)).encode()
+    assert first.fingerprint == hashlib.sha256(taken).hexdigest()
+
+    found = {first.test_fingerprint}
+    for changes in (
+        {"x_test": arrays["x_test"] ^ (np.arange(9) == 4)[:, None, None, None]},
+        {"y_test": np.roll(arrays["y_test"], 1)},
+        {"x_test": arrays["x_test"][:8], "y_test": arrays["y_test"][:8]},
+        {"y_train": np.minimum(arrays["y_train"] * 3, 3), "y_test": arrays["y_test"], "--num_classes": "4"},
+    ):
+        words = ["--num_classes", changes.pop("--num_classes", "3")]
+        other = load(toy(path, **changes), *words)
+        found.add(other.test_fingerprint)
+        if "y_train" not in changes:
+            assert (other.source, other.fingerprint) == (first.source, first.fingerprint)
+    found.add(load(toy(path), "--image_size", "8").test_fingerprint)
+    assert len(found) == 6
+    assert load(toy(path), "--seed", "6", "--num_images", "20").test_fingerprint == first.test_fingerprint
+
+
+def test_a_class_by_another_name_is_another_test(image_folder):
+    before = load(image_folder)
+    for part in ("train", "test"):
+        (image_folder / part / "fox").rename(image_folder / part / "wolf")
+    after = load(image_folder)
+    assert before.fingerprint == after.fingerprint and before.test_fingerprint != after.test_fingerprint
 
 
 def test_resizing_is_pils_bilinear():
@@ -185,7 +411,18 @@ def test_svhn_images_are_drawn_or_the_first(svhn_files):
     assert extra.name == "svhn-extra" and np.array_equal(extra.train[12:].numpy(), pixels["extra"])
 
 
-def test_a_damaged_svhn_copy_is_made_again_and_a_damaged_file_refused(svhn_files, capsys):
+@pytest.mark.parametrize("how", [*DAMAGES, *HEADERS])
+def test_a_damaged_svhn_copy_is_made_again(svhn_files, capsys, how):
+    folder, pixels = svhn_files
+    _damage(folder / "svhn.npz", how)
+    args = parse("Single", "--dataset", "svhn", "--data_dir", str(folder))
+    assert np.array_equal(datasets.load(args).x_train, pixels["train"])
+    assert capsys.readouterr().err.count("svhn.npz is damaged; making it again") == 2  # looked, locked, looked again
+    datasets.load(args)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_svhn_copy_of_one_changed_pixel_is_made_again_and_a_damaged_file_refused(svhn_files, capsys):
     folder, pixels = svhn_files
     args = parse("Single", "--dataset", "svhn", "--data_dir", str(folder))
     datasets.load(args)
@@ -231,7 +468,7 @@ def test_without_npm_the_reason_is_said(tmp_path, monkeypatch):
 
 def test_an_unwritable_data_dir_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--data_dir .*file/data: cannot be created"):
+    with pytest.raises(InputError, match=r"--data_dir .*file/data: cannot be written"):
         cifar10.load(tmp_path / "file" / "data", parse("Single"))
 
 

@@ -60,6 +60,10 @@ def test_defaults(model, dataset, method):
         expected |= {"lr_dec": 0.01, "feat_wt": FEATURE_WEIGHT[model], "logit_wt": 0.00005}
     if method == "EnCoDe":
         expected |= {"lr_disc": 0.001, "warmup_epochs": 10, "sampler": "vae", "sampler_input": "features"}
+        shown = {"adv_wt": 0.01, "beta": 1.0, "latent_dim": 32, "lr_vae": 0.0005, "distill_on": "labeled"}
+        shown |= {"logit_loss": "mse"}
+        expected |= shown
+        assert module.DEFAULTS.keys() >= shown.keys()  # every knob of the method stands in main.py
     assert {name: getattr(args, name) for name in expected} == expected
 
 
@@ -110,19 +114,6 @@ def test_the_scripts_of_a_method_differ_in_docstring_and_defaults_alone(method):
         assert {"CIFAR10": "CIFAR-10", "SVHN": "SVHN"}[dataset] in doc and "python main.py" in doc
 
 
-def test_a_script_only_orders_steps():
-    """What could be wrong in it lives in `common`: a main.py has one function, of calls and one loop over rounds."""
-    for model, dataset, method in EXPERIMENTS:
-        path = ROOT / model / dataset / method / "main.py"
-        assert len(path.read_text().splitlines()) <= 60
-        functions = [node for node in ast.walk(_what_is_theirs(path)[2]) if isinstance(node, ast.FunctionDef)]
-        assert [function.name for function in functions] == ["main"]
-        body = [node for statement in functions[0].body for node in ast.walk(statement)]
-        assert sum(isinstance(node, ast.stmt) for node in body) <= 16
-        banned = (ast.While, ast.Try, ast.With, ast.ListComp, ast.Lambda, ast.BinOp)
-        assert not any(isinstance(node, banned) for node in body), path
-
-
 def test_every_folder_of_the_grid_holds_a_script():
     found = {tuple(path.relative_to(ROOT).parts[:3]) for path in ROOT.glob("*/*/*/main.py")}
     assert found == set(EXPERIMENTS)
@@ -134,13 +125,11 @@ from common.networks.decoder import decoder as build_decoder
 from common.networks.split import SequentialNet
 
 IMAGE_SIZE = 16
-TEACHER = {"train_epochs": 1, "batch_size": 20, "lr_task": 0.05, "schedule": "onecycle", "fold_bn": True,
-           "nesterov": True, "shift": 0, "label_smoothing": 0.0}
 
 
 def net(width, num_classes):
     features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
-    return SequentialNet(features, nn.AdaptiveAvgPool2d(2), nn.Sequential(nn.Linear(4 * width, num_classes)))
+    return SequentialNet(features, 2, [nn.Linear(4 * width, num_classes)])
 
 
 def teacher(num_classes):
@@ -152,7 +141,7 @@ def student(num_classes):
 
 
 def decoder():
-    return build_decoder(3, 6, 12)
+    return build_decoder(3, 6, 12, pool=2)
 """
 
 

@@ -1,110 +1,151 @@
-"""Sizes as the design says, counted; and the light form of a teacher is the same function."""
+"""Networks are the paper's and torchvision's: sizes, names, functions; weights follow the seed."""
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision import models
 
 from common import networks
-from common.errors import InputError
 
-from .conftest import parse
+from .conftest import MODELS, parse
 
-# Parameters and multiply-accumulates an image; the maps' and the features' shape.
+# Parameters and multiply-accumulates an image; the shape of z, and of what is distilled: z after the average pool.
 PARTS = {
     ("AlexNet", "teacher"): (57_044_810, 94_089_920, (256, 1, 1), (256, 6, 6)),
     ("AlexNet", "student"): (600_714, 1_361_240, (32, 3, 3), (32, 6, 6)),
     ("VGG", "teacher"): (128_807_306, 730_636_288, (512, 2, 2), (512, 7, 7)),
     ("VGG", "student"): (1_634_858, 9_278_464, (64, 8, 8), (64, 7, 7)),
     ("ResNet", "teacher"): (11_173_962, 555_422_720, (512, 4, 4), (512, 4, 4)),
-    ("ResNet", "student"): (78_042, 12_501_632, (64, 8, 8), (64, 4, 4)),
+    ("ResNet", "student"): (78_042, 12_501_632, (64, 4, 4), (64, 4, 4)),
 }
+NAMES = {
+    "AlexNet": ["features.0", "features.3", "classifier.0", "classifier.2"],
+    "VGG": ["features.0", "features.3", "features.5", "classifier.0", "classifier.2"],
+}
+
+
+def original(model: str) -> nn.Module:
+    """torchvision's network of 10 classes; ResNet-18 with a 3x3 stem and without the first max pool."""
+    net = {"AlexNet": models.alexnet, "VGG": models.vgg11, "ResNet": models.resnet18}[model](num_classes=10)
+    if model == "ResNet":
+        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return net
 
 
 @pytest.mark.parametrize(("model", "part"), PARTS)
 def test_sizes_and_shapes_are_the_designs(model, part):
-    parameters, macs, maps_shape, z_shape = PARTS[model, part]
-    args = parse("Single", model=model)
-    net = networks.build(args, part).eval()
-    assert networks.cost(net, args.image_size) == (parameters, macs)
-    x = torch.randn(2, 3, args.image_size, args.image_size)
-    maps = net.maps(x)
-    assert maps.shape == (2, *maps_shape)
-    z = net.embed(x)
-    assert z.shape == (2, *(maps_shape if model == "AlexNet" else z_shape))  # there the pool only repeats values
-    features = net.spread(z)
-    assert features.shape == (2, *z_shape) and torch.equal(net.spread(features), features)
-    assert torch.allclose(features, net.avgpool(maps), atol=1e-6)  # whatever the way, it is adaptive average pooling
-    assert torch.allclose(net.classify(z), net(x), atol=1e-6)
-    assert torch.allclose(net.classify(features), net(x), atol=1e-6)
-    if part == "student":
-        assert networks.build(args, "decoder")(features).shape == (2, *PARTS[model, "teacher"][3])
-
-
-@pytest.mark.parametrize(("height", "size"), [(1, 6), (3, 6), (8, 7), (8, 4), (2, 7), (4, 4), (5, 3)])
-def test_spreading_is_adaptive_average_pooling_and_so_is_its_gradient(height, size):
-    pool = nn.AdaptiveAvgPool2d(size)
-    maps = torch.randn(2, 3, height, height, requires_grad=True)
-    weights = torch.randn(2, 3, size, size)
-    ours, theirs = networks.split.spread(pool, maps), pool(maps)
-    assert torch.allclose(ours, theirs, atol=1e-6)
-    gradients = (torch.autograd.grad((z * weights).sum(), maps)[0] for z in (ours, theirs))
-    assert torch.allclose(*gradients, atol=1e-6)
-
-
-def test_parameter_names_are_torchvisions():
-    student = networks.build(parse("Single"), "student").state_dict()
-    layers = ("features.0", "features.3", "classifier.0", "classifier.2")
-    assert set(student) == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    parameters, macs, z_shape, pooled = PARTS[model, part]
+    pair = networks.PAIRS[model]
+    assert networks.cost(model, part, 10, pair.IMAGE_SIZE) == (parameters, macs)
     with torch.device("meta"):
-        originals = {"AlexNet": models.alexnet, "VGG": models.vgg11, "ResNet": models.resnet18}
-        for model, original in originals.items():
-            ours = networks.PAIRS[model].teacher(10).state_dict()
-            theirs = original(num_classes=10).state_dict()
-            assert list(ours) == list(theirs), model
-            others = [name for name in ours if ours[name].shape != theirs[name].shape]
-            assert others == (["conv1.weight"] if model == "ResNet" else [])  # the stem for small images
+        net = getattr(pair, part)(7)
+        z = net.features(torch.empty(2, 3, pair.IMAGE_SIZE, pair.IMAGE_SIZE))
+        assert z.shape == (2, *z_shape)
+        assert net.pool(z).shape == (2, *pooled)
+        assert net.classifier(z).shape == (2, 7)
+        if part == "student":
+            assert pair.decoder()(z).shape == (2, *PARTS[model, "teacher"][3])
 
 
-def test_the_resnet_teacher_is_torchvisions_with_a_small_stem():
-    teacher = networks.PAIRS["ResNet"].teacher(10).eval()
-    original = models.resnet18(num_classes=10)
-    original.conv1, original.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    original.load_state_dict(teacher.state_dict())
-    x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(teacher(x), original.eval()(x))
+def test_cost_leaves_nothing_behind():
+    """Counted on shapes alone: no numbers drawn, no weights made, at any size."""
+    state = torch.get_rng_state()
+    parameters, macs = networks.cost("AlexNet", "student", 3, 128)
+    assert parameters == PARTS["AlexNet", "student"][0] - 7 * 513 and macs > 2 * PARTS["AlexNet", "student"][1]
+    assert torch.equal(torch.get_rng_state(), state) and torch.empty(1).device.type == "cpu"
 
 
-def test_pooling_resnet8s_map_leaves_its_logits_alone():
-    student = networks.PAIRS["ResNet"].student(10).eval()
-    x = torch.randn(2, 3, 32, 32)
-    assert torch.allclose(student(x), student.fc(student.maps(x).mean((2, 3))), atol=1e-5)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_teacher_is_torchvisions(model):
+    """Its names in their order, its function, and the features that are distilled, after its own average pool."""
+    with torch.device("meta"):
+        teacher, theirs = networks.PAIRS[model].teacher(10).eval(), original(model).eval()
+    teacher.to_empty(device="cpu")
+    drawn = torch.randn(10_007, generator=torch.Generator().manual_seed(0))
+    for tensor in teacher.state_dict().values():  # repeated numbers will do, and take less time than initial weights
+        width = max(tensor[0].numel(), 1) if tensor.dim() > 1 else 100
+        tensor.copy_(drawn.repeat(tensor.numel() // len(drawn) + 1)[: tensor.numel()].view(tensor.shape) / width**0.5)
+    for name, tensor in teacher.named_buffers():
+        if name.endswith("running_var"):
+            tensor.abs_().add_(0.5)
+    assert list(teacher.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(teacher.state_dict(), assign=True)
+    size = networks.PAIRS[model].IMAGE_SIZE
+    x = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        assert torch.equal(teacher(x), theirs(x))
+        cut = -1 if model != "ResNet" else -2  # before the flattening; ResNet's average is its classifier's
+        features = nn.Sequential(*list(theirs.children())[:cut])(x)
+        assert torch.equal(teacher.pool(teacher.features(x)), features) and features.std() > 0
 
 
 @pytest.mark.parametrize("model", ["AlexNet", "VGG"])
-def test_expand_gives_the_light_networks_function(model):
-    net = networks.build(parse("Single", model=model), "teacher")
-    torch.manual_seed(0)
-    light = networks.compact(net, 64)
-    assert networks.cost(light, 64)[0] < networks.cost(net, 64)[0] / 2  # the copies' weights are gone
-    x = torch.randn(8, 3, 64, 64)
-    for _ in range(3):
-        light(x)  # moves the batch norm's statistics off their start
-    networks.expand(light.eval(), net, x)
-    net.eval()
-    assert torch.allclose(light(x), net(x), atol=1e-4)
-    assert net.embed(x).square().mean().sqrt().item() == pytest.approx(networks.folding.FEATURE_RMS, rel=1e-4)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+def test_a_student_is_the_papers(model):
+    """Drawn with the ReLU before the max pool, as the paper has it; here they are swapped, which changes nothing."""
+    student = networks.build(parse("Single", model=model), "student")
+    kinds = ("weight", "bias")
+    assert list(student.state_dict()) == [f"{layer}.{kind}" for layer in NAMES[model] for kind in kinds]
+    weights = [student.get_parameter(f"{layer}.{kind}") for layer in NAMES[model] for kind in kinds]
+    x = torch.randn(4, 3, 64, 64)
+    if model == "AlexNet":
+        z = F.max_pool2d(F.conv2d(x, *weights[:2], stride=4, padding=2).relu(), 3, 2)
+        z = F.adaptive_avg_pool2d(F.max_pool2d(F.conv2d(z, *weights[2:4], padding=1).relu(), 3, 2), 6)
+    else:
+        z = F.max_pool2d(F.conv2d(x, *weights[:2], padding=1).relu(), 4)
+        z = F.conv2d(F.conv2d(z, *weights[2:4], padding=1).relu(), *weights[4:6], padding=1).relu()
+        z = F.adaptive_avg_pool2d(F.max_pool2d(z, 2), 7)
+    assert torch.allclose(student.pool(student.features(x)), z, atol=1e-6)
+    logits = F.linear(F.linear(z.flatten(1), *weights[-4:-2]).relu(), *weights[-2:])
+    assert torch.allclose(student(x), logits, atol=1e-6)
 
 
-def test_a_network_with_its_own_batch_norm_is_not_folded():
-    with pytest.raises(InputError, match="--fold_bn: ResNet has its own batch norm"):
-        parse("Single", "--fold_bn", model="ResNet")
+def test_pooling_resnet8s_last_map_leaves_its_logits_alone():
+    """z is 4x4, as the teacher's; the classifier's mean over it is the mean over the 8x8 map."""
+    student = networks.PAIRS["ResNet"].student(10).eval()
+    maps = []
+    student.layer3.register_forward_hook(lambda layer, x, y: maps.append(y))
+    logits = student(torch.randn(2, 3, 32, 32))
+    assert maps[0].shape == (2, 64, 8, 8)
+    assert torch.allclose(logits, student.fc(maps[0].mean((2, 3))), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_phi_is_two_convolutions_on_what_the_paper_calls_the_students_features(model):
+    phi = networks.build(parse("KD", model=model), "decoder")
+    assert list(phi.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    _, _, shape, pooled = PARTS[model, "student"]
+    z = torch.randn(2, *shape)
+    expected = F.adaptive_avg_pool2d(z, pooled[1:])
+    for number in (0, 2):
+        expected = F.conv2d(
+            expected, *(phi.get_parameter(f"{number}.{kind}") for kind in ("weight", "bias")), padding=1
+        )
+        expected = expected.relu()
+    assert torch.allclose(phi(z), expected, atol=1e-5)
 
 
 def test_weights_follow_the_seed_and_the_round_alone():
     args = parse("Single")
     first = networks.fingerprint(networks.build(args, "student"))
+    state = torch.get_rng_state()
+    assert networks.fingerprint(networks.build(args, "student")) == first
+    assert torch.equal(torch.get_rng_state(), state)
     torch.rand(1)  # somebody else draws a number
     assert networks.fingerprint(networks.build(args, "student")) == first
-    assert networks.fingerprint(networks.build(args, "student", 1)) != first
+    others = networks.build(args, "student", 1), networks.build(parse("Single", "--seed", "6"), "student")
+    assert len({first, *map(networks.fingerprint, others)}) == 3
+
+
+def test_a_fingerprint_is_of_all_weights_and_of_nothing_else():
+    net = networks.PAIRS["ResNet"].student(10)
+    first = networks.fingerprint(net)
+    assert networks.fingerprint(net.eval().to(memory_format=torch.channels_last)) == first
+    for tensor in (net.conv1.weight, net.fc.bias, net.bn1.running_mean):
+        before = tensor.detach().clone()
+        with torch.no_grad():
+            first_value = tensor[(0,) * tensor.dim()]
+            first_value.copy_(torch.nextafter(first_value, torch.tensor(9.0)))
+            assert networks.fingerprint(net) != first
+            tensor.copy_(before)
+    assert networks.fingerprint(net) == first

@@ -1,149 +1,329 @@
 """The sampler learns what it must: the faults of the authors' discriminator do not come back."""
 
+import csv
+import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from common import networks, samplers
-from common.samplers import Sampler
-from common.samplers.base import entropy
+from common import data, networks, objective, samplers
+from common.errors import InputError
+from common.objective import Seen
+from common.samplers import SAMPLERS, Sampler, nets, vaal
+from common.samplers.base import CHUNK, entropy
 
-from .conftest import parse
+from .conftest import BUDGET, ROOT, TOY, parse
+from .launcher import launch
+
+LEARNERS = [["--sampler", "vae"], ["--sampler", "discriminator"]]
 
 
-class Features(torch.nn.Module):
-    """A stand-in student whose features are given, one row an image."""
+class Features(nn.Module):
+    """A stand-in student whose features are given, one row an image; the image's pixel says which."""
 
     def __init__(self, rows):
         super().__init__()
-        self.rows = rows
+        self.rows, self.classifier = rows, nn.Identity()
 
-    def embed(self, x):
-        return self.rows[x[:, 0, 0, 0].mul(127.5).add(127.5).round().long()]  # the pixel says which row
+    def features(self, x):
+        return self.rows[x[:, 0, 0, 0].mul(127.5).add(127.5).round().long()]
 
 
-def gaussians(count: int = 100, shift: float = 2.0):
-    """Two pools of features (4, 3, 3): labelled around 0, and unlabelled half around 0 and half around `shift`."""
-    source = torch.Generator().manual_seed(1)
-    rows = torch.randn(2 * count, 4, 3, 3, generator=source)
+def a_round(pixels: torch.Tensor, labeled: int, number: int = 0) -> SimpleNamespace:
+    """A round on these images (N, S, S, 3), the first `labeled` of them labelled."""
+    images = SimpleNamespace(train=pixels, device=pixels.device, size=pixels.shape[1])
+    order = torch.arange(len(pixels))
+    return SimpleNamespace(number=number, images=images, labeled=order[:labeled], unlabeled=order[labeled:])
+
+
+def two_pools(count: int = 100, shift: float = 2.0):
+    """Features (4, 3, 3): labelled around 0, and unlabelled half around 0 and half around `shift`; and their round."""
+    rows = torch.randn(2 * count, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     rows[-count // 2 :] += shift
     pixels = torch.arange(2 * count, dtype=torch.uint8)[:, None, None, None].expand(-1, 64, 64, 3)
-    images = SimpleNamespace(train=pixels, device=rows.device, size=64)
-    order = torch.arange(2 * count)
-    return rows, SimpleNamespace(number=0, images=images, labeled=order[:count], unlabeled=order[count:])
+    return rows, a_round(pixels, count)
 
 
-@pytest.mark.parametrize("words", [["--sampler", "vae"], ["--sampler", "discriminator"]])
-def test_discriminator_separates_shifted_pools_and_queries_the_unlike(words):
-    rows, round = gaussians()
-    args = parse("EnCoDe", *words)
-    sampler = samplers.build(args, round, Features(rows))
-    noise = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(150):
-        losses.append(sampler.step(rows[:100], rows[100:], None, None, noise)["disc"].item())
-    chosen, scores = sampler.query(40, round.unlabeled)
-    unlike = set(range(150, 200))
-    assert len(unlike & set(chosen.tolist())) >= 38
+def learner(*words: str):
+    """A sampler on two pools of given features, these, and its round."""
+    rows, this_round = two_pools()
+    return samplers.build(parse("EnCoDe", *words), this_round, Features(rows)), rows, this_round
+
+
+def noise() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def step(sampler: Sampler, labeled: torch.Tensor, unlabeled: torch.Tensor) -> dict[str, float]:
+    losses = sampler.step(Seen(None, labeled), Seen(None, unlabeled), noise())
+    assert not any(loss.requires_grad for loss in losses.values())
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@pytest.mark.parametrize("words", LEARNERS)
+def test_the_discriminator_separates_shifted_pools_and_queries_the_unlike(words):
+    sampler, rows, this_round = learner(*words, "--lr_disc", "0.003")
+    losses = [step(sampler, rows[:100], rows[100:])["disc"] for _ in range(40)]
     assert losses[-1] < losses[0]
+    chosen, scores = sampler.query(40, this_round.unlabeled)
+    assert len(set(chosen.tolist()) & set(range(150, 200))) >= 38
     assert len(set(chosen.tolist())) == 40 and torch.equal(scores, scores.sort(descending=True).values)
+    with torch.no_grad():  # the score is the probability of being unlabelled
+        assert torch.allclose(scores, 1 - sampler.judge(rows[chosen]).sigmoid(), atol=1e-6)
 
 
-def test_discriminator_is_taught_that_unlabelled_is_zero():
+@pytest.mark.parametrize("words", LEARNERS)
+def test_the_discriminator_is_taught_that_unlabelled_is_zero(words):
     """The authors' code gave both pools target 1, so that D learnt nothing."""
-    rows, round = gaussians()
-    sampler = samplers.build(parse("EnCoDe", "--sampler", "discriminator"), round, Features(rows))
+    sampler, rows, _ = learner(*words)
+    if "vae" in sampler.networks:
+        sampler.optimizers["vae"].param_groups[0]["lr"] = 0  # D's loss is computed after the VAE's update
     labeled, unlabeled = sampler.judge(rows[:4]), sampler.judge(rows[4:8])
     expected = (-F.logsigmoid(labeled).mean() - F.logsigmoid(-unlabeled).mean()) / 2
-    assert sampler.step_discriminator(labeled, unlabeled).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert step(sampler, rows[:4], rows[4:8])["disc"] == pytest.approx(expected.item(), rel=1e-5)
+    after = sampler.judge(rows[:4]).mean() - sampler.judge(rows[4:8]).mean()
+    assert after > labeled.mean() - unlabeled.mean()
 
 
-def test_adversarial_term_reaches_the_features_and_not_the_sampler():
-    rows, round = gaussians()
-    for name in ("vae", "discriminator"):
-        sampler = samplers.build(parse("EnCoDe", "--sampler", name), round, Features(rows))
-        z_labeled, z_unlabeled = rows[:4].clone().requires_grad_(), rows[4:8].clone().requires_grad_()
-        loss = sampler.adversarial(z_labeled, z_unlabeled)
-        expected = -(F.logsigmoid(sampler.judge(rows[:4])).mean() + F.logsigmoid(sampler.judge(rows[4:8])).mean()) / 2
-        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-        loss.backward()
-        assert z_labeled.grad.abs().sum() > 0 and z_unlabeled.grad.abs().sum() > 0
-        assert all(weight.grad is None and weight.requires_grad for weight in sampler.networks.parameters())
+@pytest.mark.parametrize("words", LEARNERS)
+def test_the_adversarial_term_reaches_z_and_not_the_samplers_weights(words):
+    sampler, rows, _ = learner(*words, "--adv_wt", "0.5")
+    args = sampler.args
+    args.ce_wt = args.feat_wt = args.logit_wt = 0.0
+    labeled, unlabeled = (Seen(None, rows[part].clone().requires_grad_()) for part in (slice(3), slice(3, 8)))
+    terms = objective.task_loss(args, sampler.student, None, sampler, labeled, None, unlabeled)
+    assert list(terms) == ["adv"]
+    verdicts = sampler.judge(rows[:3]), sampler.judge(rows[3:8])
+    expected = -0.5 * sum(F.logsigmoid(verdict).mean() for verdict in verdicts) / 2  # target 1 for both pools
+    assert terms["adv"].item() == pytest.approx(expected.item(), rel=1e-5)
+    terms["adv"].backward()
+    assert all((seen.z.grad.flatten(1).abs().sum(1) > 0).all() for seen in (labeled, unlabeled))
+    assert all(weight.grad is None and weight.requires_grad for weight in sampler.networks.parameters())
+    with torch.no_grad():  # along the gradient both pools come to look labelled
+        for seen, verdict in zip((labeled, unlabeled), verdicts, strict=True):
+            assert sampler.judge(seen.z - 0.1 * seen.z.grad).mean() > verdict.mean()
 
 
-def test_sampler_step_leaves_the_student_alone():
-    rows, round = gaussians()
-    sampler = samplers.build(parse("EnCoDe"), round, Features(rows))
+@pytest.mark.parametrize("words", LEARNERS)
+def test_a_step_moves_all_of_the_sampler_and_leaves_the_student_alone(words):
+    sampler, rows, _ = learner(*words)
     z = rows[:8].clone().requires_grad_()
-    before = [weight.clone() for weight in sampler.networks.parameters()]
-    sampler.step(z[:4], z[4:], None, None, torch.Generator().manual_seed(0))
+    before = [weight.detach().clone() for weight in sampler.networks.parameters()]
+    step(sampler, z[:4], z[4:])
     assert z.grad is None
     assert all(not torch.equal(old, new) for old, new in zip(before, sampler.networks.parameters(), strict=True))
+    owned = [weight for optimizer in sampler.optimizers.values() for weight in optimizer.param_groups[0]["params"]]
+    assert {id(weight) for weight in owned} == {id(weight) for weight in sampler.networks.parameters()}
+    assert len(owned) == len(before)
 
 
-def test_vae_kl_and_reconstruction_are_means():
-    rows, round = gaussians()
-    sampler = samplers.build(parse("EnCoDe", "--beta", "3"), round, Features(rows))
-    mean, log_variance = torch.full((2, 32), 2.0), torch.zeros(2, 32)
-    inputs = torch.zeros(2, 4, 3, 3)
-    for layer in (sampler.networks["vae"]["decode"][2],):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.ones_(layer.bias)
-    loss = sampler.evidence_loss(inputs, mean, log_variance, torch.Generator().manual_seed(0))
-    assert loss.item() == pytest.approx(1 + 3 * 2.0, rel=1e-5)  # (1 - 0)^2, and 0.5 * 2^2 a dimension
+def test_the_vaes_kl_and_reconstruction_are_means():
+    """A sum against a mean, as in VAAL's code, swamps the reconstruction."""
+    sampler, _, _ = learner("--beta", "3")
+    for layer, value in ((sampler.vae.moments, None), (sampler.vae.decode[2], 3.0)):
+        nn.init.zeros_(layer.weight)
+        if value is not None:
+            nn.init.constant_(layer.bias, value)
+    with torch.no_grad():
+        sampler.vae.moments.bias.copy_(torch.tensor([2.0] * 32 + [0.0] * 32))  # means and log-variances
+    loss = step(sampler, torch.ones(2, 4, 3, 3), torch.ones(2, 4, 3, 3))["vae"]
+    assert loss == pytest.approx((3 - 1) ** 2 + 3 * 2.0**2 / 2, rel=1e-5)
 
 
-def test_image_vae_is_vaals(images):
-    round = SimpleNamespace(number=0, images=images, labeled=images.pool[:4], unlabeled=images.pool[4:12])
-    args = parse("EnCoDe", "--sampler_input", "images")
-    sampler = samplers.build(args, round, networks.build(args, "student"))
-    widths = [layer.out_channels for layer in sampler.networks["vae"]["encode"] if isinstance(layer, torch.nn.Conv2d)]
-    assert widths == [128, 256, 512, 1024] and sampler.vae_steps == 2
-    x = sampler.look(round.labeled)
-    losses = sampler.step(None, None, x[:2], x[2:], torch.Generator().manual_seed(0))
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    mean, _ = sampler.moments(x)
-    assert mean.shape == (4, 32) and sampler.networks["vae"]["decode"](mean).shape == x.shape
-    chosen, _ = sampler.query(5, round.unlabeled)
-    assert len(set(chosen.tolist())) == 5
+def test_the_vae_rebuilds_from_a_sample_of_its_latent():
+    vae = nets.feature_vae((4, 3, 3), 32)
+    mean, log_variance = torch.randn(2, 32), torch.randn(2, 32)
+    epsilon = torch.randn(2, 32, generator=noise())
+    expected = vae.decode(mean + epsilon * log_variance.exp().sqrt())
+    assert torch.allclose(vae.rebuild(mean, log_variance, noise()), expected, atol=1e-6)
+
+
+def dark_and_bright(count: int = 16):
+    """Images (16, 16, 3): labelled dark, unlabelled half dark and half bright; and their round."""
+    pixels = torch.randint(0, 100, (2 * count, 16, 16, 3), generator=torch.Generator().manual_seed(1))
+    pixels[-count // 2 :] += 155
+    return a_round(pixels.to(torch.uint8), count)
+
+
+@pytest.fixture
+def image_sampler(monkeypatch):
+    """A function that builds VAAL's sampler for dark and bright images, with thin layers."""
+    monkeypatch.setattr(vaal, "image_vae", partial(nets.image_vae, widths=(8, 8, 8, 8)))
+
+    def make(*words: str):
+        this_round = dark_and_bright()
+        args = parse("EnCoDe", "--sampler_input", "images", *words)
+        sampler = samplers.build(args, this_round, nn.Identity())
+        assert type(sampler) is vaal.VAAL and sampler.learns and not sampler.reaches_student
+        seen = Seen(sampler.look(this_round.labeled), None), Seen(sampler.look(this_round.unlabeled), None)
+        return sampler, seen, this_round
+
+    return make
+
+
+def test_vaal_queries_the_images_unlike_the_labelled(image_sampler):
+    sampler, seen, this_round = image_sampler("--adv_wt", "0")
+    losses = [sampler.step(*seen, noise()) for _ in range(40)]
+    assert losses[-1]["disc"] < losses[0]["disc"] and losses[-1]["vae"] < losses[0]["vae"]
+    chosen, scores = sampler.query(8, this_round.unlabeled)
+    assert sorted(chosen.tolist()) == list(range(24, 32))
+    with torch.no_grad():
+        expected = 1 - sampler.discriminator(sampler.vae(sampler.look(chosen))[0])[:, 0].sigmoid()
+    assert torch.allclose(scores, expected, atol=1e-6)
+
+
+def test_vaals_vae_is_its_adversary(image_sampler):
+    """With D held still, it moves the latent to where D takes both pools for labelled; without the term it does not."""
+
+    def fooled(adv_wt: float) -> list[float]:
+        sampler, seen, _ = image_sampler("--adv_wt", str(adv_wt), "--lr_vae", "0.005")
+        sampler.optimizers["discriminator"].param_groups[0]["lr"] = 0
+        sampler.discriminator[-1].weight.data.mul_(20)  # verdicts that differ
+        before = [weight.detach().clone() for weight in sampler.discriminator.parameters()]
+        values = []
+        for _ in range(10):
+            with torch.no_grad():
+                verdicts = [sampler.discriminator(sampler.vae(part.x)[0])[:, 0] for part in seen]
+                values.append(objective.adversarial_loss(*verdicts).item())
+            sampler.step(*seen, noise())
+        assert all(torch.equal(old, new) for old, new in zip(before, sampler.discriminator.parameters(), strict=True))
+        assert all(weight.requires_grad for weight in sampler.discriminator.parameters())
+        return values
+
+    without, with_it = fooled(0), fooled(100)
+    assert without[0] == with_it[0]
+    assert with_it[-1] < 0.5 * with_it[0] and with_it[-1] < 0.5 * without[-1]
+
+
+def test_vaals_discriminator_is_taught_that_unlabelled_is_zero(image_sampler):
+    sampler, seen, _ = image_sampler()
+    sampler.optimizers["vae"].param_groups[0]["lr"] = 0
+    both = torch.cat([part.x for part in seen])
+    labeled, unlabeled = sampler.discriminator(sampler.vae(both)[0])[:, 0].split(16)
+    expected = (-F.logsigmoid(labeled).mean() - F.logsigmoid(-unlabeled).mean()) / 2
+    assert sampler.step(*seen, noise())["disc"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_image_vae_is_vaals():
+    with torch.device("meta"):
+        vae, x = nets.image_vae(64, 32), torch.empty(2, 3, 64, 64)
+        mean, log_variance = vae(x)
+        assert mean.shape == log_variance.shape == (2, 32) and vae.decode(mean).shape == x.shape
+    convolutions = [layer for layer in vae.encode if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [128, 256, 512, 1024]
+    assert {(layer.kernel_size, layer.stride) for layer in convolutions} == {((4, 4), (2, 2))}
+    assert [layer.out_features for layer in nets.latent_discriminator(32)[::2]] == [512, 512, 1]
+    assert vaal.VAE_STEPS == 2
+    with pytest.raises(InputError, match=r"--image_size 40: .* use a multiple of 16"):
+        nets.image_vae(40, 32)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_strategy_draws_on_the_cpu_from_the_seed_and_leaves_the_student_alone(name):
+    """ResNet: a pass in train mode would move the statistics of its batch norm."""
+    args = parse("EnCoDe", "--sampler", name, model="ResNet")
+    this_round = a_round(torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), 2)
+    student = networks.build(args, "student").train()
+    before, state = networks.fingerprint(student), torch.get_rng_state()
+    sampler = samplers.build(args, this_round, student)
+    assert type(sampler) is SAMPLERS[name] and sampler.generator.device.type == "cpu"
+    assert networks.fingerprint(student) == before and all(layer.training for layer in student.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
+    again = samplers.build(args, this_round, student)
+    assert networks.fingerprint(again.networks) == networks.fingerprint(sampler.networks)
+    assert torch.equal(again.generator.get_state(), sampler.generator.get_state())
+    this_round.number = 1
+    later = samplers.build(args, this_round, student)
+    assert not torch.equal(later.generator.get_state(), sampler.generator.get_state())
+    if sampler.learns:
+        assert networks.fingerprint(later.networks) != networks.fingerprint(sampler.networks)
 
 
 def test_entropy_prefers_the_unsure_and_teacher_confidence_the_sure(images):
     logits = torch.tensor([[9.0, 0, 0], [0, 0, 0], [1, 0, 0]])
     assert entropy(logits)[1].item() == pytest.approx(torch.log(torch.tensor(3.0)).item())
-    targets = SimpleNamespace(logits=logits[None])
-    round = SimpleNamespace(number=0, images=images, labeled=images.pool[:2], unlabeled=images.pool[2:])
-    student = torch.nn.Module()
+    this_round = a_round(images.train, 2)
+    student = nn.Module()
     student.forward = lambda x: logits[: len(x)]
     order = torch.arange(3)
-    assert samplers.build(parse("KD", "--sampler", "entropy"), round, student).query(3, order)[0].tolist() == [1, 2, 0]
-    confident = samplers.build(parse("KD", "--sampler", "teacher_confidence"), round, student, targets)
-    assert confident.query(3, order)[0].tolist() == [0, 2, 1]
+    unsure = samplers.build(parse("KD", "--sampler", "entropy"), this_round, student)
+    assert unsure.query(3, order)[0].tolist() == [1, 2, 0]
+    targets = SimpleNamespace(logits=torch.stack([logits, logits.flip(0)]))  # the mirrors' are not asked
+    confident = samplers.build(parse("KD", "--sampler", "teacher_confidence"), this_round, student, targets)
+    chosen, scores = confident.query(3, order)
+    assert chosen.tolist() == [0, 2, 1] and torch.equal(scores, -entropy(logits)[chosen])
 
 
 def test_random_queries_without_replacement(images):
     """The authors drew 5,000 labels with replacement and got about 3,935 images."""
-    round = SimpleNamespace(number=0, images=images, labeled=images.pool[:2], unlabeled=images.pool[2:])
-    sampler = samplers.build(parse("Random"), round, torch.nn.Identity())
-    chosen, _ = sampler.query(5000, torch.arange(45000))
-    assert len(set(chosen.tolist())) == 5000
+
+    def drawn(number: int) -> list[int]:
+        sampler = samplers.build(parse("Random"), a_round(images.train, 2, number), nn.Identity())
+        return sampler.query(5000, torch.arange(100, 45100))[0].tolist()
+
+    chosen = drawn(0)
+    assert len(set(chosen)) == 5000 and min(chosen) >= 100 and max(chosen) > 44000
+    assert drawn(0) == chosen != drawn(1)
 
 
-def test_query_looks_in_eval_mode_chunk_by_chunk(images):
+def test_a_query_looks_in_eval_mode_chunk_by_chunk(images):
     """Networks were left in train mode while querying; and memory must not grow with the pool."""
     seen = []
 
     class Spy(Sampler):
         def score(self, index):
-            seen.append((len(index), self.student.training, self.networks.training, torch.is_grad_enabled()))
-            return -index.float()
+            modes = self.student.training, self.networks["d"].training, torch.is_grad_enabled()
+            seen.append((len(index), modes))
+            return (index % 2).double()  # half of them equal
 
-    round = SimpleNamespace(number=0, images=images, labeled=images.pool[:2], unlabeled=images.pool[2:])
     args = parse("EnCoDe")
-    sampler = Spy(args, round, networks.build(args, "student").train(), None)
-    sampler.networks.train()
-    chosen, scores = sampler.query(3, torch.arange(2500))
-    assert chosen.tolist() == [0, 1, 2] and scores.tolist() == [0, -1, -2]
-    assert seen == [(1000, False, False, False), (1000, False, False, False), (500, False, False, False)]
+    sampler = Spy(args, a_round(images.train, 2), networks.build(args, "student").train(), None)
+    sampler.networks["d"] = nn.Dropout()
+    candidates = torch.randperm(2500, generator=noise())
+    chosen, scores = sampler.query(1300, candidates)
+    assert seen == [(count, (False, False, False)) for count in (CHUNK, CHUNK, 500)]
+    odd = [number for number in candidates.tolist() if number % 2]
+    even = [number for number in candidates.tolist() if not number % 2]
+    assert chosen.tolist() == odd + even[:50]  # the best first; equal ones in the order they came
+    assert scores.tolist() == [1.0] * 1250 + [0.0] * 50 and scores.dtype == torch.float32
+
+
+STRATEGY = '''
+from common.samplers.base import Sampler
+
+class Darkest(Sampler):
+    """Queries dark images."""
+
+    def score(self, index):
+        return -self.look(index).flatten(1).mean(1)
+'''
+
+
+def test_a_new_strategy_is_a_file_and_its_line(tmp_path):
+    """In a copy of the repository: the flag offers it then, and the script queries by it."""
+    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "AlexNet", tmp_path / "AlexNet")
+    folder = tmp_path / "common" / "samplers"
+    (folder / "darkest.py").write_text(STRATEGY, encoding="utf-8")
+    registry = folder / "__init__.py"
+    text = registry.read_text(encoding="utf-8")
+    line = "from common.samplers.darkest import Darkest\n"
+    text = text.replace("from common.samplers.encode", line + "from common.samplers.encode")
+    registry.write_text(text.replace('"random": Random,', '"random": Random, "darkest": Darkest,'), encoding="utf-8")
+    torch.save(networks.PAIRS["AlexNet"].teacher(10).state_dict(), tmp_path / "teacher.pt")
+    words = [*TOY, *BUDGET, "--subset", "120", "--rounds", "2", "--train_epochs", "1", "--sampler", "darkest"]
+    words += ["--teacher", str(tmp_path / "teacher.pt"), "--save_path", str(tmp_path)]
+    # the process is forked from one that has the original package
+    forget = "import sys\nfor name in [name for name in sys.modules if name.split('.')[0] == 'common']:\n"
+    done = launch("EnCoDe", *words, folder=tmp_path / "AlexNet" / "CIFAR10", code=forget + "    del sys.modules[name]")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "encode-seed5" / "queries.csv").open(encoding="utf-8") as file:
+        scores = [float(row["score"]) for row in csv.DictReader(file) if row["round"] == "1"]
+    images = data.load(parse("EnCoDe"))
+    brightness = images.train[images.pool[40:]].flatten(1).float().mean(1).sub(127.5).div(127.5)
+    assert scores == pytest.approx((-brightness).sort(descending=True).values[:60].tolist(), abs=1e-5)

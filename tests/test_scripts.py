@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from .conftest import BUDGET, METHODS, TOY, script
+from .conftest import BUDGET, METHODS, TOY, run
 from .launcher import launch
 
 
@@ -59,7 +59,7 @@ def test_every_option_of_the_method_runs(tmp_path, teacher):
         "own": [*common, "--teacher_labels", "labeled", "--teacher_epochs", "1", "--teacher_batch_size", "40"],
     }
     for name, words in variants.items():
-        script("EnCoDe").main([*words, "--expt", name])
+        run("EnCoDe", *words, "--expt", name)
         rows = rows_of(tmp_path / f"{name}-seed5")
         assert len(rows) == 2
     assert {row["sampler"] for row in rows_of(tmp_path / "fdal-seed5")} == {"discriminator"}
@@ -114,7 +114,7 @@ def test_a_corrupt_teacher_is_refused(tmp_path, teacher):
     half = tmp_path / "half.pt"
     half.write_bytes(teacher.read_bytes()[:10_000])
     done = launch("KD", *TOY, *BUDGET, "--teacher", str(half), "--save_path", str(tmp_path))
-    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "half.pt: damaged" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
@@ -122,14 +122,14 @@ def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
     bare = tmp_path / "bare.pt"
     weights = torch.load(teacher, weights_only=True)["state_dict"]
     torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, bare)
-    script("KD").main([*TOY, *BUDGET, "--rounds", "1", "--teacher", str(bare), "--save_path", str(tmp_path)])
+    run("KD", *TOY, *BUDGET, "--rounds", "1", "--teacher", str(bare), "--save_path", str(tmp_path))
     assert rows_of(tmp_path / "kd-seed5")[0]["teacher_accuracy"] == ""
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
     words = [*TOY, "--save_path", str(tmp_path / "runs"), "--dry_run", *(BUDGET if method != "Single" else [])]
-    script(method).main(words)
+    run(method, *words)
     text = capsys.readouterr().out
     assert "200 training = 160 pool + 40 validation; 359 test; 64x64" in text
     assert "600,714 parameters, 1.36 M" in text and "57,044,810 parameters, 94.09 M" in text
@@ -143,9 +143,9 @@ def test_with_every_image_labelled_encode_is_kd(tmp_path, teacher):
     """No pool is left for the sampler to learn from: the same weights, whatever the strategy."""
     words = [*TOY, *BUDGET, "--percents", "100", "--lr_task", "0.01", "--logit_loss", "kl", "--logit_wt", "1"]
     words += ["--teacher", str(teacher), "--save_path", str(tmp_path)]
-    script("KD").main(words)
-    script("EnCoDe").main(words)
-    script("EnCoDe").main([*words, "--sampler", "teacher_confidence", "--expt", "sure"])
+    run("KD", *words)
+    run("EnCoDe", *words)
+    run("EnCoDe", *words, "--sampler", "teacher_confidence", "--expt", "sure")
     kd, *others = (
         torch.load(tmp_path / f"{expt}-seed5" / "round_00.pt", weights_only=True)["state_dict"]
         for expt in ("kd", "encode", "sure")

@@ -1,185 +1,471 @@
-"""What one round of training does to the networks, seen from outside."""
+"""What a round of training sees, does and keeps: on a mirrored toy of known values, and on digits."""
+
+import copy
+import itertools
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from common import augment, distillation, networks, samplers, training
+from common import augment, distillation, evaluation, networks, samplers, training
+from common.augment import View
 from common.errors import Diverged
-from common.training import Session, accuracy, shuffled
+from common.evaluation import accuracy
+from common.training import Batch, Session, shuffled
+
+from . import toys
+
+
+def toy_session(method="KD", *words, mirror=True, labeled=2, run=None):
+    """A session on the toy: Halves as student, a decoder that adds nothing, the toy's targets."""
+    flags = toys.flags(method, *words)
+    data = toys.images(mirror)
+    this_round = toys.this_round(data, labeled)
+    distils = method in ("KD", "EnCoDe")
+    decoder = nn.Conv2d(3, 3, 1) if distils else None
+    targets = toys.targets(2 if mirror else 1) if distils else None
+    net = toys.Halves()
+    sampler = samplers.build(flags, this_round, net, targets) if method == "EnCoDe" else None
+    return Session(flags, run, this_round, net, decoder, targets, sampler)
 
 
 def session(first_round, tmp_path, method="KD", *words):
-    args, images, round = first_round(method, *words)
+    """A session of AlexNet's student on digits."""
+    args, run, images, this_round = first_round(method, *words)
     decoder = targets = sampler = None
     net = networks.build(args, "student")
     if method != "Random":
         decoder = networks.build(args, "decoder")
         targets = distillation.cache(networks.build(args, "teacher"), images, tmp_path)
     if method == "EnCoDe":
-        sampler = samplers.build(args, round, net, targets)
-    return Session(args, round, net, decoder, targets, sampler)
+        sampler = samplers.build(args, this_round, net, targets)
+    return Session(args, run, this_round, net, decoder, targets, sampler)
 
 
-def one_step(session):
-    return session.step(next(session.batches()), torch.Generator().manual_seed(0))
+def noise():
+    return torch.Generator().manual_seed(0)
 
 
-def test_the_decoder_has_an_optimizer_and_learns(first_round, tmp_path):
+def all_of(views):
+    """Every image index and mirror flag in some views, as pairs."""
+    return list(itertools.chain(*(zip(v.index.tolist(), v.mirrored.tolist(), strict=True) for v in views)))
+
+
+# What a batch shows
+
+
+def test_training_sees_images_and_their_mirror_images_about_equally_often():
+    s = toy_session("Random", "--batch_size", "8")
+    flags = [mirrored for _ in range(50) for _, mirrored in all_of(b.labeled for b in s.batches())]
+    assert 150 < sum(flags) < 250 and len(flags) == 400  # 400 fair coins: 5 standard deviations
+
+
+def test_what_may_not_be_mirrored_is_not():
+    s = toy_session("Random", mirror=False)
+    assert all(batch.labeled.mirrored is None for batch in s.batches())
+
+
+def test_the_student_sees_what_the_view_says():
+    s = toy_session("KD")
+    view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))
+    labeled, distilled, unlabeled = s.see(Batch(view), adversarial=False)
+    assert torch.allclose(labeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
+    assert labeled.y.tolist() == [0, 1, 1]
+    assert distilled is labeled and unlabeled is None
+
+
+def test_teacher_outputs_are_of_the_view_that_the_student_sees():
+    s = toy_session("KD")
+    view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))
+    labeled, _, _ = s.see(Batch(view), adversarial=False)
+    assert labeled.teacher.features[:, 0, 0, 0].tolist() == [100, 1, 103]
+    assert labeled.teacher.logits.tolist() == [[0, 1], [1, 0], [3, 1]]
+
+
+def test_pool_distillation_compares_pool_images_with_their_own_teacher_outputs():
+    s = toy_session("KD", "--distill_on", "pool")
+    labels = View(torch.tensor([0, 1]), torch.tensor([False, False]))
+    pool = View(torch.tensor([5, 4]), torch.tensor([True, False]))
+    labeled, distilled, _ = s.see(Batch(labels, pool), adversarial=False)
+    assert torch.allclose(distilled.z, toys.levels(pool.index, pool.mirrored), atol=1e-6)
+    assert distilled.teacher.features[:, 0, 0, 0].tolist() == [105, 4]
+    assert distilled.teacher.logits.tolist() == [[5, 1], [4, 0]]
+    assert torch.allclose(labeled.z, toys.levels(labels.index, labels.mirrored), atol=1e-6)
+    losses = s.step(Batch(labels, pool), noise())
+    assert losses["logit"].item() > 0
+
+
+def test_pool_distillation_takes_its_batch_from_both_pools():
+    s = toy_session("KD", "--distill_on", "pool", "--batch_size", "8")
+    drawn = [batch for _ in range(5) for batch in s.batches()]
+    assert {index for index, _ in all_of(batch.labeled for batch in drawn)} == set(s.round.labeled.tolist())
+    pool = {index for index, _ in all_of(batch.pool for batch in drawn)}
+    assert pool == set(s.images.pool.tolist()) and not pool & set(s.images.val.tolist())
+
+
+def test_the_samplers_stream_is_unlabelled():
+    s = toy_session("EnCoDe", "--batch_size", "8")
+    drawn = [batch for _ in range(5) for batch in s.batches()]
+    assert {index for index, _ in all_of(batch.unlabeled for batch in drawn)} == set(s.round.unlabeled.tolist())
+    view = drawn[0].unlabeled
+    _, _, unlabeled = s.see(drawn[0], adversarial=True)
+    assert torch.allclose(unlabeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
+
+
+def test_shifts_go_both_ways_and_reach_the_bound():
+    s = toy_session("Random", "--shift", "2", "--batch_size", "8")
+    offsets = torch.cat([batch.labeled.offsets for _ in range(30) for batch in s.batches()])
+    assert offsets.shape[1] == 2 and all(set(column.tolist()) == {-2, -1, 0, 1, 2} for column in offsets.T)
+    assert all(batch.labeled.offsets is None for batch in toy_session("Random").batches())
+
+
+def test_a_stream_more_does_not_change_the_others():
+    kd, encode = toy_session("KD"), toy_session("EnCoDe")
+    pairs = zip(kd.batches(), encode.batches(), strict=True)
+    assert all(torch.equal(a.labeled.index, b.labeled.index) for a, b in pairs)
+    assert all(torch.equal(a.labeled.mirrored, b.labeled.mirrored) for a, b in zip(kd.batches(), encode.batches()))  # noqa: B905
+
+
+def test_each_epoch_is_another_draw_that_follows_from_the_seed():
+    s, again, other = (toy_session("Random", "--seed", seed) for seed in ("1", "1", "2"))
+    drawn = [[batch.labeled.mirrored.tolist() for batch in each.batches()] for each in (s, again, other)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    s.epoch = 1
+    assert [batch.labeled.mirrored.tolist() for batch in s.batches()] != drawn[0]
+
+
+def test_an_epoch_is_the_same_number_of_updates_whatever_is_labelled():
+    for labeled in (1, 2, 6):
+        s = toy_session("Random", labeled=labeled)
+        assert s.updates == 8 // 2 and [len(batch.labeled.index) for batch in s.batches()] == [2] * 4
+
+
+def test_shuffled_uses_every_image_equally():
+    drawn = shuffled(torch.arange(10, 15), 13, noise())
+    assert drawn[:5].sort().values.tolist() == drawn[5:10].sort().values.tolist() == list(range(10, 15))
+    assert len(drawn) == 13 and len(set(drawn[10:].tolist())) == 3
+    assert drawn[:5].tolist() != drawn[5:10].tolist()
+
+
+# What an update does
+
+
+def one_step(s):
+    return s.step(next(s.batches()), noise())
+
+
+def test_the_losses_of_an_update_are_those_of_the_objective():
+    """Cross entropy, features and logits of the toy's known values; their sum is what is minimized."""
+    s = toy_session("KD", "--feat_wt", "3", "--logit_wt", "0.5")
+    with torch.no_grad():
+        s.decoder.weight.copy_(torch.eye(3)[:, :, None, None])
+        s.decoder.bias.zero_()
+    view = View(torch.tensor([0, 3]), torch.tensor([True, False]))
+    z = toys.levels(view.index, view.mirrored)
+    logits = nn.functional.linear(z.flatten(1), s.net.linear.weight, s.net.linear.bias).detach()
+    targets = torch.tensor([100.0, 3.0])[:, None, None, None]
+    expected = {
+        "ce": -logits.log_softmax(1)[torch.arange(2), torch.tensor([0, 1])].mean().item(),
+        "feat": 3 * (z - targets).square().mean().item(),
+        "logit": 0.5 * (logits - torch.tensor([[0.0, 1.0], [3.0, 0.0]])).square().mean().item(),
+    }
+    losses = {name: value.item() for name, value in s.step(Batch(view), noise()).items()}
+    assert losses == pytest.approx({"loss": sum(expected.values()), **expected}, rel=1e-5)
+
+
+def test_label_smoothing_reaches_the_loss():
+    found = []
+    for words in ([], ["--label_smoothing", "0.3"]):
+        s = toy_session("Random", *words)
+        nn.init.zeros_(s.net.linear.weight)
+        s.net.linear.bias.data = torch.tensor([math.log(3), 0.0])  # probabilities 3/4, 1/4
+        found.append(s.step(Batch(View(torch.tensor([0, 2]))), noise())["ce"].item())  # both of class 0
+    assert found == pytest.approx([math.log(4 / 3), 0.85 * math.log(4 / 3) + 0.15 * math.log(4)], rel=1e-5)
+
+
+def sgd_by_hand(weight, gradients, lr, decay, nesterov):
+    """Sutskever et al. 2013 as torch writes it: momentum 0.9."""
+    velocity = torch.zeros_like(weight)
+    for number, gradient in enumerate(gradients):
+        gradient = gradient + decay * weight
+        velocity = gradient if number == 0 else 0.9 * velocity + gradient
+        weight = weight - lr * (gradient + 0.9 * velocity if nesterov else velocity)
+    return weight
+
+
+@pytest.mark.parametrize("words", [[], ["--nesterov"], ["--weight_decay", "0.3"]])
+def test_updates_are_sgd_with_momentum_weight_decay_and_nesterov(words):
+    s = toy_session("Random", "--lr_task", "0.1", "--schedule", "step", *words)
+    before, gradients = s.net.linear.weight.detach().clone(), []
+    for batch in itertools.islice(s.batches(), 3):
+        s.step(batch, noise())
+        gradients.append(s.net.linear.weight.grad.clone())
+    decay = 0.3 if "--weight_decay" in words else 5e-4
+    expected = sgd_by_hand(before, gradients, 0.1, decay, "--nesterov" in words)
+    assert torch.allclose(s.net.linear.weight, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_decoder_has_an_optimizer_and_a_rate_of_its_own():
     """No optimizer owned the authors' decoder."""
-    s = session(first_round, tmp_path, "KD", "--lr_dec", "0.07")
+    s = toy_session("KD", "--lr_dec", "0.07", "--lr_task", "0.02")
     before = [weight.clone() for weight in s.decoder.parameters()]
     one_step(s)
     assert all(not torch.equal(old, new) for old, new in zip(before, s.decoder.parameters(), strict=True))
     rates = {id(weight): group["lr"] for group in s.optimizers["task"].param_groups for weight in group["params"]}
     assert {rates[id(weight)] for weight in s.decoder.parameters()} == {0.07}
+    assert {rates[id(weight)] for weight in s.net.parameters()} == {0.02}
 
 
-def test_networks_train_in_train_mode_and_are_judged_in_eval_mode(first_round, tmp_path):
-    """The authors left networks in eval mode while training."""
-    s = session(first_round, tmp_path, "EnCoDe", "--train_epochs", "1")
-    modes = {"steps": set(), "validation": set()}
-    forward, step = s.net.maps, s.step
-
-    def spy_step(batch, noise):
-        modes["steps"].add(all(part.training for part in s.modules.modules()))
-        return step(batch, noise)
-
-    def spy_maps(x):
-        if not torch.is_grad_enabled() and len(x) != s.args.batch_size:
-            modes["validation"].add(s.net.training)
-        return forward(x)
-
-    s.step, s.net.maps = spy_step, spy_maps
-    s.modules.eval()
-    with s.round.run.bar(1, 0, "") as bar:
-        s.train_epoch(bar)
-    accuracy(s.net, s.images.test, s.images.test_labels)
-    assert modes == {"steps": {True}, "validation": {False}}
-    assert s.net.training  # judging puts the mode back
+def test_gradients_of_one_update_do_not_leak_into_the_next():
+    s = toy_session("Random", "--lr_task", "1e-9")
+    batch = next(s.batches())
+    s.step(batch, noise())
+    first = s.net.linear.weight.grad.clone()
+    s.step(batch, noise())
+    assert torch.allclose(s.net.linear.weight.grad, first, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("size", [7, 8])  # an image's bytes divide by eight, or do not
-def test_a_batch_is_gathered_mirrored_and_scaled_image_by_image(size):
-    images = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    seen = augment.batch(images, torch.tensor([3, 0, 3]), torch.tensor([True, False, False]))
-    expected = [images[3].flip(1), images[0], images[3]]
-    for mine, image in zip(seen, expected, strict=True):
-        assert torch.allclose(mine, image.permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+def test_the_adversarial_term_waits_for_the_warmup_and_then_reaches_the_student():
+    s = toy_session("EnCoDe", "--warmup_epochs", "1", "--train_epochs", "3")
+    assert set(one_step(s)) == {"loss", "ce", "feat", "logit", "vae", "disc"}
+    s.epoch = 1
+    batch = next(s.batches())
+    with_term = s.step(batch, noise())
+    assert "adv" in with_term and with_term["adv"].item() == pytest.approx(0.01 * math.log(2), rel=0.2)
+    labeled, _, unlabeled = s.see(batch, adversarial=True)
+    assert unlabeled.z.requires_grad and labeled.z.requires_grad
+    assert not s.see(batch, adversarial=False)[2].z.requires_grad
 
 
-def test_validation_images_are_not_mirrored():
-    """The authors mirrored them: a network that sees left from right must score 100% on left-bright images."""
+def test_a_term_of_weight_0_is_left_out_of_the_step():
+    s = toy_session("EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0", "--feat_wt", "0", "--ce_wt", "0")
+    assert set(one_step(s)) == {"loss", "logit", "vae", "disc"}
 
-    class LeftOrRight(nn.Module):
-        def forward(self, x):
-            return torch.stack([x[..., :4].sum((1, 2, 3)), x[..., 4:].sum((1, 2, 3))], dim=1)
 
-    images = torch.zeros(64, 8, 8, 3, dtype=torch.uint8)
+def test_the_sampler_learns_beside_the_student_and_only_where_a_pool_is_left():
+    s = toy_session("EnCoDe")
+    before = copy.deepcopy(s.sampler.networks.state_dict())
+    one_step(s)
+    after = s.sampler.networks.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert toy_session("EnCoDe", labeled=6).sampler is None
+
+
+def test_what_a_bfloat16_step_reports_is_near_float32():
+    exact, rounded = (one_step(toy_session("EnCoDe", "--warmup_epochs", "0", "--amp", amp)) for amp in ("off", "bf16"))
+    assert set(exact) == set(rounded) and all(value.dtype == torch.float32 for value in rounded.values())
+    for name, value in exact.items():
+        assert rounded[name].item() == pytest.approx(value.item(), rel=0.03, abs=1e-3), name
+
+
+# Schedules
+
+
+def rates(words, updates, epochs):
+    flags = toys.flags("Random", "--train_epochs", str(epochs), *words)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps, found = training.schedule(flags, optimizer, updates), []
+    for _ in range(updates * epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        steps.step()
+    return found
+
+
+def test_the_step_schedule_drops_to_a_tenth_at_the_epochs_that_it_names():
+    assert rates(["--step_size", "2"], 3, 5) == pytest.approx([1.0] * 6 + [0.1] * 6 + [0.01] * 3)
+
+
+def test_onecycle_rises_for_a_quarter_from_a_tenth_and_falls_to_a_thousandth():
+    """Cosine both ways, over 41 points of which the last is not used."""
+    found = rates(["--schedule", "onecycle"], 4, 10)
+    top = 0.25 * 41 - 1
+    end = 40
+    expected = []
+    for update in range(40):
+        if update <= top:
+            share = (1 + math.cos(math.pi * update / top)) / 2
+            expected.append(1 + (0.1 - 1) * share)
+        else:
+            share = (1 + math.cos(math.pi * (update - top) / (end - top))) / 2
+            expected.append(0.001 + (1 - 0.001) * share)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_schedule_moves_once_an_update(tmp_path):
+    s = toy_session("Random", "--step_size", "1", "--train_epochs", "2", "--lr_task", "0.5", run=Quiet())
+    s.train_epoch(Quiet())
+    assert s.optimizers["task"].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+# What a round keeps
+
+
+class Quiet:
+    """Stands in for a run and a progress bar."""
+
+    n = 0
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, table, **row):
+        self.rows.append(row)
+
+    def log(self, message):
+        self.message = message
+
+    def set_postfix(self, **_):
+        pass
+
+    def update(self, count):
+        self.n += count
+
+
+def scripted(monkeypatch, s, accuracies):
+    """Validation finds these accuracies, one an epoch, and the weights at each are noted."""
+    weights, found = [], iter(accuracies)
+
+    def judged(net, images, labels):
+        weights.append(net.linear.weight.detach().clone())
+        return next(found)
+
+    monkeypatch.setattr(training, "accuracy", judged)
+    return weights
+
+
+def test_the_best_validation_weights_are_kept_the_earliest_of_equals(monkeypatch):
+    s = toy_session("Random", "--train_epochs", "4", "--lr_task", "0.1", run=Quiet())
+    weights = scripted(monkeypatch, s, [40.0, 60.0, 60.0, 50.0])
+    for _ in range(4):
+        s.train_epoch(Quiet())
+    fitted = s.restore_best()
+    assert (fitted.best_epoch, fitted.validation, fitted.updates) == (2, 60.0, 16)
+    assert torch.equal(s.net.linear.weight, weights[1]) and not torch.equal(weights[1], weights[2])
+    assert [row["val_accuracy"] for row in s.run.rows] == ["40.00", "60.00", "60.00", "50.00"]
+    assert [row["epoch"] for row in s.run.rows] == [1, 2, 3, 4]
+
+
+def test_the_sampler_is_put_back_with_the_best_weights(monkeypatch):
+    s = toy_session("EnCoDe", "--train_epochs", "2", "--lr_task", "1e-3", "--feat_wt", "0", run=Quiet())
+    scripted(monkeypatch, s, [60.0, 50.0])
+    s.train_epoch(Quiet())
+    then = copy.deepcopy(s.sampler.networks.state_dict())
+    s.train_epoch(Quiet())
+    s.restore_best()
+    assert all(torch.equal(then[name], value) for name, value in s.sampler.networks.state_dict().items())
+
+
+def test_validation_is_of_the_held_out_images(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "accuracy", lambda net, images, labels: seen.append((images, labels)) or 50.0)
+    s = toy_session("Random", run=Quiet())
+    s.train_epoch(Quiet())
+    (images, labels), data = *seen, s.images
+    assert torch.equal(images, data.train[6:]) and labels.tolist() == [0, 1]
+
+
+class LeftBright(nn.Module):
+    """Class 0 for an image whose left half is brighter: it tells an image from its mirror image."""
+
+    def forward(self, x):
+        return torch.stack([x[..., :4].sum((1, 2, 3)), x[..., 4:].sum((1, 2, 3))], dim=1)
+
+
+def test_accuracy_is_of_unmirrored_images_in_eval_mode_in_percent():
+    """The authors mirrored validation images."""
+    images = torch.zeros(300, 8, 8, 3, dtype=torch.uint8)
     images[:, :, :4] = 255
-    assert accuracy(LeftOrRight(), images, torch.zeros(64, dtype=torch.long)) == 100
-    assert accuracy(LeftOrRight(), images.flip(2), torch.zeros(64, dtype=torch.long)) == 0
+    labels = torch.zeros(300, dtype=torch.long)
+    labels[:75] = 1
+    net = LeftBright().train()
+    assert accuracy(net, images, labels) == 75 and accuracy(net, images.flip(2), labels) == 25
+    assert net.training
+    modes = []
+    net.register_forward_pre_hook(lambda module, _: modes.append((module.training, torch.is_grad_enabled())))
+    accuracy(net, images, labels)
+    assert set(modes) == {(False, False)}
 
 
-def test_losses_are_those_of_the_paper(first_round, tmp_path):
-    """The weighted sum of an update, put together by hand from the same batch."""
+def test_networks_train_in_train_mode(monkeypatch):
+    """The authors left networks in eval mode while training."""
+    s, modes = toy_session("EnCoDe", "--feat_wt", "0", run=Quiet()), []
+    monkeypatch.setattr(training, "accuracy", lambda *_: 50.0)
+    step = s.step
+    s.step = lambda *batch: modes.append(all(part.training for part in s.modules.modules())) or step(*batch)
+    s.modules.eval()
+    s.train_epoch(Quiet())
+    assert modes == [True] * s.updates
+
+
+def test_a_mean_over_the_epoch_is_logged(monkeypatch):
+    s = toy_session("Random", run=Quiet())
+    monkeypatch.setattr(training, "accuracy", lambda *_: 50.0)
+    losses, step = [], s.step
+    s.step = lambda *batch: losses.append(step(*batch)) or losses[-1]
+    s.train_epoch(Quiet())
+    mean = sum(each["loss"].item() for each in losses) / 4
+    assert float(s.run.rows[0]["loss"]) == pytest.approx(mean, rel=1e-5)
+    assert "epoch 1/2" in s.run.message and "val 50.00" in s.run.message
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(first_round, tmp_path):
+    args, run, _, this_round = first_round("Random", "--lr_task", "1e5")
+    with pytest.raises(Diverged, match=r"round 1/3 .*epoch 1.*lower --lr_task 100000"):
+        training.fit(args, run, this_round, networks.build(args, "student"))
+    assert not (run.folder / "state.pt").exists()  # what was saved before stays
+
+
+def test_a_diverged_run_names_what_else_could_be_lowered():
+    s = toy_session("EnCoDe")
+    with pytest.raises(Diverged, match=r"\(feat\); lower --lr_task .*--lr_dec .*--feat_wt 500.*--lr_disc .*--adv_wt"):
+        s._read({"ce": torch.tensor(1.0), "feat": torch.tensor(float("nan"))}, 1)
+
+
+def test_fit_ends_with_the_weights_whose_accuracy_it_reports(first_round):
+    args, run, images, this_round = first_round("Random", "--train_epochs", "3", "--lr_task", "0.05")
+    net = networks.build(args, "student")
+    fitted = training.fit(args, run, this_round, net)
+    assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
+    history = [float(value) for value in run.state["history"]["val_accuracy"]]
+    assert fitted.validation == pytest.approx(max(history), abs=0.01)
+    assert fitted.best_epoch == history.index(max(history)) + 1
+
+
+def test_a_round_is_recorded_with_what_it_was_trained_on(first_round):
+    args, run, images, this_round = first_round("Random")
+    net = networks.build(args, "student")
+    tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 3.0, 10), "81.00")
+    assert tested == accuracy(net, images.test, images.test_labels)
+    row = run.last("results")
+    assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 10)
+    assert (row["val_accuracy"], row["teacher_accuracy"], row["method"]) == ("61.50", "81.00", "Random")
+    assert row["test_accuracy"] == f"{tested:.2f}" and row["sampler"] == "random" and row["logit_loss"] == ""
+    assert run.last("timing")["images_per_second"] == f"{10 * 40 / 3:.0f}"
+    kept = torch.load(run.folder / "round_00.pt", weights_only=True)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
+    assert kept["record"]["labeled"] == 40
+
+
+def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_path):
+    """AlexNet's pair with a cached teacher, put together by hand from the same batch."""
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0.5", "--feat_wt", "3")
     batch = next(s.batches())
-    index, mirrored, _ = batch["labeled"]
     with torch.no_grad():
-        z = s.net.embed(augment.batch(s.images.train, index))
-        z_unlabeled = s.net.embed(augment.batch(s.images.train, batch["unlabeled"][0]))
-        logits = s.net.classify(z)
+        z = s.net.features(augment.see(s.images.train, batch.labeled))
+        z_unlabeled = s.net.features(augment.see(s.images.train, batch.unlabeled))
+        logits, index = s.net.classifier(z), batch.labeled.index
+        teacher = s.targets.of(batch.labeled)
+        verdicts = s.sampler.judge(z), s.sampler.judge(z_unlabeled)
         expected = {
             "ce": nn.functional.cross_entropy(logits, s.images.labels[index]),
-            "feat": 3 * (s.decoder(s.net.spread(z)) - s.targets.features(index, mirrored)).square().mean(),
+            "feat": 3 * (s.decoder(z) - teacher.features).square().mean(),
             "logit": 5e-5 * (logits - s.targets.logits[0, index]).square().mean(),
-            "adv": 0.5 * s.sampler.adversarial(z, z_unlabeled),
+            "adv": -0.25 * sum(nn.functional.logsigmoid(verdict).mean() for verdict in verdicts),
         }
-    losses = s.step(batch, torch.Generator().manual_seed(0))
+    losses = s.step(batch, noise())
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert losses["loss"].item() == pytest.approx(sum(expected.values()).item(), rel=1e-4)
     assert set(losses) == {"loss", *expected, "vae", "disc"}
-
-
-def test_bfloat16_losses_are_near_the_float32_ones(first_round, tmp_path):
-    """Emulated on most CPUs, hence the few images; what autocast must not touch is the sum that comes out."""
-    words = ["--batch_size", "4", "--warmup_epochs", "0"]
-    exact = one_step(session(first_round, tmp_path, "EnCoDe", *words))
-    rounded = one_step(session(first_round, tmp_path, "EnCoDe", *words, "--amp", "bf16", "--expt", "bf16"))
-    assert set(exact) == set(rounded)
-    for name, value in exact.items():
-        assert rounded[name].item() == pytest.approx(value.item(), rel=0.03, abs=1e-4), name
-
-
-def test_the_adversarial_term_waits_for_the_warmup(first_round, tmp_path):
-    s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "1")
-    assert "adv" not in one_step(s)
-    s.epoch = 1
-    assert "adv" in one_step(s)
-
-
-def test_pool_distillation_takes_its_batch_from_both_pools(first_round, tmp_path):
-    s = session(first_round, tmp_path, "KD", "--distill_on", "pool")
-    labeled, pooled = set(), set()
-    for batch in s.batches():
-        labeled |= set(batch["labeled"][0].tolist())
-        pooled |= set(batch["pool"][0].tolist())
-    assert labeled <= set(s.round.labeled.tolist())
-    assert pooled == set(s.round.labeled.tolist()) | set(s.round.unlabeled.tolist())  # 200 draws, 160 images
-    assert not pooled & set(s.images.val.tolist())
-
-
-def test_an_epoch_is_the_same_number_of_updates_whatever_is_labelled(first_round, tmp_path):
-    s = session(first_round, tmp_path, "Random")
-    assert len(s.round.labeled) == 40 and s.updates == 200 // 40
-    assert sum(1 for _ in s.batches()) == s.updates
-
-
-def test_shuffled_uses_every_image_equally():
-    drawn = shuffled(torch.arange(10, 15), 13, torch.Generator().manual_seed(0))
-    assert drawn[:5].sort().values.tolist() == drawn[5:10].sort().values.tolist() == list(range(10, 15))
-    assert len(drawn) == 13 and len(set(drawn[10:].tolist())) == 3
-
-
-def test_best_validation_weights_are_kept(first_round):
-    args, images, round = first_round("Random", "--train_epochs", "3", "--lr_task", "0.05")
-    net = networks.build(args, "student")
-    training.fit(args, round, net)
-    assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(round.validation)
-    history = [float(row[3]) for row in round.run.state["history"]]
-    assert round.validation == pytest.approx(max(history), abs=0.01)
-    assert round.best_epoch == history.index(max(history)) + 1
-
-
-def test_schedules(first_round):
-    args, _, _ = first_round("Random", "--step_size", "2", "--train_epochs", "5")
-    weight = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    steps = training.schedule(args, optimizer, updates=3)
-    rates = []
-    for _ in range(15):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        steps.step()
-    assert rates == pytest.approx([1.0] * 6 + [0.1] * 6 + [0.01] * 3)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(first_round):
-    args, _, round = first_round("Random", "--lr_task", "1e5")
-    with pytest.raises(Diverged, match=r"round 1/3 .*epoch 1.*lower --lr_task 100000"):
-        training.fit(args, round, networks.build(args, "student"))
-    assert not (round.run.folder / "state.pt").exists()  # what was saved before stays
-
-
-def test_augmentation_mirrors_shifts_and_normalizes():
-    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
-    images[:, 1, 0] = 255
-    plain = augment.batch(images, torch.tensor([1]))
-    assert plain.shape == (1, 3, 4, 4) and plain.is_contiguous(memory_format=torch.channels_last)
-    assert plain[0, :, 1, 0].tolist() == [1, 1, 1] and plain[0, 0].sum().item() == 1 - 15
-    mirrored = augment.batch(images, torch.tensor([0, 1]), torch.tensor([False, True]))
-    assert torch.equal(mirrored[0], plain[0]) and torch.equal(mirrored[1], plain[0].flip(2))
-    moved = augment.batch(images, torch.tensor([0]), None, torch.tensor([[1, 2]]))  # down 1, right 2
-    assert moved[0, 0, 2].tolist() == [1, 1, 1, -1]  # the border is repeated

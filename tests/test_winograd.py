@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import networks
-from common.networks import winograd
+from common import fast
+from common.fast import winograd
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_its_gradients_are_a_convolutions(size):
 def test_the_short_way_is_for_many_images_on_small_maps_of_many_channels_in_full_precision(monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *rest: taken.append(x.shape) or F.conv2d(x, *rest, padding=1))
-    narrow, wide = (networks.quicken(torch.nn.Conv2d(channels, 64, 3, padding=1)) for channels in (8, 32))
+    narrow, wide = (fast.apply(torch.nn.Conv2d(channels, 64, 3, padding=1)) for channels in (8, 32))
     for size in (1, 6, 33):
         narrow(torch.randn(32, 8, size, size))
         wide(torch.randn(32, 32, size, size))

@@ -1,33 +1,34 @@
 """A user's own images: an .npz in Keras' convention, or a folder with train/<class>/ and test/<class>/."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import ImageFolder
 
+from common.datasets import npz
+from common.datasets.local import KEYS
 from common.datasets.source import Source
 from common.errors import InputError
 
-KEYS = ("x_train", "y_train", "x_test", "y_test")
+MOST_CLASSES = 10_000  # a larger label is a mistake, and each class up to the largest gets a name and a weight
 
 
 def load_npz(path: Path) -> Source:
     """Reads x_train, y_train, x_test, y_test: uint8 images (N, H, W), (N, H, W, 1) or (N, H, W, 3), integer labels.
 
+    Labels are (N,) or (N, 1), of any integer type, below MOST_CLASSES. Bool and float labels are refused even where
+    they are whole: scores, one-hot vectors and targets of a regression come in these types. The classes are all numbers
+    up to the largest label, also those that no image has.
+
     Raises InputError when the file is not an .npz, lacks an array, or holds another shape or type.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive.files]
-            if missing:
-                raise InputError(f"--dataset {path}: no array {', '.join(missing)}; it needs {', '.join(KEYS)}")
-            arrays = {key: archive[key] for key in KEYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"--dataset {path}: not a readable .npz file ({error})") from None
+        arrays = npz.read(path, KEYS)
+    except InputError as error:
+        raise InputError(f"--dataset {error}") from None
     for part in ("train", "test"):
-        arrays[f"x_{part}"] = _rgb(path, arrays[f"x_{part}"])
+        arrays[f"x_{part}"] = _rgb(path, part, arrays[f"x_{part}"])
         arrays[f"y_{part}"] = _labels(path, part, arrays[f"y_{part}"], len(arrays[f"x_{part}"]))
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise InputError(f"--dataset {path}: training and test images differ in size")
@@ -49,8 +50,9 @@ def load_folder(path: Path) -> Source:
         for file, _ in folder.samples:
             try:
                 images.append(np.asarray(folder.loader(file)))
-            except OSError as error:
-                raise InputError(f"--dataset {path}: {file} is not a readable image ({error})") from None
+            except Exception as error:  # no closed list: each of PIL's formats raises its own
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise InputError(f"--dataset {path}: {file} is not a readable image ({reason})") from None
             if images[-1].shape != images[0].shape:
                 raise InputError(
                     f"--dataset {path}: {file} is {images[-1].shape[:2]}, others are {images[0].shape[:2]}"
@@ -68,20 +70,31 @@ def name(path: Path) -> str:
     return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
-def _rgb(path: Path, images: np.ndarray) -> np.ndarray:
+def _rgb(path: Path, part: str, images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8."""
+    shape = images.shape
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(
-            f"--dataset {path}: images are {images.dtype} {images.shape}; they must be uint8 (N, H, W, 3) or (N, H, W)"
+            f"--dataset {path}: x_{part} is {images.dtype} {shape}; it must be uint8 (N, H, W, 3) or (N, H, W)"
         )
+    if not images.size:
+        raise InputError(f"--dataset {path}: x_{part} is {shape}, which holds no pixel; it needs one image or more")
     return images if images.shape[3] == 3 else np.repeat(images, 3, axis=3)
 
 
 def _labels(path: Path, part: str, labels: np.ndarray, count: int) -> np.ndarray:
-    labels = labels.squeeze()
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    """(N,) int64."""
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
         raise InputError(
-            f"--dataset {path}: y_{part} must hold {count} integers from 0, it is {labels.dtype} {labels.shape}"
+            f"--dataset {path}: y_{part} must hold {count} integers, one an image, it is {labels.dtype} "
+            f"{labels.shape}; save class numbers with .astype(np.int64)"
         )
-    return labels.astype(np.int64)
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= MOST_CLASSES:
+        raise InputError(
+            f"--dataset {path}: y_{part} holds labels from {least} to {most}; number the classes from 0, "
+            f"at most {MOST_CLASSES} of them"
+        )
+    return labels.reshape(count).astype(np.int64)

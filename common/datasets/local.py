@@ -3,15 +3,15 @@
 import hashlib
 import socket
 import sys
-import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
-from common.files import lock, replacing
+from common.datasets import npz
+from common.errors import Damaged, InputError
+from common.files import locked, replacing
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 STALLED = 20  # seconds without a byte after which a download counts as unreachable
@@ -23,24 +23,27 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
     """The arrays in `cache`, an .npz that is made when it is absent or damaged.
 
     Args:
-        make: gives the arrays, verified.
+        make: gives the arrays, verified. A second run waits while the first makes them, then finds the cache.
         checksum: their SHA-256 where it is known beforehand; otherwise the file carries its own.
+
+    Raises InputError when the folder cannot be written.
     """
     arrays = _read(cache, checksum)
-    if arrays is None:
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--data_dir {cache.parent}: cannot be created ({error.strerror}); name a folder you own"
-            ) from None
-        with lock(cache.with_name(f".{cache.stem}.lock"), wait=True):  # a second run waits, then finds the cache
+    if arrays is not None:
+        return arrays
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with locked(cache.with_name(f".{cache.stem}.lock"), f"another run that prepares {cache.name}"):
             arrays = _read(cache, checksum)
             if arrays is None:
                 arrays = make()
                 with replacing(cache) as temporary, open(temporary, "wb") as file:
                     np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(arrays)))
-    return arrays
+            return arrays
+    except OSError as error:
+        raise InputError(
+            f"--data_dir {cache.parent}: cannot be written ({error.strerror or error}); name one you own, with room"
+        ) from None
 
 
 def sha256(arrays: Arrays) -> str:
@@ -56,11 +59,11 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
     if not cache.exists():
         return None
     try:
-        with np.load(cache, allow_pickle=False) as archive:
-            arrays = tuple(archive[key] for key in KEYS)
-            if sha256(arrays) == (checksum or str(archive["sha256"])):
-                return arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = npz.read(cache, KEYS if checksum else (*KEYS, "sha256"))
+        arrays = tuple(found[key] for key in KEYS)
+        if sha256(arrays) == (checksum or str(found["sha256"])):
+            return arrays
+    except Damaged:
         pass
     say(f"{cache} is damaged; making it again")
     return None

@@ -65,7 +65,7 @@ class AveragePool(nn.AdaptiveAvgPool2d):
 
 @cache
 def _matrix(size: tuple[int, int], maps: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    units = torch.eye(maps[0] * maps[1]).view(-1, 1, *maps)  # one map for each input position
+    units = torch.eye(maps[0] * maps[1], dtype=torch.float64).view(-1, 1, *maps)  # one map for each input position
     return F.adaptive_avg_pool2d(units, size).flatten(1).T.to(device, dtype).contiguous()
 
 

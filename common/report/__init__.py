@@ -3,10 +3,14 @@
     python -m common.report runs/encode-seed2023 runs/kd-seed2023 --output runs/report
 
 Reads the runs' folders, text files alone. Rows are what was trained, columns percent of labels, cells the mean test
-accuracy in percent with its 95% interval over n seeds. The contact sheet of queried images needs the data set too.
+accuracy in percent with its 95% interval over n seeds. Runs of one seed are tested against each other only if one
+build (commit, amp, teacher) made them, unless --mixed, which marks it. The contact sheet of queried images needs the
+data set too.
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from common import cli
@@ -14,19 +18,32 @@ from common.errors import InputError
 from common.report import figures, inference, results, statistics, tables
 
 
-def write(folders: list[Path], output: Path, time_inference: bool = True, data_dir: Path | None = None) -> list[Path]:
+def write(
+    folders: list[Path],
+    output: Path,
+    time_inference: bool = True,
+    data_dir: Path | None = None,
+    mixed: bool = False,
+) -> list[Path]:
     """Writes every table and figure the runs have the data for; returns the files, the main table first.
 
-    Raises InputError when a folder is no run, runs of one cell were not configured alike, or `output` cannot be
-    written.
+    Args:
+        folders: the runs'.
+        output: folder for tables and figures, made if missing.
+        time_inference: time teacher and student here, for Table II.
+        data_dir: where the data sets are; draws the queried images.
+        mixed: test and mark runs of one seed that differ in commit, amp or teacher.
+    Raises InputError when a folder is no run, runs of one cell were not configured alike, two that a test compares
+    were not made alike (unless `mixed`), or `output` cannot be written.
     """
     found = results.read(folders)
+    summary = statistics.summary(found, mixed)  # first: nothing is written of what may not be compared
     try:
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += tables.write_table2(found, ratios, output)
-        files += statistics.write(found, output)
+        files += statistics.write(summary, output)
         files += figures.curves(found, output) + figures.epochs(found, output) + figures.class_balance(found, output)
         if data_dir is not None:
             files += figures.contact_sheets(found, data_dir, output)
@@ -46,7 +63,20 @@ def main(argv: list[str] | None = None) -> None:
         help="time teacher and student at batch 1 on this machine, for Table II",
     )
     parser.add_argument("--data_dir", type=Path, help="where the data sets are: draws the queried images, by class")
+    parser.add_argument(
+        "--mixed", action="store_true", help="test and mark runs of one seed that differ in commit, amp or teacher"
+    )
     args = parser.parse_args(argv)
-    files = write(args.runs, args.output, args.inference, args.data_dir)
-    print(files[0].read_text(encoding="utf-8"))
-    print("\n".join(str(file.resolve()) for file in files))
+    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed)
+    _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
+
+
+def _show(text: str) -> None:
+    """Prints what the terminal's encoding has, ? for the rest, and stops where nobody reads on, as behind `| head`."""
+    if sys.stdout is None:  # closed from the start
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except BrokenPipeError:  # Python flushes once more at the end, and must find somewhere to write to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

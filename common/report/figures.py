@@ -53,7 +53,7 @@ def epochs(found: Results, output: Path) -> list[Path]:
 
 def class_balance(found: Results, output: Path) -> list[Path]:
     """queries.csv: images of each class queried in each round, mean over seeds; a figure of each class's share."""
-    if found.queries.empty or "class" not in found.queries:
+    if found.queries.empty:
         return []
     counts = found.queries.groupby(["model", "dataset", "label", "round", "class", "run"], sort=False).size()
     counts = counts.groupby(level=[0, 1, 2, 3, 4], sort=False).mean().rename("images").reset_index()
@@ -83,10 +83,13 @@ def contact_sheets(found: Results, data_dir: Path, output: Path, each: int = 10)
     files = []
     for run, queries in found.queries.groupby("run", sort=False):
         config = found.configs[run]
-        if not config:
-            raise InputError(f"{run}: has no config.json that says which images were queried")
+        if not isinstance(config.get("dataset"), str):
+            raise InputError(f"{run}: has no config.json whose dataset says which images were queried")
         options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
         source = datasets.load(argparse.Namespace(**options))
+        if queries["index"].max() >= len(source.x_train):
+            raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
+                             f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
         rounds = sorted(queries["round"].unique())
         size, classes = source.x_train.shape[1], len(source.classes)
         sheet = np.full((len(rounds) * (size + 4), classes * (each * size + 8), 3), 255, np.uint8)

@@ -1,21 +1,30 @@
 """The runs' text files as tables, checked: what falls into one cell was configured alike."""
 
-import json
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from common.errors import InputError
+from common.report import builds, reading
 from common.runs import ELSEWHERE
+from common.schema import VARIANTS
 
-# The rows of the paper's Table I, by what results.csv says was trained.
-NAMES = {("Random", "teacher"): "Baseline", ("Random", "student"): "CM", ("KD", "student"): "CM+KD"}
-ORDER = ("Single teacher", "Baseline", "Single", "CM", "CM+KD", "EnCoDe")
+# The rows of the paper's Table I and the full-data ones, in the order shown, by what results.csv says was trained.
+NAMES = {
+    ("Single", "teacher"): "Single teacher",
+    ("Random", "teacher"): "Baseline",
+    ("Single", "student"): "Single",
+    ("Random", "student"): "CM",
+    ("KD", "student"): "CM+KD",
+    ("EnCoDe", "student"): "EnCoDe",
+}
+DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
-VARIANTS = ("sampler", "distill_on", "logit_loss", "teacher_labels")  # columns of results.csv that make a row another
-TEXT = ("model", "dataset", "method", "network", *VARIANTS)
-OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}  # may differ in a cell
+# Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
+OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
+OWN |= {"made_with", "teacher_sha256", "data", "recipe", "amp", "fast"}
 
 
 @dataclass
@@ -26,6 +35,7 @@ class Results:
     history: pd.DataFrame  # history.csv with label, model, dataset, seed, percent
     queries: pd.DataFrame  # queries.csv likewise, with the round's queried images
     configs: dict[str, dict]  # run folder -> config.json, empty where there is none
+    made: dict[str, builds.Made]  # run folder -> what it was made with
     paper: pd.DataFrame  # network, dataset, label, percent, accuracy
 
     def settings(self) -> list[tuple[str, str]]:
@@ -39,34 +49,36 @@ class Results:
 
 
 def read(folders: list[Path]) -> Results:
-    """All runs. Raises InputError when one has no results, or two of one cell have other flags or the same seed."""
-    frames, extra, configs = [], {"history": [], "queries": []}, {}
+    """All runs, the paper's rows first.
+
+    Raises InputError when a file of one is damaged or missing, or two of one cell have other flags or the same seed.
+    """
+    frames, configs = [], {}
+    extra: dict[str, list[pd.DataFrame]] = {"history": [], "queries": []}
     for folder in map(Path, folders):
-        frame = _table(folder / "results.csv", dtype=dict.fromkeys(TEXT, str))
-        try:
-            frame[["percent", "test_accuracy"]] = frame[["percent", "test_accuracy"]].astype(float)
-            frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *TEXT]))).fillna(dict.fromkeys(TEXT, ""))
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{folder / 'results.csv'}: not a run's results ({error})") from None
-        frames.append(frame.assign(run=str(folder)))
-        configs[str(folder)] = _config(folder / "config.json")
+        if folder.resolve() in {Path(run).resolve() for run in configs}:
+            raise InputError(f"{folder}: is named twice; name each run once")
+        frame = reading.results(folder)
+        columns = list(dict.fromkeys([*frame.columns, *VARIANTS]))
+        frames.append(frame.reindex(columns=columns, fill_value="").assign(run=str(folder)))
+        configs[str(folder)] = reading.config(folder)
         for name, found in extra.items():
-            path = folder / f"{name}.csv"
-            if path.exists():
-                found.append(_table(path).rename(columns={"label": "class"}).assign(run=str(folder)))
+            table = reading.details(folder, name, len(frame))
+            found.append(table.rename(columns={"label": "class"}).assign(run=str(folder)))
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise InputError(f"{', '.join(map(str, folders))}: no finished round yet")
-    rows = rows.assign(label=_labels(rows))
+    rows = _labels(rows)
     _check(rows, configs)
-    heads = rows["label"].str.replace(r"†| \(.*", "", regex=True).map(ORDER.index)
-    rows = rows.iloc[heads.argsort(kind="stable")].reset_index(drop=True)
-    keys = rows[["run", "round", "label", "model", "dataset", "seed", "percent"]] if "round" in rows else None
-    joined = {
-        name: pd.concat(found).merge(keys, on=["run", "round"]) if found and keys is not None else pd.DataFrame()
-        for name, found in extra.items()
-    }
-    return Results(rows, joined["history"], joined["queries"], configs, paper())
+    shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
+    made = {run: builds.made(run, configs[run], bool(shared[run])) for run in shared.index}
+    heads = [list(NAMES).index(pair) for pair in zip(rows["method"], rows["network"], strict=True)]
+    rows = rows.iloc[pd.Series(heads).argsort(kind="stable")].reset_index(drop=True)
+    keys = rows[["run", "round", "label", "model", "dataset", "seed", "percent"]]
+    history, queries = (
+        pd.concat(found, ignore_index=True).merge(keys, on=["run", "round"]) for found in extra.values()
+    )
+    return Results(rows, history, queries, configs, made, paper())
 
 
 def paper() -> pd.DataFrame:
@@ -89,51 +101,53 @@ def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> 
     return None if match.empty else float(match["accuracy"].iloc[0])
 
 
-def _table(path: Path, **options) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, keep_default_na=False, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a run's results ({error})") from None
+def _labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, and `label`.
 
-
-def _config(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _labels(rows: pd.DataFrame) -> pd.Series:
-    """A row's name in the tables: the paper's, what sets it apart, a dagger for a teacher that saw more labels."""
-
-    def varies(row: pd.Series, name: str) -> bool:
-        same = (rows["method"] == row["method"]) & (rows["network"] == row["network"])
-        usual = {"sampler": ("random", "vae"), "distill_on": ("labeled",), "logit_loss": ("mse",)}
-        return rows.loc[same, name].nunique() > 1 and row[name] not in (*usual.get(name, ("all",)), "")
-
-    def label(row: pd.Series) -> str:
-        head = NAMES.get((row["method"], row["network"]), row["method"])
-        if row["method"] == "Single" and row["network"] == "teacher":
-            head = "Single teacher"
-        varying = [row[name] for name in VARIANTS if varies(row, name)]
-        dagger = "†" if row["teacher_labels"] == "all" else ""
-        return head + (f" ({', '.join(varying)})" if varying else "") + dagger
-
-    return rows.apply(label, axis=1)
+    A row's name in the tables is the paper's, what sets it apart, and a dagger for a shared teacher. A value that is
+    missing, as in the files of runs from before its column was there, counts as the usual one.
+    """
+    values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
+    for name, choices in VARIANTS.items():
+        for _, group in values.groupby([rows["method"], rows["network"]], sort=False):
+            there = set(group[name])
+            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]  # EnCoDe's is vae, not random
+            values.loc[group.index, name] = group[name].replace("", usual[0])
+            if values.loc[group.index, name].nunique() > 1:
+                mentioned.loc[group.index, name] = values.loc[group.index, name].replace(usual[0], "")
+    columns_of = {
+        value: [name for name in VARIANTS if (mentioned[name] == value).any()]
+        for value in set(mentioned.to_numpy().ravel())
+    }
+    names = []
+    for number, pair in enumerate(zip(rows["method"], rows["network"], strict=True)):
+        if pair not in NAMES:
+            raise InputError(f"{Path(rows['run'].iloc[number]) / 'results.csv'}: {pair[0]} trains no {pair[1]}; "
+                             "Single and Random do")  # fmt: skip
+        apart = [(name, value) for name, value in mentioned.iloc[number].items() if value]
+        apart = [value if len(columns_of[value]) == 1 else f"{name} {value}" for name, value in apart]
+        names.append(NAMES[pair] + (f" ({', '.join(apart)})" if apart else ""))
+    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
+    return rows.assign(shared_teacher=shared, label=pd.Series(names, rows.index) + shared.map({True: "†", False: ""}))
 
 
 def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
     """Refuses two runs of one cell that differ in more than the seed, or in less."""
     for (model, dataset, label, percent), cell in rows.groupby(["model", "dataset", "label", "percent"], sort=False):
         where = f"{label} of {model} on {dataset} at {percent:g}%"
-        first, *others = cell["run"]
-        for other in others:
-            before, after = configs[first], configs[other]
-            flags = sorted((before.keys() | after) - OWN)
-            differing = [name for name in flags if before.get(name) != after.get(name) and name != "data"]
-            if before and after and differing:
-                changes = ", ".join(f"--{name} {before.get(name)} and {after.get(name)}" for name in differing)
+        for first, other in itertools.combinations(cell["run"], 2):
+            before, after = _flags(configs[first]), _flags(configs[other])
+            # A flag that only one has was added later, with what was done before as its default.
+            differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
+            if differing:
+                changes = ", ".join(f"--{name} {before[name]} and {after[name]}" for name in differing)
                 raise InputError(f"{first} and {other} are both {where} but differ in {changes}; report them apart")
         if cell["seed"].duplicated().any():
             twice = cell[cell["seed"].duplicated(keep=False)]
             raise InputError(f"{' and '.join(twice['run'])} are both {where} with one seed; name one of them")
+
+
+def _flags(config: dict) -> dict:
+    """The flags that runs of one cell share. Runs without a record of amp have it as a flag."""
+    kept = {name: value for name, value in config.items() if name not in OWN}
+    return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})

@@ -8,10 +8,11 @@ import pandas as pd
 from scipy import integrate, stats
 
 from common.files import write_text
-from common.report import markdown
+from common.report import builds, markdown
 from common.report.results import Results
 
 LEVEL = 0.05
+ROUNDING = 1e-9  # differences of accuracies in hundredths that vary by less do not vary
 
 
 def interval(values) -> tuple[float, float]:
@@ -29,15 +30,21 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """`accuracies` at the percents that all runs have, without runs of one or of fewer than half; empty below two."""
+    table = accuracies(rows)
+    table = table[table.notna().sum(axis=1) >= max(2, table.shape[1] / 2)].dropna(axis=1)
+    return table if table.shape[1] > 1 else table.iloc[:0]
+
+
 def areas(rows: pd.DataFrame) -> pd.Series:
     """Area under the budget curve by (label, seed), divided by its width: mean accuracy over the budgets.
 
     Over the percents that all runs have, so that areas can be compared; a run of one, or fewer than half, has no area.
     """
-    table = accuracies(rows)
-    table = table[table.notna().sum(axis=1) >= max(2, table.shape[1] / 2)].dropna(axis=1)
-    if table.shape[1] < 2:
-        return pd.Series(dtype=float, index=table.index[:0])
+    table = _curves(rows)
+    if table.empty:
+        return pd.Series(dtype=float, index=table.index)
     percents = table.columns.to_numpy(float)
     return pd.Series(integrate.trapezoid(table.to_numpy(), percents, axis=1) / np.ptp(percents), table.index)
 
@@ -52,46 +59,76 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected.tolist()
 
 
-def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
-    """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together."""
+def paired_p(differences) -> float:
+    """p of the paired t-test of these differences; NaN where it cannot be made: there is one, or they do not vary."""
+    differences = np.asarray(differences, float)
+    if len(differences) < 2 or np.ptp(differences) < ROUNDING:
+        return float("nan")
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) -> pd.DataFrame:
+    """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
+
+    Columns: row, against, difference (mean over n seeds, points), n, p, p_holm (NaN where no test can be made), and
+    unlike, what the two runs of a seed differ in (`builds.compare`).
+    Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
+    """
+    rows = found.of(setting)
     area = areas(rows)
     if area.empty:
         return pd.DataFrame()
-    by_seed = area.unstack("label")
-    found = []
+    by_seed, percents, runs = area.unstack("label"), _curves(rows).columns, _runs(rows)
+    table = []
     for a, b in itertools.combinations(dict.fromkeys(area.index.get_level_values("label")), 2):
-        both = by_seed[[a, b]].dropna()
-        difference = both[a] - both[b]
-        if len(both) > 1 and difference.std() > 0:
-            p = float(stats.ttest_rel(both[a], both[b]).pvalue)
-            found.append({"row": a, "against": b, "difference": difference.mean(), "n": len(both), "p": p})
-    table = pd.DataFrame(found)
-    return table.assign(p_holm=holm(table["p"].tolist())) if found else table
+        difference = (by_seed[a] - by_seed[b]).dropna()
+        n = len(difference)
+        if n == 0:
+            continue
+        pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
+        unlike = builds.compare(found.made, pairs, mixed or n == 1)  # one seed makes no test
+        table.append((a, b, difference.mean(), n, paired_p(difference), unlike))
+    tests = pd.DataFrame(table, columns=["row", "against", "difference", "n", "p", "unlike"])
+    made = tests["p"].notna()
+    tests.insert(5, "p_holm", tests["p"])
+    tests.loc[made, "p_holm"] = holm(tests.loc[made, "p"].tolist())
+    return tests
 
 
-def penalties(found: Results) -> pd.DataFrame:
+def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[tuple[str, str], frozenset[str]]]:
     """Pairwise penalty matrix of Ash et al. 2020, https://arxiv.org/abs/1906.03671, over all settings.
 
     For each setting and budget where row i is better than row j by a paired t-test over seeds (p < 0.05), entry (i, j)
-    grows by one over the number of budgets. The last row is each column's mean: how often the row's method is beaten.
+    grows by one over the number of budgets at which the test can be made; NaN where there is none. The last row is
+    each column's mean over the rows it was tested against: how often it is beaten.
+    Returns the matrix, and what the two runs of a seed differ in (`builds.compare`) by (i, j).
+    Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
     """
     labels = list(dict.fromkeys(found.rows["label"]))
-    matrix = pd.DataFrame(0.0, labels, labels)
-    compared = False
+    matrix = pd.DataFrame(float("nan"), labels, labels)
+    unlike: dict[tuple[str, str], frozenset[str]] = {}
     for setting in found.settings():
-        table = accuracies(found.of(setting))
-        for a, b in itertools.permutations(dict.fromkeys(table.index.get_level_values("label")), 2):
-            both = pd.concat([table.loc[a], table.loc[b]], axis=1, keys=["a", "b"], join="inner")
-            budgets = [p for p in table.columns if both[[("a", p), ("b", p)]].dropna().shape[0] > 1]
-            for percent in budgets:
-                pair = both[[("a", percent), ("b", percent)]].dropna().to_numpy()
-                difference = pair[:, 0] - pair[:, 1]
-                compared = True
-                if difference.mean() > 0 and (difference.std() == 0 or stats.ttest_rel(*pair.T).pvalue < LEVEL):
-                    matrix.loc[a, b] += 1 / len(budgets)
-    if not compared:
-        return pd.DataFrame()
-    return pd.concat([matrix, matrix.sum().div(max(len(labels) - 1, 1)).to_frame("mean").T])
+        table, runs = accuracies(found.of(setting)), _runs(found.of(setting))
+        for a, b in itertools.combinations(dict.fromkeys(table.index.get_level_values("label")), 2):
+            differences = [(table.loc[a][at] - table.loc[b][at]).dropna() for at in table.columns]
+            tests = {at: values for at, values in zip(table.columns, differences, strict=True)
+                     if not np.isnan(paired_p(values))}  # fmt: skip
+            pairs = [(runs[a, seed, at], runs[b, seed, at]) for at, values in tests.items() for seed in values.index]
+            words = builds.compare(found.made, pairs, mixed)
+            for row, column, sign in ((a, b, 1), (b, a, -1)):
+                if tests:
+                    won = sum(sign * values.mean() > 0 and paired_p(values) < LEVEL for values in tests.values())
+                    matrix.loc[row, column] = np.nansum([matrix.loc[row, column], won / len(tests)])
+                    unlike[row, column] = unlike.get((row, column), frozenset()) | words
+    if not unlike:
+        return pd.DataFrame(), unlike
+    return pd.concat([matrix, matrix.mean().to_frame("mean").T]), unlike
+
+
+def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], str]:
+    """The run of each (label, seed, percent)."""
+    keys = zip(rows["label"], rows["seed"], rows["percent"], strict=True)
+    return dict(zip(keys, rows["run"], strict=True))
 
 
 def label_efficiency(rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,28 +163,55 @@ def _crossing(percents: np.ndarray, accuracy: np.ndarray, target: float) -> floa
     return float("nan")
 
 
-def write(found: Results, output: Path) -> list[Path]:
-    """statistics.md: areas, paired tests, penalty matrix, label efficiency; what needs more seeds says so."""
+def summary(found: Results, mixed: bool = False) -> str:
+    """statistics.md: areas, paired tests, penalty matrix, label efficiency; what needs more seeds says so.
+
+    Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
+    """
     parts = []
     for setting in found.settings():
         rows, title = found.of(setting), f"{setting[0]} on {setting[1]}"
-        area = areas(rows)
-        summary = [
+        area, tests = areas(rows), paired_tests(found, setting, mixed)
+        table = [
             {"row": label, "area": interval(values)[0], "±": interval(values)[1], "n": len(values)}
             for label, values in area.groupby(level="label", sort=False)
         ]
         parts += [f"## {title}", "Area under the budget curve divided by its width (mean accuracy over the budgets, %),"
-                  " with its 95% interval:", _markdown(pd.DataFrame(summary), "needs runs with two budgets in common"),
-                  "Paired t-tests of these areas over seeds, with Holm's correction:",
-                  _markdown(paired_tests(rows), "needs two seeds of two rows"),
+                  " with its 95% interval:", _markdown(pd.DataFrame(table), "needs runs with two budgets in common"),
+                  "Paired t-tests of these areas over seeds, with Holm's correction; p is blank where there is one"
+                  " seed or the differences do not vary:", *_marked_tests(tests),
                   "Label efficiency: percent of labels (interpolated) with which a row reaches another's last accuracy;"
                   " blank where it does not:", _markdown(label_efficiency(rows), "needs two rows")]  # fmt: skip
     parts += ["## All settings", "Pairwise penalty matrix: how often, in settings, the row beats the column (paired "
-              "t-test over seeds at each budget, p < 0.05). The lower a column's mean, the better.",
-              _markdown(penalties(found), "needs two seeds of two rows", index=True)]  # fmt: skip
+              "t-test over seeds at each budget, p < 0.05); blank where no test can be made. The lower a column's mean,"
+              " the better.", *_marked_penalties(*penalties(found, mixed)),
+              "\n".join(builds.footnote(found.rows, found.made))]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def write(text: str, output: Path) -> list[Path]:
+    """Keeps the `summary` as statistics.md."""
     path = output / "statistics.md"
-    write_text(path, "\n\n".join(parts) + "\n")
+    write_text(path, text)
     return [path]
+
+
+def _marked_tests(tests: pd.DataFrame) -> list[str]:
+    """The table of the paired tests, and what its marks mean."""
+    if tests.empty:
+        return [_markdown(tests, "needs two seeds of two rows")]
+    marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
+    shown = tests.assign(difference=marked).drop(columns="unlike")
+    return [_markdown(shown, ""), *builds.explain(frozenset().union(*tests["unlike"]))]
+
+
+def _marked_penalties(matrix: pd.DataFrame, unlike: dict[tuple[str, str], frozenset[str]]) -> list[str]:
+    """The penalty matrix, and what its marks mean."""
+    shown = matrix.map(_cell)
+    for (row, column), words in unlike.items():
+        shown.loc[row, column] += builds.mark(words)
+    text = _markdown(shown, "needs two seeds of two rows", index=True)
+    return [text, *builds.explain(frozenset().union(*unlike.values()))]
 
 
 def _markdown(table: pd.DataFrame, lacking: str, index: bool = False) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
-from common.report import markdown
+from common.report import builds, markdown
 from common.report.results import Results, paper_accuracy
 from common.report.statistics import interval
 
@@ -30,7 +30,10 @@ def cells(found: Results) -> pd.DataFrame:
 
 
 def write_table1(found: Results, output: Path) -> list[Path]:
-    """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference."""
+    """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
+
+    The first two end with what the runs were made with.
+    """
     table = cells(found)
     texts, latex = [], []
     for setting in found.settings():
@@ -45,6 +48,9 @@ def write_table1(found: Results, output: Path) -> list[Path]:
     notes = ["mean ± half its 95% interval over n seeds (no ± for one) [the paper's number, ours less the paper's]"]
     if table["label"].str.endswith("†").any():
         notes.append(DAGGER)
+    footnote = builds.footnote(found.rows, found.made)
+    notes.append("\n".join(footnote))
+    latex.append("\n".join(f"% {line}" for line in footnote))
     files = [output / "table1.md", output / "table1.tex", output / "table1.csv"]
     write_text(files[0], "\n\n".join([*texts, *notes]) + "\n")
     write_text(files[1], "\n\n".join(latex) + "\n")

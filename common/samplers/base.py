@@ -49,6 +49,15 @@ class Sampler:
         return augment.see(self.images.train, View(index))
 
     @torch.no_grad()
+    def z_shape(self, this_round) -> tuple[int, int, int]:
+        """(C, h, w) of the student's z. In eval mode: else the look would move its batch norm's statistics."""
+        training = self.student.training
+        self.student.eval()
+        shape = self.student.features(self.look(this_round.labeled[:1])).shape[1:]
+        self.student.train(training)
+        return tuple(shape)
+
+    @torch.no_grad()
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The `count` candidates of highest score and their scores, best first; each candidate at most once.
 

@@ -15,8 +15,7 @@ class EnCoDe(Sampler):
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
-        with torch.no_grad():
-            shape = tuple(student.features(self.look(this_round.labeled[:1])).shape[1:])
+        shape = self.z_shape(this_round)
         with initialization(args.seed, "sampler", this_round.number):
             self.vae = feature_vae(shape, args.latent_dim)
             self.discriminator = latent_discriminator(args.latent_dim)

@@ -15,8 +15,7 @@ class FDAL(Sampler):
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
-        with torch.no_grad():
-            channels = student.features(self.look(this_round.labeled[:1])).shape[1]
+        channels = self.z_shape(this_round)[0]
         with initialization(args.seed, "sampler", this_round.number):
             self.discriminator = feature_discriminator(channels)
         self.networks.update({"discriminator": self.discriminator})

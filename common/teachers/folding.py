@@ -91,7 +91,8 @@ def fold(trained: SplitNet, net: SequentialNet, sample: Tensor, feature_rms: flo
 def _normalized(features: nn.Sequential) -> nn.Sequential:
     """Fresh layers with a batch norm behind each convolution, and max pools before the ReLU they commute with."""
     layers: list[nn.Module] = []
-    for layer in copy.deepcopy(features).cpu():
+    # weights are drawn in the order of memory: contiguous, whatever `fast` made of the network
+    for layer in copy.deepcopy(features).to("cpu", memory_format=torch.contiguous_format):
         if isinstance(layer, nn.MaxPool2d) and isinstance(layers[-1], nn.ReLU):
             layers.insert(-1, layer)
             continue

@@ -9,8 +9,9 @@ from common import budget, data, datasets, distillation, evaluation, fast, netwo
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
+from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
-from common.runs import Run, save_weights
+from common.runs import Run, contents, save_weights
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -133,8 +134,9 @@ def _train_shared(args, path: Path) -> None:
 
 def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet, float, Run]:
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other."""
-    config = {**vars(args), "labels": len(labeled), "data": images.fingerprint}
-    run = Run(where, config, provenance.describe(args), wait=True)
+    config = {**vars(args), "labels": len(labeled), **contents(images)}
+    remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
+    run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
     net = networks.build(args, "teacher")
     if run.state["round"] == 0:
         run.state["labeled"] = labeled.cpu()
@@ -184,17 +186,20 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
 
 
 def _read(path: Path) -> tuple[dict, dict]:
+    """Weights by name, and the record they came with, if any."""
     if not path.is_file():
         raise InputError(f"--teacher {path}: no such file; leave the flag out to train a teacher")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
-        raise InputError(
-            f"--teacher {path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})"
-        ) from None
-    if not isinstance(content, dict):
-        raise InputError(f"--teacher {path}: holds a {type(content).__name__}, not a network's state dict")
-    return content.get("state_dict", content), content.get("record", {})
+    content = read_tensors(path, "name another with --teacher, or delete it to have one trained")
+    weights, record = content.get("state_dict", content), content.get("record", {})
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
+    kinds = {str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"}
+    if kinds:
+        raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"--teacher {path}: {broken[0]} has values that are not finite; train the teacher again")
+    return weights, record if isinstance(record, dict) else {}
 
 
 def _check(args, images: Images, path: Path, record: dict) -> None:

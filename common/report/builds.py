@@ -1,0 +1,168 @@
+"""Which runs may be compared: what each was made with, as config.json records it, and where two runs differ in it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import InputError
+
+MARK = "‡"
+ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differs: one of two runs has no record
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What a run, or a part of it, was made with; empty where there is no record."""
+
+    commit: str = ""  # with -dirty behind it where files differed from the commit
+    torch: str = ""
+    machine: str = ""
+    device: str = ""
+    threads: str = ""
+    amp: str = ""
+    fast: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What made a run: each sitting that differed from the ones before, and its teacher."""
+
+    sittings: tuple[Sitting, ...]
+    teachers: tuple[str, ...]  # SHA-256, of each round where they differ
+    shared_teacher: bool  # one that saw every label, the same for all rounds
+
+    def values(self, name: str) -> set[str]:
+        """All values of commit, amp or teacher; an empty one where it is not known."""
+        if name == "teacher":
+            return set(self.teachers) or {""}
+        return {getattr(sitting, name) for sitting in self.sittings}
+
+
+def made(folder: Path | str, config: dict, shared_teacher: bool) -> Made:
+    """The record in a run's configuration. Raises InputError when it is none."""
+    path = Path(folder) / "config.json"
+    records, teachers = config.get("made_with", []), config.get("teacher_sha256") or []
+    teachers = [teachers] if isinstance(teachers, str) else teachers
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise InputError(f"{path}: made_with must be a list of objects, one a sitting")
+    if not isinstance(teachers, list) or not all(isinstance(teacher, str) for teacher in teachers):
+        raise InputError(f"{path}: teacher_sha256 must be a string, or a list of them, one a round")
+    sittings = []
+    for record in records or [{}]:
+        # Before there were records, amp was a flag among the others.
+        known = {"amp": config.get("amp"), **{name: record[name] for name in Sitting.__annotations__ if name in record}}
+        values = {name: "" if value is None else str(value) for name, value in known.items()}
+        if values.get("commit") and record.get("dirty"):
+            values["commit"] += "-dirty"
+        sittings.append(Sitting(**values))
+    return Made(tuple(sittings), tuple(teachers), shared_teacher)
+
+
+def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: bool) -> frozenset[str]:
+    """What differs between the runs of each pair: commit, amp, teacher, ONE_SIDED.
+
+    Machine, threads and torch may differ. What neither run has a record of counts as equal, and a run that was itself
+    made with several builds is like no other.
+
+    Args:
+        found: what each run was made with.
+        pairs: two runs of one seed each, whose results are subtracted.
+        mixed: whether a difference is for the reader to see; else it raises InputError, naming the runs and what
+            differs.
+    """
+    words: set[str] = set()
+    for first, second in dict.fromkeys(pairs):
+        a, b = found[first], found[second]
+        teacher = ("teacher",) if a.shared_teacher and b.shared_teacher else ()
+        differing = {}
+        for name in ("commit", "amp", *teacher):
+            ours, theirs = a.values(name), b.values(name)
+            if len((ours | theirs) - {""}) > 1:
+                differing[name] = f"{name} ({_short(ours)} and {_short(theirs)})"
+            elif ("" in ours) != ("" in theirs):
+                words.add(ONE_SIDED)
+        if differing and not mixed:
+            raise InputError(f"{first} and {second} would be compared but differ in {', '.join(differing.values())}; "
+                             "make them alike, or --mixed makes the test and marks it")  # fmt: skip
+        words |= differing.keys()
+    return frozenset(words)
+
+
+def mark(words: frozenset[str]) -> str:
+    """The mark of a test on runs that differ, or of which only some have a record."""
+    return MARK if words else ""
+
+
+def explain(words: Iterable[str]) -> list[str]:
+    """The lines under tests with these words."""
+    differing, lines = sorted(set(words) - {ONE_SIDED}), []
+    if differing:
+        lines.append(f"{MARK} runs of one seed differ in {' and '.join(differing)}: the difference may come from that.")
+    if ONE_SIDED in words:
+        lines.append(f"{MARK} one of two runs has no record of its commit, amp or teacher: they may differ in that.")
+    return lines
+
+
+def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
+    """What the runs were made with: a line for each build and teacher, naming the rows and seeds made with it."""
+    groups: dict[str, dict[str, dict[str, set[int]]]] = {}  # build -> setting -> row -> seeds
+    several: dict[tuple, set[str]] = {}  # the builds of a row's seed
+    for row in rows.drop_duplicates(["run", "label"]).itertuples():
+        setting = f"{row.model} on {row.dataset}"
+        for text in _texts(found[row.run]):
+            groups.setdefault(text, {}).setdefault(setting, {}).setdefault(row.label, set()).add(row.seed)
+            several.setdefault((setting, row.label, row.seed), set()).add(text)
+    lines = ["Made with (seeds):"]
+    if any("" in run.values("commit") for run in found.values()):
+        lines = [
+            "Made with (seeds); runs without a record of their commit cannot be checked for having been made alike:"
+        ]
+    for text, settings in groups.items():
+        parts = []
+        for setting, labels in settings.items():
+            names = []
+            for label, seeds in labels.items():
+                part = {seed for seed in seeds if len(several[setting, label, seed]) > 1}
+                shown = [_ranges(seeds - part)] if seeds - part else []
+                shown += [f"in part {_ranges(part)}"] if part else []
+                names.append(f"{label} ({', '.join(shown)})")
+            parts.append(f"{setting} {', '.join(names)}")
+        lines.append(f"- {text}: {'; '.join(parts)}")
+    return lines
+
+
+def _texts(run: Made) -> list[str]:
+    """A line's beginning for each sitting of a run."""
+    teacher = [f"{len(run.teachers)} teachers, one a round"] if len(run.teachers) > 1 else []
+    if len(run.teachers) == 1:
+        teacher = [f"teacher {_short(set(run.teachers))}"]
+    texts = []
+    for sitting in run.sittings:
+        parts = [f"commit {_short({sitting.commit})}" if sitting.commit else "commit unknown"]
+        if not (sitting.commit or sitting.torch or sitting.machine):
+            parts = ["no record of commit, torch or machine"]
+        parts += [f"torch {sitting.torch}"] if sitting.torch else []
+        parts += [part for part in (sitting.machine, sitting.device) if part]
+        parts += [f"{sitting.threads} thread{'' if sitting.threads == '1' else 's'}"] if sitting.threads else []
+        parts += [f"{name} {getattr(sitting, name)}" for name in ("amp", "fast") if getattr(sitting, name)]
+        texts.append(", ".join(parts + teacher))
+    return list(dict.fromkeys(texts))
+
+
+def _short(values: set[str]) -> str:
+    """Hashes by their first ten digits."""
+    return " + ".join(re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", value) or "unknown" for value in sorted(values))
+
+
+def _ranges(seeds: set[int]) -> str:
+    """{1, 2, 3, 7} -> 1-3, 7"""
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in spans)

@@ -1,0 +1,110 @@
+"""The text files of one run's folder, checked value by value: a table of numbers that nobody measured is refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import InputError
+from common.experiments import METHODS
+from common.networks import PAIRS
+
+KNOWN = {"model": tuple(PAIRS), "method": METHODS, "network": ("student", "teacher")}  # what results.csv may name
+WHOLE = {"seed", "round", "epoch", "index", "label"}
+PERCENT = {"percent", "test_accuracy", "val_accuracy"}
+NEEDED = {  # columns that the report reads, all of them numbers; a table may have others
+    "results": ("seed", "round", "percent", "test_accuracy"),
+    "history": ("round", "epoch", "val_accuracy"),
+    "queries": ("round", "index", "label"),
+}
+LARGEST = 2**63 - 1  # of the whole numbers that a column holds
+
+
+def results(folder: Path) -> pd.DataFrame:
+    """results.csv, a row a round, its text columns as they are.
+
+    Raises InputError when it is missing, damaged, holds what is no accuracy, or names an unknown model or method.
+    """
+    path = folder / "results.csv"
+    frame = _table(path, "results", ("dataset", *KNOWN))
+    for column, known in KNOWN.items():
+        for number, value in enumerate(frame[column]):
+            if value not in known:
+                raise InputError(f"{path}: line {number + 2}: unknown {column} {value!r}; known: {', '.join(known)}")
+    if frame["round"].duplicated().any():
+        twice = frame.loc[frame["round"].duplicated(), "round"].iloc[0]
+        raise InputError(f"{path}: round {twice} is there twice; one row a round")
+    return frame
+
+
+def details(folder: Path, name: str, rounds: int) -> pd.DataFrame:
+    """history.csv or queries.csv of a run with so many finished rounds; no rows where the file is missing.
+
+    Raises InputError when it is damaged or has a round that the run never began.
+    """
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in NEEDED[name]})
+    frame = _table(path, name)
+    beyond = frame["round"] > rounds  # a run that goes on has rows of the round it is in
+    if beyond.any():
+        raise InputError(f"{path}: line {beyond.argmax() + 2}: there is no round {frame['round'][beyond.argmax()]}; "
+                         f"results.csv has {rounds}, counted from 0")  # fmt: skip
+    return frame
+
+
+def config(folder: Path) -> dict:
+    """config.json, empty where there is none. Raises InputError when it is no JSON object."""
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a run's flags ({error})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a run's flags (must be a JSON object of flags and values)")
+    return found
+
+
+def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A CSV file whose lines are as long as its header, with the columns that the report reads as numbers."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not a run's {name} ({error})") from None
+    while lines and not lines[-1]:  # empty lines at the end
+        lines.pop()
+    header, *lines = lines or [[]]
+    twice = sorted({column for column in header if header.count(column) > 1})
+    missing = [column for column in (*text, *NEEDED[name]) if column not in header]
+    if twice or missing:
+        what = f"column {', '.join(twice)} is there twice" if twice else f"no column {', '.join(missing)}"
+        raise InputError(f"{path}: not a run's {name} ({what})")
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise InputError(f"{path}: line {number} has {len(line)} values under {len(header)} columns")
+    frame = pd.DataFrame(lines, columns=header, dtype=str)
+    return frame.assign(**{column: _numbers(path, frame[column]) for column in NEEDED[name]})
+
+
+def _numbers(path: Path, column: pd.Series) -> pd.Series:
+    whole = column.name in WHOLE
+    highest = 100 if column.name in PERCENT else LARGEST
+    values = []
+    for number, text in enumerate(column, 2):
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value <= highest:  # NaN is not either
+            wanted = "a whole number from 0" if whole else "a number from 0 to 100"
+            raise InputError(f"{path}: line {number}: {column.name} is {text!r}; must be {wanted}")
+        values.append(value)
+    return pd.Series(values, column.index, dtype=_kind(column.name))
+
+
+def _kind(column: str) -> str:
+    return "int64" if column in WHOLE else "float64"

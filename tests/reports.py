@@ -1,0 +1,59 @@
+"""Runs' folders as a report finds them, made of text."""
+
+import json
+
+import pytest
+
+from common.errors import InputError
+from common.report import results
+
+ALEXNET = ("AlexNet", "cifar10")
+COMMITS = ("0123456789" + "a" * 30, "fedcba9876" + "b" * 30)
+TEACHERS = ("1111111111" + "c" * 54, "2222222222" + "d" * 54)
+HEADER = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,round,percent,test_accuracy"
+
+
+def run(folder, method, seed, accuracies, network="student", sampler="random", dataset="cifar10", **config):
+    """A run's text files: test accuracies by percent, a history of two epochs, three queries a round."""
+    folder.mkdir(parents=True)
+    distilled = "labeled,mse,all" if method in ("KD", "EnCoDe") else ",,"
+    lines = [
+        f"AlexNet,{dataset},{method},{network},{sampler},{distilled},{seed},{n},{percent},{accuracy}"
+        for n, (percent, accuracy) in enumerate(accuracies.items())
+    ]
+    (folder / "results.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    epochs = [f"{n},{epoch},0.5,{40 + epoch}" for n in range(len(accuracies)) for epoch in (1, 2)]
+    (folder / "history.csv").write_text("\n".join(["round,epoch,loss,val_accuracy", *epochs]) + "\n")
+    queried = [f"{n},{index},,{index % 2}" for n in range(len(accuracies)) for index in (0, 1, 3)]
+    (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *queried]) + "\n")
+    (folder / "config.json").write_text(json.dumps({"seed": seed, "train_epochs": 2, "dataset": dataset} | config))
+    return folder
+
+
+def sitting(commit=COMMITS[0], **changes):
+    """One record of config.json's made_with."""
+    record = {"commit": commit, "dirty": False, "torch": "2.14.1", "machine": "AMD EPYC 7B13", "device": "cpu"}
+    return record | {"threads": 2, "amp": "off", "fast": "auto"} | changes
+
+
+def made(folder, **config):
+    """Adds keys to a run's config.json, as made_with and teacher_sha256."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+def edit(folder, name, old, new):
+    """Changes a run's text file."""
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+    return folder
+
+
+def refused(*folders):
+    """The one line with which the report refuses these runs."""
+    with pytest.raises(InputError) as caught:
+        results.read(list(folders))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,157 @@
+"""A network trained with batch norm and folded is the plain network of the same function."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common import augment, networks, teachers
+from common.augment import View
+from common.errors import InputError
+from common.evaluation import accuracy
+from common.teachers import folding
+
+from .conftest import parse
+
+# How far folding may be off, as a part of the largest value. The inverse of a pool's matrix is kept in float32.
+EXACT = {
+    ("AlexNet", "teacher"): (torch.float64, 1e-7),  # the pool makes 36 copies of a value
+    ("AlexNet", "student"): (torch.float64, 1e-12),  # four
+    ("VGG", "teacher"): (torch.float32, 1e-4),  # it blends 2x2 to 7x7; in float64 this network is too large for a test
+    ("VGG", "student"): (torch.float64, 1e-12),  # it shrinks 8x8 to 7x7, which cannot be undone
+}
+
+
+@pytest.fixture
+def dtype():
+    """A function that sets what torch makes tensors of, until the test ends."""
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+def unwritten(args, part: str) -> nn.Module:
+    """A plain network without a number in it: what folding does not write shows."""
+    with torch.device("meta"):
+        net = getattr(networks.PAIRS[args.model], part)(10)
+    net.to_empty(device="cpu")
+    for weight in net.parameters():
+        nn.init.constant_(weight, torch.nan)
+    return net
+
+
+def train(net: nn.Module, steps: int = 2) -> None:
+    """A few updates on noise, so that weights and batch norm's statistics leave their start; then eval mode."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(steps):
+        loss = F.cross_entropy(net(torch.randn(8, 3, 64, 64)), torch.arange(8))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for layer in net.eval().modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            with torch.no_grad():
+                layer.weight.mul_(torch.empty_like(layer.weight).uniform_(0.5, 1.5))
+                layer.bias.add_(torch.randn_like(layer.bias) / 10)
+
+
+def off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize(("model", "part"), EXACT)
+def test_folding_keeps_the_function(model, part, dtype):
+    kind, tolerance = EXACT[model, part]
+    dtype(kind)
+    args = parse("Single", "--network", part, "--fold_bn", model=model)
+    net = unwritten(args, part)
+    trained = folding.with_batch_norm(args, net, 0)
+    torch.manual_seed(0)
+    train(trained)
+    kept = networks.fingerprint(trained)
+    sample, others = torch.randn(8, 3, 64, 64), torch.randn(8, 3, 64, 64)
+    with torch.no_grad():
+        z, logits = trained.features(others), trained(others)
+    for feature_rms in (0.1, 0):
+        assert folding.fold(trained, net, sample, feature_rms) is net
+        net.eval()
+        with torch.no_grad():
+            assert off(net(others), logits) < tolerance
+            if feature_rms:
+                factor = 0.1 / trained.features(sample).square().mean().sqrt()
+                assert net.features(sample).square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-5)
+            else:
+                factor = 1
+            assert off(net.features(others), factor * z) < tolerance
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    assert networks.fingerprint(trained) == kept
+
+
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_a_network_with_its_own_batch_norm_is_refused(part):
+    with pytest.raises(InputError, match=r"^--fold_bn: ResNet has its own batch norm"):
+        parse("Single", "--fold_bn", "--network", part, model="ResNet")
+    assert not folding.foldable("ResNet", part)
+    assert folding.foldable("AlexNet", part) and folding.foldable("VGG", part)
+
+
+def test_what_is_trained_has_a_batch_norm_behind_each_convolution_and_its_pool_where_it_shrinks():
+    args = parse("Single", model="VGG")
+    net = networks.build(args, "student")
+    before = networks.fingerprint(net)
+    trained = folding.with_batch_norm(args, net, 0)
+    kinds = [layer for layer in trained.features if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    assert [isinstance(layer, nn.BatchNorm2d) for layer in kinds] == [False, True] * 3
+    assert all(layer.bias is None for layer in kinds[::2])
+    z = trained.features(torch.randn(2, 3, 64, 64))
+    assert z.shape == (2, 64, 8, 8) and trained.pool(z).shape == (2, 64, 7, 7)
+    assert networks.fingerprint(net) == before  # it is written by `fold` alone
+
+
+def test_what_is_trained_follows_the_seed_and_the_round_whatever_is_fast():
+    args = parse("Single")
+    plain = copy.copy(args)
+    plain.fast = "off"
+
+    def weights(args, number: int = 0) -> str:
+        net = networks.build(args, "student", number)
+        nn.init.zeros_(net.classifier[2].weight)  # the plain network's own weights do not matter
+        torch.rand(1)
+        return networks.fingerprint(folding.with_batch_norm(args, net, number))
+
+    assert weights(args) == weights(plain) != weights(args, 1)
+    layers = folding.with_batch_norm(plain, networks.build(plain, "student"), 0).modules()
+    assert not any(type(layer).__module__.startswith("common.fast") for layer in layers)
+
+
+def test_dropout_is_left_out_before_the_first_linear_layer_alone():
+    """On 36 copies of a value it hardly drops anything, and here no copies are made."""
+    args = parse("Single", "--network", "teacher")
+    trained = folding.with_batch_norm(args, unwritten(args, "teacher"), 0)
+    kinds = [type(layer) for layer in trained.classifier if isinstance(layer, nn.Linear | nn.Dropout)]
+    assert kinds == [nn.Linear, nn.Dropout, nn.Linear, nn.Linear]
+
+
+@pytest.mark.parametrize("feature_rms", [0.1, 0.3])
+def test_fit_ends_with_the_plain_network_at_its_best(first_round, feature_rms):
+    words = ["--fold_bn", "--lr_task", "0.02", "--train_epochs", "2", "--feature_rms", str(feature_rms)]
+    args, run, images, this_round = first_round("Single", *words)
+    net = networks.build(args, "student")
+    names = list(net.state_dict())
+    fitted = teachers.fit(args, run, this_round, net)
+    assert list(net.state_dict()) == names
+    assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
+    with torch.no_grad():
+        z = net.features(augment.see(images.train, View(this_round.labeled)))
+    assert z.square().mean().sqrt().item() == pytest.approx(feature_rms, rel=1e-4)
+
+
+def test_without_the_flag_the_network_itself_is_trained(first_round):
+    args, run, images, this_round = first_round("Single", "--feature_rms", "0.1", "--train_epochs", "1")
+    net = networks.build(args, "student")
+    before = [weight.detach().clone() for weight in net.parameters()]
+    fitted = teachers.fit(args, run, this_round, net)
+    assert all(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+    assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)

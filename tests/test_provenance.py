@@ -1,0 +1,176 @@
+"""What a run was made with is in its config.json, and going on with something else is said and marked."""
+
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+
+import pytest
+import torch
+
+from common import budget, data, provenance, runs
+from common.errors import InputError
+from common.schema import TABLES
+
+from .conftest import BUDGET, ROOT, TOY, parse, run
+
+RECORD = {
+    "commit": "a" * 40, "dirty": False, "torch": "2.14.1", "machine": "A CPU, AVX2", "device": "cpu", "threads": 1,
+    "amp": "off", "fast": "auto",
+}  # fmt: skip
+
+
+def test_a_record_names_code_torch_machine_and_how_they_were_used():
+    args = parse("KD", "--fast", "off")
+    found = provenance.describe(args)
+    assert found.keys() == RECORD.keys()
+    assert found["torch"] == torch.__version__ and found["machine"]
+    assert (found["device"], found["threads"], found["amp"], found["fast"]) == ("cpu", 1, "off", "off")
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert found["commit"] == head.stdout.strip()  # both empty outside a checkout
+
+
+def test_a_checkout_with_changes_is_dirty(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    read = provenance._commit.__wrapped__
+    assert read() == ("", False)  # no repository
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "one")
+    commit, dirty = read()
+    assert re.fullmatch("[0-9a-f]{40}", commit) and not dirty
+    (tmp_path / "untracked").write_text("")
+    assert read() == (commit, False)
+    (tmp_path / "file").write_text("2")
+    assert read() == (commit, True)
+
+
+def test_changes_are_named():
+    assert provenance.changes(RECORD, RECORD) == ""
+    now = RECORD | {"threads": 2, "commit": "b" * 40}
+    assert provenance.changes(RECORD, now) == "commit aaaaaaaaaa > bbbbbbbbbb, threads 1 > 2"
+
+
+def test_config_json_names_the_teacher_and_the_sitting(tmp_path, teacher):
+    run("KD", *TOY, *BUDGET, "--rounds", "1", "--teacher", str(teacher), "--save_path", str(tmp_path))
+    config = json.loads((tmp_path / "kd-seed5" / "config.json").read_text())
+    assert [sitting.keys() for sitting in config["made_with"]] == [RECORD.keys()]
+    assert re.fullmatch("[0-9a-f]{64}", config["teacher_sha256"])
+    assert not {"amp", "precision", "threads", "device", "fast"} & config.keys()  # said where it is true: in made_with
+
+
+def open_run(folder, made_with=RECORD, amp="auto", **config):
+    return runs.Run(folder, {"lr_task": 0.1} | config, made_with, amp)
+
+
+def test_going_on_with_something_else_is_logged_and_marked(tmp_path):
+    first = open_run(tmp_path)
+    assert first.changed == ""
+    first.save()
+    first.close()
+    now = RECORD | {"threads": 2, "torch": "2.15.0"}
+    second = open_run(tmp_path, now)
+    assert second.changed == "torch 2.14.1 > 2.15.0, threads 1 > 2"
+    assert "going on with torch 2.14.1 > 2.15.0, threads 1 > 2" in (tmp_path / "log.txt").read_text()
+    assert json.loads((tmp_path / "config.json").read_text())["made_with"] == [RECORD, now]
+    second.close()
+    third = open_run(tmp_path, now)  # a sitting like an earlier one is noted once
+    assert json.loads((tmp_path / "config.json").read_text())["made_with"] == [RECORD, now]
+    third.close()
+
+
+def test_a_round_of_another_sitting_is_marked_in_timing(tmp_path):
+    words = ["--save_path", str(tmp_path), "--train_epochs", "1"]
+    args = parse("Random", *words, "--rounds", "1")
+    run("Random", *TOY, *BUDGET, *words, "--rounds", "1")
+    path = tmp_path / "random-seed5" / "config.json"
+    config = json.loads(path.read_text())
+    config["rounds"] = 0  # as if it had been killed after one round of three, with three threads
+    config["made_with"][0]["threads"] = 3
+    path.write_text(json.dumps(config))
+    state = torch.load(path.with_name("state.pt"), weights_only=True)
+    state["labeled"] = data.load(args).pool[:100]
+    runs.write_tensors(path.with_name("state.pt"), state)
+    run("Random", *TOY, *BUDGET, *words)
+    with open(path.with_name("timing.csv"), newline="") as file:
+        assert [row["changed"] for row in csv.DictReader(file)] == ["", "threads 3 > 1", "threads 3 > 1"]
+
+
+def test_another_precision_wants_an_explicit_flag(tmp_path):
+    begun = open_run(tmp_path, RECORD | {"amp": "bf16"})
+    begun.save()
+    begun.close()
+    with pytest.raises(InputError, match=r"--amp auto: .* with bf16, .* would take off; say --amp bf16 .* --amp off"):
+        open_run(tmp_path, RECORD)
+    again = open_run(tmp_path, RECORD, amp="off")
+    assert again.changed == "amp bf16 > off"
+    again.close()
+    open_run(tmp_path, RECORD | {"amp": "bf16"}, amp="bf16").close()
+
+
+def test_a_run_of_earlier_code_goes_on(tmp_path):
+    """Its config.json has no record and lacks flags that came later; its rows have no names but the CSV's head."""
+    first = open_run(tmp_path)
+    first.add("results", model="AlexNet", seed=5, test_accuracy="61.00")
+    first.state |= {"results": [["AlexNet", "61.00", 5]], "queries": [], "history": [], "timing": [["0", "3.1"]]}
+    first.save()
+    first.close()
+    (tmp_path / "results.csv").write_text("model,test_accuracy,seed\nAlexNet,61.00,5\n")
+    (tmp_path / "timing.csv").write_text("round,train_seconds\n0,3.1\n")
+    (tmp_path / "config.json").write_text(json.dumps({"lr_task": 0.1, "amp": "off", "threads": 1}))
+    again = open_run(tmp_path, ce_wt=1.0, teacher_seed=2023)
+    assert again.last("results") == dict.fromkeys(TABLES["results"], "") | {
+        "model": "AlexNet", "test_accuracy": "61.00", "seed": 5,
+    }  # fmt: skip
+    assert again.last("timing")["train_seconds"] == "3.1" and again.state["queries"]["round"] == []
+    assert again.changed == "begun without a record of code and machine"
+    again.close()
+    with pytest.raises(InputError, match=r"--ce_wt \(was 1.0, now 0.5\)"):
+        open_run(tmp_path, ce_wt=0.5)
+    with pytest.raises(InputError, match="begun with off"):
+        open_run(tmp_path, RECORD | {"amp": "bf16"})
+
+
+def test_a_column_that_no_table_has_is_an_error(tmp_path):
+    begun = open_run(tmp_path)
+    with pytest.raises(KeyError, match=r"results.csv has no column acuracy"):
+        begun.add("results", acuracy=61)
+
+
+def test_own_teachers_are_noted_round_by_round(tmp_path):
+    begun = open_run(tmp_path)
+    begun.record_teacher("a", 0)
+    begun.record_teacher("b", 1)
+    begun.record_teacher("b", 1)
+    assert json.loads((tmp_path / "config.json").read_text())["teacher_sha256"] == ["a", "b"]
+
+
+def test_the_next_round_has_what_its_strategy_chose(tmp_path):
+    """The state alone carries the pools: they come back after a kill."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    begun = runs.begin(args, images)
+    this_round = next(budget.rounds(args, begun, images))
+    begun.save()
+    begun.close()
+    again = next(budget.rounds(args, runs.begin(args, images), images))
+    assert torch.equal(again.labeled, this_round.labeled) and torch.equal(again.unlabeled, this_round.unlabeled)
+
+
+def test_images_replaced_between_two_sittings_are_refused(tmp_path):
+    """Also those of the test set: its rows would be mixed."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    begun = runs.begin(args, images)
+    begun.save()
+    begun.close()
+    for changed, what in (({"fingerprint": "0"}, "other training images"), ({"test_fingerprint": "0"}, "other test")):
+        with pytest.raises(InputError, match=f"random-seed5 holds a run with other flags or data: {what}"):
+            runs.begin(args, dataclasses.replace(images, **changed))
+    runs.begin(args, images).close()

@@ -1,0 +1,160 @@
+"""What the report refuses, each in one line that names the file."""
+
+import io
+import os
+import re
+
+import pytest
+
+from common import cli, report
+from common.errors import InputError
+from common.report import results
+
+from .reports import HEADER, edit, refused, run
+
+
+def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(tmp_path):
+    first = run(tmp_path / "a", "KD", 1, {10: 60})
+    other = run(tmp_path / "b", "KD", 2, {10: 61}, train_epochs=3)
+    words = r"a and .*b are both CM\+KD† of AlexNet on cifar10 at 10% but differ in --train_epochs 2 and 3"
+    with pytest.raises(InputError, match=words):
+        results.read([first, other])
+    with pytest.raises(InputError, match="with one seed"):
+        results.read([first, run(tmp_path / "c", "KD", 1, {10: 61})])
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a run's results"):
+        results.read([tmp_path])
+    (tmp_path / "results.csv").write_text(HEADER + "\n")
+    with pytest.raises(InputError, match="no finished round yet"):
+        results.read([tmp_path])
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "a", "KD", 1, {10: 60})
+    with pytest.raises(InputError, match=r"--output .*: cannot be written"):
+        report.write([done], tmp_path / "file" / "out", time_inference=False)
+
+
+def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as caught:
+        cli.start(report.main)
+    assert caught.value.code == 2 and "nowhere/results.csv: not a run's results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("KD", "KDX", "line 3: unknown method 'KDX'; known: Single, Random, KD, EnCoDe"),
+        ("student", "", "line 3: unknown network ''; known: student, teacher"),
+        ("student", "teacher", "KD trains no teacher; Single and Random do"),
+        ("AlexNet", "LeNet", "line 3: unknown model 'LeNet'; known: AlexNet, ResNet, VGG"),
+        (",70.5", ",nan", "line 3: test_accuracy is 'nan'; must be a number from 0 to 100"),
+        (",70.5", ",inf", "line 3: test_accuracy is 'inf'; must be"),
+        (",70.5", ",-1", "line 3: test_accuracy is '-1'; must be"),
+        (",70.5", ",808", "line 3: test_accuracy is '808'; must be"),
+        (",70.5", ",", "line 3: test_accuracy is ''; must be"),
+        (",20,", ",120,", "line 3: percent is '120'; must be a number from 0 to 100"),
+        (",7,1,", ",x,1,", "line 3: seed is 'x'; must be a whole number from 0"),
+        (",7,1,", ",7,0.5,", "line 3: round is '0.5'; must be a whole number from 0"),
+        (",7,1,", ",7,0,", "round 0 is there twice; one row a round"),
+        (",70.5", "", "line 3 has 11 values under 12 columns"),
+        (",70.5", ",70.5,1", "line 3 has 13 values under 12 columns"),
+    ],
+)
+def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new, words):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5})
+    head, first, second = (folder / "results.csv").read_text().splitlines()
+    assert old in second
+    (folder / "results.csv").write_text("\n".join([head, first, second.replace(old, new, 1)]) + "\n")
+    assert refused(folder).startswith(f"{folder / 'results.csv'}: {words}")
+
+
+@pytest.mark.parametrize(
+    "name, old, new, words",
+    [
+        ("results", "seed,round", "seed,seed", "not a run's results (column seed is there twice)"),
+        ("results", "percent", "share", "not a run's results (no column percent)"),
+        ("queries", "round,index", "turn,index", "not a run's queries (no column round)"),
+        ("queries", "index,score,label", "image,score,class", "not a run's queries (no column index, label)"),
+        ("queries", "0,0,,0", "0,-1,,0", "line 2: index is '-1'; must be a whole number from 0"),
+        ("queries", "1,3,,1", "3,3,,1", "line 7: there is no round 3; results.csv has 2, counted from 0"),
+        ("history", "round,epoch,loss,val_accuracy", "a,b,c,d", "not a run's history (no column round, epoch, val_acc"),
+        ("history", "0,2,0.5,42", "0,2,0.5,nan", "line 3: val_accuracy is 'nan'; must be a number from 0 to 100"),
+        ("history", "1,2,0.5", "7,2,0.5", "line 5: there is no round 7; results.csv has 2"),
+    ],
+)
+def test_a_table_that_is_no_runs_is_refused(tmp_path, name, old, new, words):
+    folder = edit(run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5}), f"{name}.csv", old, new)
+    assert refused(folder).startswith(f"{folder / name}.csv: {words}")
+
+
+def test_rows_of_the_round_that_a_run_is_in_are_left_out(tmp_path):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5})
+    for name, line in (("queries", "2,5,,1"), ("history", "2,1,0.5,44")):
+        with open(folder / f"{name}.csv", "a") as file:
+            file.write(line + "\n")
+    found = results.read([folder])
+    assert found.queries["round"].unique().tolist() == found.history["round"].unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["results", "history", "queries"])
+def test_bytes_that_are_no_text_are_refused(tmp_path, name):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60})
+    for content in (b"\xff\xfe\x00round", b""):
+        (folder / f"{name}.csv").write_bytes(content)
+        assert refused(folder).startswith(f"{folder / name}.csv: not a run's {name} (")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "\xff"])
+def test_a_config_that_is_no_object_is_refused(tmp_path, text):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60})
+    (folder / "config.json").write_text(text, encoding="latin-1")
+    assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
+    (folder / "config.json").unlink()
+    assert len(results.read([folder]).rows) == 1
+
+
+@pytest.mark.parametrize(
+    "record", [{"made_with": {}}, {"made_with": {"commit": "a"}}, {"made_with": ["a"]}, {"teacher_sha256": [1]}]
+)
+def test_a_record_that_is_none_is_refused(tmp_path, record):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60}, **record)
+    assert refused(folder).startswith(f"{folder / 'config.json'}: {next(iter(record))} must be")
+
+
+def test_a_folder_given_twice_is_refused(tmp_path):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60})
+    again = tmp_path / "a" / ".." / "a"
+    assert refused(folder, again) == f"{again}: is named twice; name each run once"
+
+
+def test_a_query_of_an_image_that_does_not_exist_is_refused_with_the_data_set(tmp_path):
+    folder = run(tmp_path / "a", "Random", 1, {10: 60}, dataset="digits")
+    edit(folder, "queries.csv", "0,3,,1", "0,70000,,1")
+    words = (
+        re.escape(f"{folder / 'queries.csv'}: there is no image 70000; --dataset digits has ") + r"\d+, counted from"
+    )
+    with pytest.raises(InputError, match=words):
+        report.write([folder], tmp_path / "out", time_inference=False, data_dir=tmp_path)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has no config\.json whose dataset says"):
+        report.write([folder], tmp_path / "out", time_inference=False, data_dir=tmp_path)
+
+
+def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(tmp_path, monkeypatch):
+    words = [str(run(tmp_path / name, "KD", seed, {10: 60 + seed})) for name, seed in (("a", 1), ("b", 2))]
+    words += ["--no-inference", "--output", str(tmp_path / "out")]
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    report.main(words)
+    assert b"| CM+KD?" in terminal.buffer.getvalue() and b" ? 6.35 (n=2)" in terminal.buffer.getvalue()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as nobody_reads:
+        monkeypatch.setattr("sys.stdout", nobody_reads)
+        report.main(words)
+        nobody_reads.write("what Python flushes at the end")
+    monkeypatch.setattr("sys.stdout", None)
+    report.main(words)
+    assert "CM+KD†" in (tmp_path / "out" / "table1.md").read_text(encoding="utf-8")

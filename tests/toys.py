@@ -1,0 +1,78 @@
+"""A mirrored data set and networks so small that losses can be worked out by hand.
+
+Image i is 8x8: its left half has the gray level 16 i, its right half 255 - 16 i. The network's features are the two
+halves' mean levels in the three (equal) channels, and its classifier is a linear layer.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from common.data import Images
+from common.distillation import Targets
+from common.networks import SplitNet
+
+from .conftest import parse
+
+COUNT = 8
+
+
+class Halves(SplitNet):
+    """z (B, 3, 1, 2): the mean of the left and of the right half, times a weight; logits (B, 2) are linear in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.linear = nn.Linear(6, 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.arange(12).view(2, 6) / 10)
+            self.linear.bias.copy_(torch.tensor([0.1, -0.1]))
+
+    def features(self, x):
+        return nn.functional.avg_pool2d(x, (8, 4)) * self.scale
+
+    def classifier(self, z):
+        return self.linear(z.flatten(1))
+
+
+def levels(index: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+    """z (B, 3, 1, 2) of images `index`, by hand."""
+    halves = torch.stack([16.0 * index, 255 - 16.0 * index], dim=1)
+    if mirrored is not None:
+        halves = torch.where(mirrored[:, None], halves.flip(1), halves)
+    return (halves / 127.5 - 1)[:, None, None, :].expand(-1, 3, 1, 2)
+
+
+def images(mirror: bool = True) -> Images:
+    """Images 0 to 5 are the pool, 6 and 7 are held out; the label is the index's parity. The test set is the pool."""
+    index = torch.arange(COUNT)
+    pixels = torch.empty(COUNT, 8, 8, 3, dtype=torch.uint8)
+    pixels[:, :, :4] = (16 * index)[:, None, None, None].to(torch.uint8)
+    pixels[:, :, 4:] = (255 - 16 * index)[:, None, None, None].to(torch.uint8)
+    fields = {
+        "name": "toy", "classes": ["even", "odd"], "train": pixels, "labels": index % 2, "test": pixels[:6],
+        "test_labels": index[:6] % 2, "val": index[6:], "pool": index[:6], "origin": index, "mirror": mirror,
+        "source": "s" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
+    }  # fmt: skip
+    return Images(**fields)
+
+
+def targets(views: int = 2) -> Targets:
+    """Teacher outputs that tell image and view: features (3, 1, 2) all i + 100 for the mirror, logits (i, view)."""
+    z = torch.stack([torch.arange(COUNT) + 100.0 * view for view in range(views)])
+    logits = torch.stack([torch.stack([torch.arange(COUNT), torch.full((COUNT,), view)], 1) for view in range(views)])
+    return Targets(nn.Identity(), z[:, :, None, None, None].expand(-1, -1, 3, 1, 2).contiguous(), logits.float())
+
+
+def this_round(data: Images, labeled: int = 2) -> SimpleNamespace:
+    """A round in which the pool's first images are labelled."""
+    return SimpleNamespace(
+        number=0, label="round 1/1", counts=[labeled], images=data,
+        labeled=data.pool[:labeled], unlabeled=data.pool[labeled:], percent=25.0,
+    )  # fmt: skip
+
+
+def flags(method: str, *words: str):
+    """Flags for the toy: eight images, four updates of two in an epoch."""
+    return parse(method, "--num_images", "8", "--num_val", "2", "--batch_size", "2", "--num_classes", "2", *words)
