@@ -1,5 +1,6 @@
 """The grid calls the same main.py with a teacher where it needs one, skips what is done and outlives what fails."""
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -81,6 +82,31 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     again = capsys.readouterr().out
     assert "4 runs, 3 done before" in again and "Single-seed1: round" not in again
     assert (tmp_path / "report" / "table1.tex").exists()
+
+
+class Closed(io.StringIO):
+    """A stream that nobody reads any more, as in `python -m common.grid | head -1`."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_grid_whose_lines_nobody_reads_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Closed())
+    runner.main(words(tmp_path, "--methods", "Random", "--rounds", "1"))
+    assert (tmp_path / "AlexNet-CIFAR10-Random-seed2023" / "results.csv").exists()
+    assert (tmp_path / "report" / "table1.tex").exists()
+
+
+def test_lines_are_passed_on_whole_and_of_a_progress_bar_what_it_leaves():
+    shown = io.StringIO()
+    lines = clock.Lines(lambda: "[1/2]", shown)
+    for part in ("round 1", "\n\rbar 10%\rbar 20%\r       \r", "round 2\n", "\rbar\r   \r\n", "the rest"):
+        lines.write(part)
+    assert shown.getvalue() == "[1/2] round 1\n[1/2] round 2\n"
+    lines.end()
+    assert shown.getvalue().endswith("\n[1/2] the rest\n")
+    clock.Lines(str, Closed()).write("nobody reads this\n")
 
 
 def test_the_time_left_is_known_from_the_first_round_on(tmp_path):

@@ -1,6 +1,8 @@
 """How long the rest of a grid takes, and a run's lines with that in front."""
 
+import contextlib
 import io
+import os
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
@@ -71,7 +73,8 @@ class Lines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self.target.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self.target.flush()
 
     def end(self) -> None:
         """Passes on what has no line end."""
@@ -81,4 +84,7 @@ class Lines(io.TextIOBase):
 
     def _pass_on(self, line: str) -> None:
         if line := line.rpartition("\r")[2].rstrip():
-            self.target.write(f"{self.head()} {line}\n")
+            try:
+                self.target.write(f"{self.head()} {line}\n")
+            except (OSError, ValueError):  # nobody reads any more: the run goes on in silence
+                self.target = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

@@ -14,7 +14,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import data, flags, machine, report
+from common import console, data, flags, machine, report
 from common.errors import InputError
 from common.experiments import METHODS, ROOT, available
 from common.grid import plan, work
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     left = with_teachers(waiting)
     missing = len(left) - len(waiting)
     first = _teachers(missing, "; first ")
-    print(f"{len(found)} runs, {len(found) - len(waiting)} done before{first}", flush=True)
+    console.say(f"{len(found)} runs, {len(found) - len(waiting)} done before{first}")
     failed = {}
     if left:
         with contextlib.closing(_workers(args)) as workers:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from common import console
 from common.grid.clock import Clock, Lines
 from common.grid.jobs import Job
 from common.grid.worker import execute
@@ -75,7 +76,7 @@ def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
         if error:
             failed[job.name] = error
         said = f"failed: {error}" if error else "done"
-        print(f"[{total - len(unfinished)}/{total}, {clock}] {job.name} {said}", flush=True)
+        console.say(f"[{total - len(unfinished)}/{total}, {clock}] {job.name} {said}")
 
     while unfinished:
         for job in [job for job in queue if unfinished.isdisjoint(job.after)]:
