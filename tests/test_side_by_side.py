@@ -142,7 +142,7 @@ def test_ctrl_c_ends_all_runs(tmp_path):
     try:
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
             pool.submit(interrupt)
-            runner.main([*words[:-1], "10000"])
+            runner.main([*words[:-1], "500"])
     finally:
         signal.signal(signal.SIGINT, before)
     left = [worker for worker in workers if not gone(worker)]
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_all_runs(tmp_path):
 
 def test_a_grid_that_is_killed_leaves_no_run_behind(tmp_path):
     words = grid(tmp_path, "--methods", "Random", "--jobs", "2")
-    command = [sys.executable, "-m", "common.grid", *words[:-1], "10000"]
+    command = [sys.executable, "-m", "common.grid", *words[:-1], "500"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         worker = wait_for(lambda: training(tmp_path, b"common.grid.worker"))
         process.kill()
