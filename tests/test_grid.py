@@ -1,14 +1,13 @@
-"""The grid calls the same main.py, skips what is done, outlives what fails; on Ray it ends with the same bytes."""
+"""The grid calls the same main.py with a teacher where it needs one, skips what is done and outlives what fails."""
 
-import os
-import signal
+import io
 import subprocess
 import sys
-import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from common import machine, teachers
 from common.errors import InputError
 from common.grid import clock, jobs, runner
 
@@ -85,6 +84,31 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     assert (tmp_path / "report" / "table1.tex").exists()
 
 
+class Closed(io.StringIO):
+    """A stream that nobody reads any more, as in `python -m common.grid | head -1`."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_grid_whose_lines_nobody_reads_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Closed())
+    runner.main(words(tmp_path, "--methods", "Random", "--rounds", "1"))
+    assert (tmp_path / "AlexNet-CIFAR10-Random-seed2023" / "results.csv").exists()
+    assert (tmp_path / "report" / "table1.tex").exists()
+
+
+def test_lines_are_passed_on_whole_and_of_a_progress_bar_what_it_leaves():
+    shown = io.StringIO()
+    lines = clock.Lines(lambda: "[1/2]", shown)
+    for part in ("round 1", "\n\rbar 10%\rbar 20%\r       \r", "round 2\n", "\rbar\r   \r\n", "the rest"):
+        lines.write(part)
+    assert shown.getvalue() == "[1/2] round 1\n[1/2] round 2\n"
+    lines.end()
+    assert shown.getvalue().endswith("\n[1/2] the rest\n")
+    clock.Lines(str, Closed()).write("nobody reads this\n")
+
+
 def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
     args, passed = runner.parse(words(tmp_path, "--methods", "Random", "--seeds", "2"))
     first, second = jobs.jobs(args, passed)  # three rounds each
@@ -103,6 +127,25 @@ def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
     assert str(times) == "about 5.0 min left"
 
 
+def test_side_by_side_the_time_left_is_shared(tmp_path):
+    args, passed = runner.parse(words(tmp_path, "--methods", "Random", "KD", "--seeds", "3"))
+    teacher, *six = jobs.with_teachers(jobs.jobs(args, passed))
+    times = clock.Clock([teacher, *six], at_once=3)
+    times.working(teacher, 600)
+    teacher.teacher.parent.mkdir()
+    teacher.teacher.touch()
+    times.ended(teacher, 600, "")
+    assert str(times) == "time left unknown yet"  # a round's is not a teacher's
+    for job in six[:2]:
+        job.folder.mkdir()
+        (job.folder / "results.csv").write_text("round\n0\n")
+        times.working(job, 120)
+    assert str(times) == "about 10.7 min left"  # 16 rounds of 120 s, three at a time
+    times.working(six[0], 180)
+    times.working(six[1], 150)
+    assert str(times) == "about 10.2 min left"
+
+
 def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
     runner.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2"))
     state = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
@@ -116,45 +159,142 @@ def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == state
 
 
+def teacher_jobs(tmp_path, *more):
+    """(name, what it needs) of each job that is left to do."""
+    grid = ["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *more]
+    return [(job.name, job.needs) for job in jobs.with_teachers(jobs.jobs(*runner.parse(grid)))]
+
+
+def test_a_missing_teacher_is_a_job_before_those_that_need_it(tmp_path):
+    """One for each file: CIFAR10's and SVHN's folders are both given digits here."""
+    cells = [
+        "--models",
+        "AlexNet",
+        "ResNet",
+        "--datasets",
+        "CIFAR10",
+        "SVHN",
+        "--methods",
+        "Random",
+        "KD",
+        "--seeds",
+        "2",
+    ]
+    found = teacher_jobs(tmp_path, *cells, *BUDGET, "--teacher_seed", "7")
+    names = ["teacher-AlexNet-digits-64px-seed7", "teacher-ResNet-digits-32px-seed7"]
+    assert found[:2] == [(name, ()) for name in names] and len(found) == 2 + 2 * 2 * 2 * 2
+    for name, needs in found[2:]:
+        expected = [teacher for teacher in names if name.split("-")[0] in teacher and "KD" in name]
+        assert list(needs) == expected, name
+
+
+@pytest.mark.parametrize("more", [["--teacher", "other.pt"], ["--teacher_labels", "labeled"], []])
+def test_no_teacher_is_trained_that_nobody_needs(tmp_path, more):
+    (tmp_path / "teachers").mkdir()
+    if not more:
+        (tmp_path / "teachers" / "AlexNet-digits-64px.pt").touch()
+    found = teacher_jobs(tmp_path, "--methods", "KD", "EnCoDe", *BUDGET, *more)
+    assert [needs for _, needs in found] == [(), ()]
+
+
+def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
+    """That is whose file they find when all run one after the other; a file that is there gets replaced."""
+    cells = ["--methods", "Single", "KD", "--networks", "teacher", "student", "--seeds", "2", *BUDGET]
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers" / "AlexNet-digits-64px.pt").touch()
+    args, passed = runner.parse(words(tmp_path, *cells))
+    found = {job.name: job for job in jobs.with_teachers(jobs.jobs(args, passed))}
+    first, last = (f"AlexNet-CIFAR10-Single-teacher-seed{seed}" for seed in (2023, 2024))
+    assert len(found) == 6 and found[last].after == (first,) and found[last].needs == found[first].after == ()
+    for name, job in found.items():
+        assert job.needs == ((last,) if "KD" in name else ()), name
+
+
+def test_a_teacher_that_fails_fails_its_students_by_name(tmp_path, capsys, monkeypatch):
+    def refuse(args):
+        raise InputError("no teacher today")
+
+    monkeypatch.setattr(teachers, "provide", refuse)
+    with pytest.raises(InputError, match="2 of 3 runs failed"):
+        runner.main(words(tmp_path, "--methods", "KD", "Random", "--rounds", "1"))
+    captured = capsys.readouterr()
+    assert "2 runs, 0 done before; first 1 teacher to train" in captured.out
+    assert captured.err.splitlines() == [
+        "failed teacher-AlexNet-digits-64px-seed2023: no teacher today",
+        "failed AlexNet-CIFAR10-KD-seed2023: teacher-AlexNet-digits-64px-seed2023, which makes its teacher, failed",
+    ]
+    assert (tmp_path / "AlexNet-CIFAR10-Random-seed2023" / "results.csv").exists()
+
+
 def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match="--ray: Ray is not installed; pip install ray"):
+    with pytest.raises(InputError, match="--ray: Ray is not installed; pip install ray, or use --jobs"):
         runner.main(words(tmp_path, "--methods", "Random", "--ray", "local"))
 
 
-def _training_worker(folder: Path) -> int | None:
-    """A Ray worker process that has a run's lock file in `folder` open."""
-    for process in Path("/proc").iterdir():
-        try:
-            if not (process / "cmdline").read_bytes().startswith(b"ray::"):
-                continue
-            files = [os.readlink(file) for file in (process / "fd").iterdir()]
-        except OSError:  # not a process, or gone
-            continue
-        if any(file.startswith(str(folder)) and file.endswith("log.txt") for file in files):
-            return int(process.name)
-    return None
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--jobs", "2", "--ray", "local"], "--jobs 2 --ray local: one of them"),
+        (["--ray", "auto", "--device", "cuda"], "--gpus 0.25"),
+        (["--ray", "auto", "--device", "0", "--dry_run"], "--gpus 0.25"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        runner.main(words(tmp_path, "--methods", "Random", *more))
+    assert message in str(caught.value) and "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes(tmp_path):
-    pytest.importorskip("ray", reason="Ray is an extra: pip install ray")
-    more = ["--methods", "Single", "Random", "--seeds", "4", "--rounds", "2", "--memory_gb", "1", "--threads", "1"]
-    for name in ("alone", "together"):
-        (tmp_path / name).mkdir()
-    runner.main(words(tmp_path / "alone", *more))
-    command = [sys.executable, "-m", "common.grid", *words(tmp_path / "together", *more), "--ray", "local"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        killed = None
-        while killed is None and process.poll() is None:
-            killed = _training_worker(tmp_path / "together")
-            time.sleep(0.02)
-        assert killed is not None, process.communicate()
-        os.kill(killed, signal.SIGKILL)
-        out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    runs = sorted(path.name for path in (tmp_path / "alone").glob("*-seed*"))
-    assert len(runs) == 8 and "[8/8" in out
-    for run in runs:
-        for file in ("results.csv", "queries.csv"):
-            together = (tmp_path / "together" / run / file).read_bytes()
-            assert together == (tmp_path / "alone" / run / file).read_bytes(), (run, file)
+def test_each_run_gets_its_share_of_the_threads(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    several = ["--jobs 3", "--jobs 16", "--jobs 3 --threads 4", "--ray local"]
+    assert [runner.parse(flags.split())[0].threads for flags in several] == [2, 1, 4, 1]
+
+
+class FakeRay:
+    """Takes tasks and says that they went well: what a driver does, without a cluster."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self):
+        self.tasks = []
+
+    def init(self, **options):
+        assert options["address"] == "auto"
+
+    def cluster_resources(self):
+        return {"CPU": 16.0, "GPU": 4.0, "memory": 2.0**36}
+
+    def remote(self, **share):
+        assert (share["num_gpus"], share["num_cpus"]) == (1, 1)
+        return lambda function: SimpleNamespace(remote=lambda job: self.tasks.append(job) or job)
+
+    def wait(self, pending, num_returns):
+        return pending[:1], pending[1:]
+
+    def get(self, job):
+        return "", 60.0
+
+    def shutdown(self):
+        self.tasks.append("shutdown")
+
+
+def test_a_driver_without_a_gpu_plans_for_workers_that_have_one(tmp_path, monkeypatch, capsys):
+    def refuse(*args):
+        raise InputError("--device cuda: this machine has 0 GPUs")
+
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(machine, "device", refuse)
+    grid = words(tmp_path, "--methods", "KD", "--seeds", "2", "--ray", "auto", "--gpus", "1", "--device", "cuda")
+    runner.main([*grid, "--dry_run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines[:2]] == [["to", "train"], "0 of 3 rounds".split()]  # noqa: SIM905
+    assert lines[3] == (
+        "2 runs and 1 teacher to train; how long they take cannot be timed here "
+        "(--device cuda: this machine has 0 GPUs)"
+    )
+    runner.main(grid)
+    assert [getattr(task, "method", task) for task in ray.tasks] == ["KD", "KD", "KD", "shutdown"]
+    assert ray.tasks[0].teacher and "[3/3, " in capsys.readouterr().out

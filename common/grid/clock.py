@@ -1,59 +1,90 @@
 """How long the rest of a grid takes, and a run's lines with that in front."""
 
+import contextlib
 import io
-import sys
+import os
 from collections.abc import Callable, Iterable
+from typing import TextIO
 
 from common.grid import plan
 from common.grid.jobs import Job
 
 
 class Clock:
-    """How long the rest of the grid takes, from the rounds that were run so far."""
+    """How long the rest of the grid takes, from the rounds that were run so far.
 
-    def __init__(self, waiting: Iterable[Job]):
+    Args:
+        waiting: the jobs that are left to do.
+        at_once: how many of them run side by side.
+    """
+
+    def __init__(self, waiting: Iterable[Job], at_once: int = 1):
+        self.at_once = at_once
         self.before = {job: job.rounds_done() for job in waiting}
         self.left = {job: job.rounds - done for job, done in self.before.items()}
         self.pace: dict[Job, float] = {}  # seconds a round
-        self.began = self.into = 0.0  # when the round now at work began, and its seconds so far
+        self.began: dict[Job, float] = {}  # when the round now at work began, in seconds of its job,
+        self.into: dict[Job, float] = {}  # and the seconds it has taken so far
 
     def working(self, job: Job, seconds: float) -> None:
         """`job` has been at work for so long."""
         left = job.rounds - job.rows()
         if left < self.left[job]:  # a round has ended since
-            self.left[job], self.began = left, seconds
+            self.left[job], self.began[job] = left, seconds
             self.pace[job] = seconds / (job.rounds - left - self.before[job])
-        self.into = seconds - self.began
+        self.into[job] = seconds - self.began.get(job, 0.0)
 
     def ended(self, job: Job, seconds: float, error: str) -> None:
+        """`job` has ended after so long."""
         if not error:
             self.working(job, seconds)
         self.left.pop(job)
-        self.began = self.into = 0.0
+        self.into.pop(job, None)
 
     def __str__(self) -> str:
-        if not self.pace:
+        if all(job.teacher for job in self.pace):
             return "time left unknown yet"
-        usual = sum(self.pace.values()) / len(self.pace)
+        usual = {kind: _mean(s for job, s in self.pace.items() if bool(job.teacher) == kind) for kind in (False, True)}
         alike: dict[str, list[float]] = {}  # runs that differ in the seed alone
         for job, seconds in self.pace.items():
             alike.setdefault(job.expt, []).append(seconds)
-        each = {expt: sum(values) / len(values) for expt, values in alike.items()}
-        left = sum(rounds * each.get(job.expt, usual) for job, rounds in self.left.items())
-        return f"about {plan.duration(left - min(self.into, usual, left))} left"
+        left = 0.0
+        for job, rounds in self.left.items():
+            pace = _mean(alike.get(job.expt, [])) or usual[bool(job.teacher)]
+            left += rounds * pace - min(self.into.get(job, 0.0), pace, rounds * pace)
+        return f"about {plan.duration(left / max(1, min(self.at_once, len(self.left))))} left"
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
 
 
 class Lines(io.TextIOBase):
-    """Passes a run's lines on, each behind where the grid stands."""
+    """Passes a run's lines on to `target`, each behind where the grid stands; of a progress bar only what it leaves."""
 
-    def __init__(self, head: Callable[[], str]):
-        self.head, self.target, self.rest = head, sys.stdout, ""
+    def __init__(self, head: Callable[[], str], target: TextIO):
+        self.head, self.target, self.rest = head, target, ""
 
     def write(self, text: str) -> int:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            self.target.write(f"{self.head()} {line}\n")
+            self._pass_on(line)
         return len(text)
 
     def flush(self) -> None:
-        self.target.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self.target.flush()
+
+    def end(self) -> None:
+        """Passes on what has no line end."""
+        self._pass_on(self.rest)
+        self.rest = ""
+        self.flush()
+
+    def _pass_on(self, line: str) -> None:
+        if line := line.rpartition("\r")[2].rstrip():
+            try:
+                self.target.write(f"{self.head()} {line}\n")
+            except (OSError, ValueError):  # nobody reads any more: the run goes on in silence
+                self.target = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

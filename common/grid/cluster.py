@@ -2,58 +2,88 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from common.errors import InputError
 from common.experiments import ROOT
+from common.grid.jobs import Job
+from common.grid.worker import execute
 
 RETRIES = 3  # a task whose worker died starts again, and its run goes on from its last finished epoch
 
 
-def run(work: Callable[[Any], str], items: list, address: str, share: dict) -> Iterator[tuple[Any, str, float]]:
-    """(item, what went wrong or nothing, seconds) of each item as it ends, in whatever order.
+class Cluster:
+    """Starts jobs as Ray tasks and waits for their end. Workers see this repository and the run folders at the same
+    paths (shared storage). Close it to leave the cluster.
 
     Args:
-        work: called with an item in a worker process, which must see this repository and the run folders at the same
-            paths (shared storage).
         address: `local` starts Ray here, `auto` joins the cluster that is there.
-        share: what each item occupies: num_cpus, num_gpus, memory in bytes.
+        share: what each job occupies: num_cpus, num_gpus, memory in bytes.
+    Raises InputError without Ray, without a cluster to join, or when a job asks for more than there is.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--ray: Ray is not installed; pip install ray, or leave the flag out") from None
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    options = {"log_to_driver": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}, "logging_level": "warning"}
-    try:
-        ray.init(**options, **({"address": "auto"} if address == "auto" else {"include_dashboard": False}))
-    except ConnectionError as error:
-        raise InputError(f"--ray auto: no Ray cluster to join ({error}); start one, or use --ray local") from None
-    try:
-        _check(ray.cluster_resources(), share)
-        task = ray.remote(max_retries=RETRIES, **share)(_timed)
-        pending = {task.remote(work, item): item for item in items}
-        while pending:
-            (ready,), _ = ray.wait(list(pending), num_returns=1)
-            item = pending.pop(ready)
-            try:
-                yield item, *ray.get(ready)
-            except ray.exceptions.RayError as error:  # its worker died once too often
-                yield item, f"{type(error).__name__} after {RETRIES} retries", 0.0
-    finally:
-        ray.shutdown()
+
+    def __init__(self, address: str, share: dict):
+        try:
+            import ray
+        except ImportError:
+            raise InputError("--ray: Ray is not installed; pip install ray, or use --jobs") from None
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        options = {
+            "log_to_driver": False,
+            "runtime_env": {"env_vars": {"PYTHONPATH": path}},
+            "logging_level": "warning",
+        }
+        try:
+            ray.init(**options, **({"address": "auto"} if address == "auto" else {"include_dashboard": False}))
+        except ConnectionError as error:
+            raise InputError(f"--ray auto: no Ray cluster to join ({error}); start one, or use --ray local") from None
+        self.ray, self.pending = ray, {}
+        try:
+            self.at_once = _at_once(ray.cluster_resources(), share)
+        except InputError:
+            self.close()
+            raise
+        self.task = ray.remote(max_retries=RETRIES, **share)(_timed)
+
+    def busy(self) -> bool:
+        """Is there a job to wait for?"""
+        return bool(self.pending)
+
+    def free(self) -> bool:
+        """May another job start? Always: the cluster, which may grow, has a queue of its own."""
+        return True
+
+    def start(self, job: Job, head: Callable[[], str]) -> None:
+        """Hands a job to the cluster, which starts it when there is room; its lines are in its log.txt alone."""
+        self.pending[self.task.remote(job)] = job
+
+    def next(self) -> tuple[Job, str, float]:
+        """Waits until a job ends: the job, what went wrong or nothing, its seconds."""
+        (ready,), _ = self.ray.wait(list(self.pending), num_returns=1)
+        job = self.pending.pop(ready)
+        try:
+            return job, *self.ray.get(ready)
+        except self.ray.exceptions.RayError as error:  # its worker died once too often
+            return job, f"{type(error).__name__} after {RETRIES} retries", 0.0
+
+    def close(self) -> None:
+        """Leaves the cluster; what was handed to it and has not ended, ends."""
+        self.ray.shutdown()
 
 
-def _timed(work: Callable[[Any], str], item) -> tuple[str, float]:
+def _timed(job: Job) -> tuple[str, float]:
     started = time.perf_counter()
-    return work(item), time.perf_counter() - started
+    return execute(job), time.perf_counter() - started
 
 
-def _check(there: dict, share: dict) -> None:
+def _at_once(there: dict, share: dict) -> int:
+    """How many jobs the cluster has room for. Raises InputError when not for one."""
+    room = []
     for name, flag, key in (("CPU", "--threads", "num_cpus"), ("GPU", "--gpus", "num_gpus"),
                             ("memory", "--memory_gb", "memory")):  # fmt: skip
         if share[key] > there.get(name, 0):
             raise InputError(
                 f"{flag}: a run asks for {share[key]:g} of {name}, the cluster has {there.get(name, 0):g}; ask for less"
             )
+        room += [int(there[name] // share[key])] if share[key] else []
+    return min(room, default=1)

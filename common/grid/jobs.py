@@ -1,19 +1,23 @@
-"""Which runs a grid has, each an experiment's main.py with its words, and how far each has come."""
+"""Which runs a grid has, each an experiment's main.py with its words, what each waits for, and how far it has come."""
 
 import argparse
 import csv
 import itertools
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from common import budget, cli, flags, runs
+from common import budget, cli, flags, runs, teachers
 from common.errors import InputError
 from common.experiments import available, script
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: an experiment's main.py with its words, and what becomes of it."""
+    """One run: an experiment's main.py with its words, and what becomes of it.
+
+    Or the training of a shared teacher, with the words of a run that learns from it: then `teacher` is its file.
+    """
 
     model: str
     dataset: str
@@ -23,17 +27,22 @@ class Job:
     words: tuple[str, ...]
     folder: Path
     rounds: int
+    teacher: Path | None = None
+    after: tuple[str, ...] = ()  # names of jobs that end before this one starts
+    needs: tuple[str, ...] = ()  # of these, the ones that it cannot do without
 
     @property
     def name(self) -> str:
         return f"{self.expt}-seed{self.seed}"
 
     def args(self) -> argparse.Namespace:
-        module = script(self.model, self.dataset, self.method)
-        return cli.parse(module.__doc__, module.DEFAULTS, list(self.words))
+        """Its flags, parsed; the caller may change them."""
+        return argparse.Namespace(**vars(_parsed(self.model, self.dataset, self.method, self.words)))
 
     def rows(self) -> int:
-        """Rounds in results.csv."""
+        """Rounds in results.csv; 1 for a teacher that is there."""
+        if self.teacher:
+            return int(self.teacher.exists())
         try:
             with open(self.folder / "results.csv", newline="", encoding="utf-8") as file:
                 return len(list(csv.DictReader(file)))
@@ -42,11 +51,19 @@ class Job:
 
     def rounds_done(self) -> int:
         """Rounds in results.csv if the folder was begun with these very flags, else 0."""
+        if self.teacher:
+            return self.rows()
         try:
             begun = runs.read_config(self.folder / "config.json")
         except InputError:
             return 0
         return 0 if runs.differing(begun, runs.configuration(vars(self.args()))) else self.rows()
+
+
+@cache  # what the flags have to remark is said once
+def _parsed(model: str, dataset: str, method: str, words: tuple[str, ...]) -> argparse.Namespace:
+    module = script(model, dataset, method)
+    return cli.parse(module.__doc__, module.DEFAULTS, list(words))
 
 
 def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
@@ -74,6 +91,37 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
     if not found:
         raise InputError("--methods, --networks: no experiment fits; KD and EnCoDe train students only")
     return sorted(found, key=lambda job: (job.method != "Single" or "teacher" not in job.expt, job.seed))
+
+
+def with_teachers(waiting: list[Job]) -> list[Job]:
+    """The jobs that are left to do, before them a job for each shared teacher that is missing and that none makes.
+
+    A run that learns from a teacher needs the job that makes it. Where several do (Single's teachers of several seeds),
+    it is the last one's, as one after the other: that one waits for the rest.
+    """
+    making: dict[Path, list[str]] = {}  # who publishes a teacher, in order
+    for job in waiting:
+        if job.method == "Single" and (args := job.args()).network == "teacher":
+            making.setdefault(teachers.published(args), []).append(job.name)
+    found, training, wanted = [], [], set()
+    for job in waiting:
+        args = job.args()
+        if (path := teachers.needed(args)) is None:
+            found.append(job)
+            continue
+        if path not in making and not path.exists():
+            training.append(_teacher(job, args, path))
+            making[path] = [training[-1].name]
+        wanted.add(path)
+        last = tuple(making.get(path, [])[-1:])
+        found.append(replace(job, after=last, needs=last))
+    behind = {making[path][-1]: tuple(making[path][:-1]) for path in wanted & making.keys()}
+    return training + [replace(job, after=behind.get(job.name, job.after)) for job in found]
+
+
+def _teacher(job: Job, args: argparse.Namespace, path: Path) -> Job:
+    """The training of the shared teacher at `path`, with the flags of a run that learns from it."""
+    return replace(job, expt=f"teacher-{path.stem}", seed=args.teacher_seed, folder=path.parent, rounds=1, teacher=path)
 
 
 def _job(args: argparse.Namespace, experiment: tuple[str, str, str], expt: str, seed: int, words: list[str]) -> Job:

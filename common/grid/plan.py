@@ -36,10 +36,8 @@ def show(args, images: Images) -> None:
     seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args:
         path = args.teacher or teacher.shared_path(args, images)
-        recipe = teacher.recipe(args, args.teacher_seed)
         times = len(counts) if args.teacher_labels == "labeled" else int(not Path(path).exists())
-        steps = recipe.train_epochs * (recipe.num_images // recipe.batch_size)
-        training_time = times * steps * _seconds_an_update(recipe, images) if times else 0.0
+        training_time = times * teacher_seconds(args, images) if times else 0.0
         where = f"{path} ({'there' if not times else f'{times} to train, about {duration(training_time)}'})"
         print(f"teacher at {where}")
         seconds += training_time
@@ -60,6 +58,12 @@ def _show_memory(args, images: Images) -> None:
 def seconds_a_round(args, images: Images) -> float:
     """An estimate from a few timed updates, without evaluation, query and the teacher."""
     return _seconds_an_update(args, images) * (args.num_images // args.batch_size) * args.train_epochs
+
+
+def teacher_seconds(args, images: Images) -> float:
+    """An estimate of a teacher's training, where a run with these flags trains one."""
+    recipe = teacher.recipe(args, args.teacher_seed)
+    return _seconds_an_update(recipe, images) * recipe.train_epochs * (recipe.num_images // recipe.batch_size)
 
 
 def runs_that_fit(device: torch.device) -> int:

@@ -4,92 +4,73 @@
         --percents 10 20 30 40 50 60 100 --train_epochs 24 --step_size 20 --batch_size 128
 
 Flags that are not the grid's own go to every main.py that has them. A run that is done is skipped, one that was cut off
-goes on, one that fails becomes a row of the summary. --dry_run lists the runs and estimates their time. --ray local or
---ray auto runs them side by side on this machine or on a Ray cluster.
+goes on, one that fails becomes a row of the summary. A teacher that runs share is trained first where it is missing.
+--dry_run lists the runs and estimates their time. --jobs 4 runs four side by side on this machine; --ray local or
+--ray auto does it with Ray, on this machine or on a cluster.
 """
 
 import argparse
 import contextlib
 import sys
-import time
-import traceback
 from pathlib import Path
 
-from common import data, flags, machine, report
+from common import console, data, flags, machine, report
 from common.errors import InputError
-from common.experiments import METHODS, ROOT, available, script
-from common.grid import cluster, plan
-from common.grid.clock import Clock, Lines
-from common.grid.jobs import Job, jobs
-
-
-def execute(job: Job) -> str:
-    """Runs the job's main.py in this process; returns what went wrong in one line, or nothing."""
-    try:
-        args = job.args()
-        machine.prepare(args)
-        script(job.model, job.dataset, job.method).main(args)
-    except (InputError, OSError) as error:
-        return " ".join(str(error).split())
-    except Exception as error:  # a fault in one run must not end the others
-        traceback.print_exc(file=sys.stderr)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return ""
-
-
-def one_after_the_other(waiting: list[Job], total: int) -> dict[str, str]:
-    """Runs the jobs here; returns what went wrong by name."""
-    failed, clock = {}, Clock(waiting)
-    for number, job in enumerate(waiting, total - len(waiting) + 1):
-        started = time.perf_counter()
-
-        def head(number: int = number, job: Job = job, started: float = started) -> str:
-            clock.working(job, time.perf_counter() - started)
-            return f"[{number}/{total}, {clock}] {job.name}:"
-
-        with contextlib.redirect_stdout(Lines(head)):
-            error = execute(job)
-        clock.ended(job, time.perf_counter() - started, error)
-        if error:
-            failed[job.name] = error
-            print(f"[{number}/{total}] {job.name} failed: {error}", flush=True)
-    return failed
-
-
-def side_by_side(waiting: list[Job], total: int, args: argparse.Namespace) -> dict[str, str]:
-    """Runs the jobs as Ray tasks; returns what went wrong by name."""
-    failed, clock, done = {}, Clock(waiting), total - len(waiting)
-    share = {"num_cpus": args.threads, "num_gpus": args.gpus, "memory": int(args.memory_gb * 2**30)}
-    for job, error, seconds in cluster.run(execute, waiting, args.ray, share):
-        done += 1
-        clock.ended(job, seconds, error)
-        if error:
-            failed[job.name] = error
-        print(f"[{done}/{total}, {clock}] {job.name} {f'failed: {error}' if error else 'done'}", flush=True)
-    return failed
+from common.experiments import METHODS, ROOT, available
+from common.grid import plan, work
+from common.grid.cluster import Cluster
+from common.grid.jobs import Job, jobs, with_teachers
+from common.grid.processes import Processes
 
 
 def show(found: list[Job]) -> None:
-    """The runs with their state and estimated time; runs of one configuration are timed once."""
-    images, seconds, total = None, {}, 0.0
-    for job in found:
+    """The runs with their state and estimated time, missing teachers first; a configuration is timed once."""
+    listed = with_teachers([job for job in found if job.rounds_done() < job.rounds])
+    missing = [job for job in listed if job.teacher]
+    several = f"{len(found)} runs{_teachers(len(missing), ' and ')}"
+    timer, total = Timer(), 0.0
+    for job in missing + found:
         done = job.rounds_done()
-        if done < job.rounds and job.expt not in seconds:
+        seconds = timer.seconds(job, job.rounds - done)
+        total += seconds or 0.0
+        state = "to train" if job.teacher else f"{done} of {job.rounds} rounds"
+        state += "" if seconds is None else f", about {plan.duration(seconds)}"
+        print(f"{job.name:45} {'done' if done == job.rounds else state}")
+    if timer.refused:
+        print(f"{several}; how long they take cannot be timed here ({timer.refused})")
+    else:
+        print(f"{several}, about {plan.duration(total)} one after the other, without evaluation")
+    if timer.images is not None and timer.images.device.type == "cuda":
+        fit = plan.runs_that_fit(timer.images.device)
+        print(f"by memory, {fit} such runs fit the GPU at once: --jobs, or --ray local --gpus")
+
+
+class Timer:
+    """Estimates jobs' times from a few updates of each configuration, where this machine has what they run on."""
+
+    def __init__(self):
+        self.images: data.Images | None = None
+        self.refused = ""  # why this machine cannot run the jobs
+        self._key: tuple = ()
+        self._seconds: dict[str, float] = {}
+
+    def seconds(self, job: Job, rounds: int) -> float | None:
+        """Of so many rounds of the job, or of its teacher's training; None where that cannot be timed."""
+        if rounds == 0:
+            return 0.0
+        if job.expt not in self._seconds and not self.refused:
             args = job.args()
-            machine.prepare(args)
+            try:
+                machine.prepare(args)
+            except InputError as error:  # a cluster's driver may lack its workers' GPU
+                self.refused = str(error)
+                return None
             key = args.dataset, args.image_size, args.num_images
-            if images is None or images[0] != key:
-                images = key, data.load(args)
-            seconds[job.expt] = plan.seconds_a_round(args, images[1])
-        left = (job.rounds - done) * seconds.get(job.expt, 0.0)
-        total += left
-        state = "done" if done == job.rounds else f"{done} of {job.rounds} rounds, about {plan.duration(left)}"
-        print(f"{job.name:45} {state}")
-    print(
-        f"{len(found)} runs, about {plan.duration(total)} one after the other, without missing teachers and evaluation"
-    )
-    if images is not None and images[1].device.type == "cuda":
-        print(f"by memory, {plan.runs_that_fit(images[1].device)} such runs fit the GPU at once: --ray local --gpus")
+            if key != self._key:
+                self._key, self.images = key, data.load(args)
+            timed = plan.teacher_seconds if job.teacher else plan.seconds_a_round
+            self._seconds[job.expt] = timed(args, self.images)
+        return rounds * self._seconds[job.expt] if job.expt in self._seconds else None
 
 
 def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -108,31 +89,61 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--tag", default="", help="added to the runs' names, to tell them from others with other flags")
     flag("--save_path", default=str(ROOT / "runs"))
     flag("--output", default="", help="the report's folder; empty: <save_path>/report")
-    flag("--threads", type=flags.COUNT0, default=0, help="of each run; 0: all cores, or 1 with --ray")
+    flag("--threads", type=flags.COUNT0, default=0, help="of each run; 0: all cores, a share of them with --jobs, "
+         "1 with --ray")  # fmt: skip
+    flag("--jobs", type=flags.COUNT, help="so many runs side by side on this machine, in processes of their own")
     flag("--ray", choices=["local", "auto"], help="a Ray cluster on this machine, or the one that is there")
     flag("--gpus", type=float, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
     flag("--memory_gb", type=float, default=2.5, help="with --ray: memory a run is given")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     args.save_path = str(Path(args.save_path).expanduser().resolve())
-    if args.ray and not args.threads:
-        args.threads = 1
+    if args.ray and args.jobs:
+        raise InputError(f"--jobs {args.jobs} --ray {args.ray}: one of them; --jobs needs no Ray, on this machine")
+    if not args.threads and (args.ray or args.jobs):
+        args.threads = 1 if args.ray else max(1, machine.cores() // args.jobs)
     return args, passed
 
 
 def main(argv: list[str] | None = None) -> None:
     args, passed = parse(argv)
     found = jobs(args, passed)
+    _check(args, found)
     if args.dry_run:
         return show(found)
     waiting = [job for job in found if job.rounds_done() < job.rounds]
-    print(f"{len(found)} runs, {len(found) - len(waiting)} done before", flush=True)
-    run_all = one_after_the_other if args.ray is None else lambda *jobs: side_by_side(*jobs, args)
-    failed = run_all(waiting, len(found)) if waiting else {}
+    left = with_teachers(waiting)
+    missing = len(left) - len(waiting)
+    first = _teachers(missing, "; first ")
+    console.say(f"{len(found)} runs, {len(found) - len(waiting)} done before{first}")
+    failed = {}
+    if left:
+        with contextlib.closing(_workers(args)) as workers:
+            failed = work.off(left, len(found) + missing, workers)
     finished = [str(job.folder) for job in found if job.rounds_done()]
     if finished:
         report.main([*finished, "--output", args.output or str(Path(args.save_path) / "report")])
     for name, error in failed.items():
         print(f"failed {name}: {error}", file=sys.stderr)
     if failed:
-        raise InputError(f"{len(failed)} of {len(found)} runs failed; the same command runs these again")
+        raise InputError(f"{len(failed)} of {len(found) + missing} runs failed; the same command runs these again")
+
+
+def _check(args: argparse.Namespace, found: list[Job]) -> None:
+    """What the grid's flags and the runs' must share. Raises InputError."""
+    devices = {job.args().device for job in found}  # only parsed: the driver need not have them
+    asked = sorted(name for name in devices if name.startswith("cuda") or name.isdigit())
+    if args.ray and not args.gpus and asked:
+        raise InputError(f"--device {asked[0]} --ray {args.ray} --gpus 0: Ray shows a run no GPU; give each a share, "
+                         "--gpus 0.25 puts four on one")  # fmt: skip
+
+
+def _teachers(count: int, before: str) -> str:
+    return f"{before}{count} teacher{'s' * (count > 1)} to train" if count else ""
+
+
+def _workers(args: argparse.Namespace) -> work.Workers:
+    if args.ray:
+        share = {"num_cpus": args.threads, "num_gpus": args.gpus, "memory": int(args.memory_gb * 2**30)}
+        return Cluster(args.ray, share)
+    return Processes(args.jobs) if (args.jobs or 1) > 1 else work.Here()

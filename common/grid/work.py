@@ -1,0 +1,93 @@
+"""Jobs worked off in an order that gives each the teacher it needs: here, in processes, or on a cluster."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from common import console
+from common.grid.clock import Clock, Lines
+from common.grid.jobs import Job
+from common.grid.worker import execute
+
+
+class Workers(Protocol):
+    """Who works the jobs off: `Here`, `processes.Processes` or `cluster.Cluster`."""
+
+    at_once: int
+
+    def busy(self) -> bool: ...
+    def free(self) -> bool: ...
+    def start(self, job: Job, head: Callable[[], str]) -> None: ...
+    def next(self) -> tuple[Job, str, float]: ...
+    def close(self) -> None: ...
+
+
+class Here:
+    """One job after the other in this process."""
+
+    at_once = 1
+
+    def __init__(self):
+        self.ended: list[tuple[Job, str, float]] = []
+
+    def busy(self) -> bool:
+        return bool(self.ended)
+
+    def free(self) -> bool:
+        return not self.ended
+
+    def start(self, job: Job, head: Callable[[], str]) -> None:
+        """Runs the job; each of its lines is shown behind `head()`."""
+        started, lines = time.perf_counter(), Lines(head, sys.stdout)
+        with contextlib.redirect_stdout(lines):
+            error = execute(job)
+        lines.end()
+        self.ended.append((job, error, time.perf_counter() - started))
+
+    def next(self) -> tuple[Job, str, float]:
+        """The job that was run, what went wrong or nothing, its seconds."""
+        return self.ended.pop()
+
+    def close(self) -> None:
+        pass
+
+
+def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
+    """Works the jobs off, each after those it waits for; returns what went wrong by name.
+
+    Args:
+        waiting: the jobs that are left to do.
+        total: how many the whole grid has.
+    """
+    queue, unfinished = list(waiting), {job.name for job in waiting}
+    failed, started, clock = {}, {}, Clock(waiting, workers.at_once)
+
+    def head(job: Job) -> str:
+        clock.working(job, time.perf_counter() - started[job])
+        number = total - len(unfinished) + (workers.at_once == 1)  # of the run at work, or of those that have ended
+        return f"[{number}/{total}, {clock}] {job.name}:"
+
+    def end(job: Job, error: str, seconds: float) -> None:
+        unfinished.remove(job.name)
+        clock.ended(job, seconds, error)
+        if error:
+            failed[job.name] = error
+        said = f"failed: {error}" if error else "done"
+        console.say(f"[{total - len(unfinished)}/{total}, {clock}] {job.name} {said}")
+
+    while unfinished:
+        for job in [job for job in queue if unfinished.isdisjoint(job.after)]:
+            lost = [name for name in job.needs if name in failed]
+            if lost:
+                queue.remove(job)
+                end(job, f"{lost[0]}, which makes its teacher, failed", 0.0)
+            elif workers.free():
+                queue.remove(job)
+                started[job] = time.perf_counter()
+                workers.start(job, partial(head, job))
+        if workers.busy():
+            end(*workers.next())
+    return failed

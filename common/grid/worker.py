@@ -1,0 +1,58 @@
+"""One job in this process. As a script it is a process of `--jobs`: the job comes through stdin, which then stays open
+for as long as the grid lives; what went wrong goes to the file descriptor named on the command line.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from common import machine, teachers
+from common.errors import InputError
+from common.experiments import script
+from common.grid.jobs import Job
+
+GRACE = 10  # seconds a run has to end by itself; its files are whole at any moment, temporary ones would stay
+
+
+def execute(job: Job) -> str:
+    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or nothing."""
+    try:
+        args = job.args()
+        machine.prepare(args)
+        if job.teacher:
+            teachers.provide(args)
+        else:
+            script(job.model, job.dataset, job.method).main(args)
+    except (InputError, OSError) as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # a fault in one run must not end the others
+        traceback.print_exc(file=sys.stderr)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
+
+
+def main() -> None:
+    job, outcome = pickle.load(sys.stdin.buffer), int(sys.argv[1])
+    os.set_inheritable(outcome, False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the grid was started with & in a script
+    threading.Thread(target=_end_with_the_grid, daemon=True).start()
+    try:
+        os.write(outcome, execute(job).encode())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _end_with_the_grid() -> None:
+    """Interrupts the run when stdin closes: the grid was stopped, or its process died in whatever way."""
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin's own reader, whose lock would be held when the process ends
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()
