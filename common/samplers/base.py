@@ -11,7 +11,7 @@ from common.objective import Seen
 from common.seeds import generator
 
 Tensor = torch.Tensor
-CHUNK = 1000  # candidates looked at together
+CHUNK = 250  # candidates looked at together
 
 
 class Sampler:
