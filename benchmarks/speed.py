@@ -77,7 +77,6 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
     optimizers = [torch.optim.SGD(net.parameters(), **sgd)]
     if teacher is not None:
         optimizers.append(torch.optim.SGD(decoder.parameters(), **sgd))
-    noise = torch.Generator().manual_seed(0)
 
     def step() -> None:
         x, y = next(labeled)
@@ -100,6 +99,7 @@ def plain(args, case: str, source: Dataset, sampler_of, workers: int):
             optimizer.step()
         loss.item()
         if sampler is not None:
+            noise = torch.randn(sampler.draws, 2 * args.batch_size, args.latent_dim)
             for value in sampler.step(Seen(x, z), Seen(x, z_unlabeled), noise).values():
                 value.item()
 
@@ -117,9 +117,8 @@ def ours(args, images: data.Images, this_round: Round, targets):
     session = training.Session(args, None, this_round, net, decoder, targets, sampler)
     session.epoch = 100  # after the warm-up: with the adversarial term
     batches = itertools.chain.from_iterable(session.batches() for _ in itertools.count())
-    noise = torch.Generator().manual_seed(0)
     session.modules.train()
-    return lambda: session.step(next(batches), noise)
+    return lambda: session.step(next(batches))
 
 
 def rate(step, batch_size: int, seconds: float, repeats: int) -> float:

@@ -21,11 +21,12 @@ READ_EVERY = 50  # updates between two looks at the losses, so that a GPU is not
 
 
 class Batch(NamedTuple):
-    """What one update sees: a view of batch_size images of each stream."""
+    """What one update sees: a view of batch_size images of each stream, and the sampler's noise."""
 
     labeled: View
     pool: View | None = None  # of labelled and unlabelled images, with --distill_on pool
     unlabeled: View | None = None  # where a sampler learns
+    noise: Tensor | None = None  # (draws, 2 * batch_size, latent), where it has a VAE
 
 
 def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
@@ -117,11 +118,10 @@ class Session:
         args, images = self.args, self.images
         started = time.perf_counter()
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
-        noise = self._generator("noise")
         self.modules.train()
         sums: dict[str, Tensor] = {}
         for update, batch in enumerate(self.batches(), 1):
-            for name, value in self.step(batch, noise).items():
+            for name, value in self.step(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             self.schedule.step()
             if update % READ_EVERY == 0 or update == self.updates:
@@ -136,7 +136,7 @@ class Session:
         self.seconds += time.perf_counter() - started
         self._log(means, validation)
 
-    def step(self, batch: Batch, noise: torch.Generator) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the student and phi on the task loss, then one of the sampler; returns the losses."""
         args, sampler = self.args, self.sampler
         adversarial = bool(sampler) and sampler.reaches_student and self.epoch >= args.warmup_epochs and args.adv_wt > 0
@@ -152,7 +152,7 @@ class Session:
         losses = {"loss": loss, **terms}
         if sampler:
             with self._autocast():
-                losses |= sampler.step(labeled, unlabeled, noise)
+                losses |= sampler.step(labeled, unlabeled, batch.noise)
         return {name: value.detach() for name, value in losses.items()}
 
     def see(self, batch: Batch, adversarial: bool) -> tuple[Seen, Seen | None, Seen | None]:
@@ -185,9 +185,11 @@ class Session:
             pools["unlabeled"] = self.round.unlabeled
         count = self.updates * self.args.batch_size
         streams = {name: self._stream(name, pool, count) for name, pool in pools.items()}
-        for start in range(0, count, self.args.batch_size):
-            part = slice(start, start + self.args.batch_size)
-            yield Batch(**{name: view.part(part) for name, view in streams.items()})
+        noise = self._noise()
+        for update in range(self.updates):
+            part = slice(update * self.args.batch_size, (update + 1) * self.args.batch_size)
+            views = {name: view.part(part) for name, view in streams.items()}
+            yield Batch(**views, noise=None if noise is None else noise[update])
 
     def _stream(self, name: str, pool: Tensor, count: int) -> View:
         """An epoch's view of one pool, drawn on the CPU in one go and then moved to the images' device."""
@@ -196,6 +198,15 @@ class Session:
         mirrored = torch.rand(count, generator=source) < 0.5
         offsets = torch.randint(-shift, shift + 1, (count, 2), generator=source) if shift else None
         return View(index, mirrored if self.images.mirror else None, offsets).to(self.images.device)
+
+    def _noise(self) -> Tensor | None:
+        """An epoch's noise (updates, draws, 2 * batch_size, latent) for the sampler, drawn and moved as a stream is."""
+        if not self.sampler or not self.sampler.draws:
+            return None
+        source, count = self._generator("noise"), self.updates * self.sampler.draws
+        # one by one: what torch draws first depends on how much it draws at once
+        drawn = [torch.randn(2 * self.args.batch_size, self.args.latent_dim, generator=source) for _ in range(count)]
+        return torch.stack(drawn).unflatten(0, (self.updates, -1)).to(self.images.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.args.precision == "bf16")

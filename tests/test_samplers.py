@@ -54,12 +54,18 @@ def learner(*words: str):
     return samplers.build(parse("EnCoDe", *words), this_round, Features(rows)), rows, this_round
 
 
-def noise() -> torch.Generator:
+def source() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def noise(sampler: Sampler, images: int) -> torch.Tensor:
+    """What a step on so many images of both pools draws."""
+    return torch.randn(sampler.draws, images, sampler.args.latent_dim, generator=source())
+
+
 def step(sampler: Sampler, labeled: torch.Tensor, unlabeled: torch.Tensor) -> dict[str, float]:
-    losses = sampler.step(Seen(None, labeled), Seen(None, unlabeled), noise())
+    drawn = noise(sampler, len(labeled) + len(unlabeled))
+    losses = sampler.step(Seen(None, labeled), Seen(None, unlabeled), drawn)
     assert not any(loss.requires_grad for loss in losses.values())
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -137,9 +143,9 @@ def test_the_vaes_kl_and_reconstruction_are_means():
 def test_the_vae_rebuilds_from_a_sample_of_its_latent():
     vae = nets.feature_vae((4, 3, 3), 32)
     mean, log_variance = torch.randn(2, 32), torch.randn(2, 32)
-    epsilon = torch.randn(2, 32, generator=noise())
+    epsilon = torch.randn(2, 32, generator=source())
     expected = vae.decode(mean + epsilon * log_variance.exp().sqrt())
-    assert torch.allclose(vae.rebuild(mean, log_variance, noise()), expected, atol=1e-6)
+    assert torch.allclose(vae.rebuild(mean, log_variance, epsilon), expected, atol=1e-6)
 
 
 def dark_and_bright(count: int = 16):
@@ -167,7 +173,7 @@ def image_sampler(monkeypatch):
 
 def test_vaal_queries_the_images_unlike_the_labelled(image_sampler):
     sampler, seen, this_round = image_sampler("--adv_wt", "0")
-    losses = [sampler.step(*seen, noise()) for _ in range(40)]
+    losses = [sampler.step(*seen, noise(sampler, 32)) for _ in range(40)]
     assert losses[-1]["disc"] < losses[0]["disc"] and losses[-1]["vae"] < losses[0]["vae"]
     chosen, scores = sampler.query(8, this_round.unlabeled)
     assert sorted(chosen.tolist()) == list(range(24, 32))
@@ -189,7 +195,7 @@ def test_vaals_vae_is_its_adversary(image_sampler):
             with torch.no_grad():
                 verdicts = [sampler.discriminator(sampler.vae(part.x)[0])[:, 0] for part in seen]
                 values.append(objective.adversarial_loss(*verdicts).item())
-            sampler.step(*seen, noise())
+            sampler.step(*seen, noise(sampler, 32))
         assert all(torch.equal(old, new) for old, new in zip(before, sampler.discriminator.parameters(), strict=True))
         assert all(weight.requires_grad for weight in sampler.discriminator.parameters())
         return values
@@ -205,7 +211,7 @@ def test_vaals_discriminator_is_taught_that_unlabelled_is_zero(image_sampler):
     both = torch.cat([part.x for part in seen])
     labeled, unlabeled = sampler.discriminator(sampler.vae(both)[0])[:, 0].split(16)
     expected = (-F.logsigmoid(labeled).mean() - F.logsigmoid(-unlabeled).mean()) / 2
-    assert sampler.step(*seen, noise())["disc"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert sampler.step(*seen, noise(sampler, 32))["disc"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_image_vae_is_vaals():
@@ -284,7 +290,7 @@ def test_a_query_looks_in_eval_mode_chunk_by_chunk(images):
     args = parse("EnCoDe")
     sampler = Spy(args, a_round(images.train, 2), networks.build(args, "student").train(), None)
     sampler.networks["d"] = nn.Dropout()
-    candidates = torch.randperm(2500, generator=noise())
+    candidates = torch.randperm(2500, generator=source())
     chosen, scores = sampler.query(1300, candidates)
     assert seen == [(CHUNK, (False, False, False))] * (2500 // CHUNK)
     odd = [number for number in candidates.tolist() if number % 2]

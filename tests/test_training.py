@@ -43,10 +43,6 @@ def session(first_round, tmp_path, method="KD", *words):
     return Session(args, run, this_round, net, decoder, targets, sampler)
 
 
-def noise():
-    return torch.Generator().manual_seed(0)
-
-
 def all_of(views):
     """Every image index and mirror flag in some views, as pairs."""
     return list(itertools.chain(*(zip(v.index.tolist(), v.mirrored.tolist(), strict=True) for v in views)))
@@ -92,7 +88,7 @@ def test_pool_distillation_compares_pool_images_with_their_own_teacher_outputs()
     assert distilled.teacher.features[:, 0, 0, 0].tolist() == [105, 4]
     assert distilled.teacher.logits.tolist() == [[5, 1], [4, 0]]
     assert torch.allclose(labeled.z, toys.levels(labels.index, labels.mirrored), atol=1e-6)
-    losses = s.step(Batch(labels, pool), noise())
+    losses = s.step(Batch(labels, pool))
     assert losses["logit"].item() > 0
 
 
@@ -142,7 +138,7 @@ def test_an_epoch_is_the_same_number_of_updates_whatever_is_labelled():
 
 
 def test_shuffled_uses_every_image_equally():
-    drawn = shuffled(torch.arange(10, 15), 13, noise())
+    drawn = shuffled(torch.arange(10, 15), 13, torch.Generator().manual_seed(0))
     assert drawn[:5].sort().values.tolist() == drawn[5:10].sort().values.tolist() == list(range(10, 15))
     assert len(drawn) == 13 and len(set(drawn[10:].tolist())) == 3
     assert drawn[:5].tolist() != drawn[5:10].tolist()
@@ -152,7 +148,7 @@ def test_shuffled_uses_every_image_equally():
 
 
 def one_step(s):
-    return s.step(next(s.batches()), noise())
+    return s.step(next(s.batches()))
 
 
 def test_the_losses_of_an_update_are_those_of_the_objective():
@@ -170,7 +166,7 @@ def test_the_losses_of_an_update_are_those_of_the_objective():
         "feat": 3 * (z - targets).square().mean().item(),
         "logit": 0.5 * (logits - torch.tensor([[0.0, 1.0], [3.0, 0.0]])).square().mean().item(),
     }
-    losses = {name: value.item() for name, value in s.step(Batch(view), noise()).items()}
+    losses = {name: value.item() for name, value in s.step(Batch(view)).items()}
     assert losses == pytest.approx({"loss": sum(expected.values()), **expected}, rel=1e-5)
 
 
@@ -180,7 +176,7 @@ def test_label_smoothing_reaches_the_loss():
         s = toy_session("Random", *words)
         nn.init.zeros_(s.net.linear.weight)
         s.net.linear.bias.data = torch.tensor([math.log(3), 0.0])  # probabilities 3/4, 1/4
-        found.append(s.step(Batch(View(torch.tensor([0, 2]))), noise())["ce"].item())  # both of class 0
+        found.append(s.step(Batch(View(torch.tensor([0, 2]))))["ce"].item())  # both of class 0
     assert found == pytest.approx([math.log(4 / 3), 0.85 * math.log(4 / 3) + 0.15 * math.log(4)], rel=1e-5)
 
 
@@ -199,7 +195,7 @@ def test_updates_are_sgd_with_momentum_weight_decay_and_nesterov(words):
     s = toy_session("Random", "--lr_task", "0.1", "--schedule", "step", *words)
     before, gradients = s.net.linear.weight.detach().clone(), []
     for batch in itertools.islice(s.batches(), 3):
-        s.step(batch, noise())
+        s.step(batch)
         gradients.append(s.net.linear.weight.grad.clone())
     decay = 0.3 if "--weight_decay" in words else 5e-4
     expected = sgd_by_hand(before, gradients, 0.1, decay, "--nesterov" in words)
@@ -220,9 +216,9 @@ def test_the_decoder_has_an_optimizer_and_a_rate_of_its_own():
 def test_gradients_of_one_update_do_not_leak_into_the_next():
     s = toy_session("Random", "--lr_task", "1e-9")
     batch = next(s.batches())
-    s.step(batch, noise())
+    s.step(batch)
     first = s.net.linear.weight.grad.clone()
-    s.step(batch, noise())
+    s.step(batch)
     assert torch.allclose(s.net.linear.weight.grad, first, rtol=1e-4, atol=1e-7)
 
 
@@ -231,7 +227,7 @@ def test_the_adversarial_term_waits_for_the_warmup_and_then_reaches_the_student(
     assert set(one_step(s)) == {"loss", "ce", "feat", "logit", "vae", "disc"}
     s.epoch = 1
     batch = next(s.batches())
-    with_term = s.step(batch, noise())
+    with_term = s.step(batch)
     assert "adv" in with_term and with_term["adv"].item() == pytest.approx(0.01 * math.log(2), rel=0.2)
     labeled, _, unlabeled = s.see(batch, adversarial=True)
     assert unlabeled.z.requires_grad and labeled.z.requires_grad
@@ -464,7 +460,7 @@ def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_pat
             "logit": 5e-5 * (logits - s.targets.logits[0, index]).square().mean(),
             "adv": -0.25 * sum(nn.functional.logsigmoid(verdict).mean() for verdict in verdicts),
         }
-    losses = s.step(batch, noise())
+    losses = s.step(batch)
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert losses["loss"].item() == pytest.approx(sum(expected.values()).item(), rel=1e-4)

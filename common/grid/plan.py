@@ -92,12 +92,11 @@ def _seconds_an_update(args, images: Images) -> float:
         net = folding.with_batch_norm(args, net, 0)
     session = training.Session(args, None, this_round, net, decoder, targets, sampler)
     batches = session.batches()
-    noise = torch.Generator().manual_seed(0)
     for update in range(3 + TIMED_UPDATES):
         if update == 3:  # the first ones allocate
             _synchronize(images.device)
             started = time.perf_counter()
-        session.step(next(batches, None) or next(batches := session.batches()), noise)
+        session.step(next(batches, None) or next(batches := session.batches()))
     _synchronize(images.device)
     return (time.perf_counter() - started) / TIMED_UPDATES
 

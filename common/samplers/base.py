@@ -25,6 +25,7 @@ class Sampler:
     learns = False
     reaches_student = False
     needs_teacher = False
+    draws = 0  # latents that an update draws for each image
 
     def __init__(self, args, this_round, student, targets):
         self.args, self.images, self.student, self.targets = args, this_round.images, student, targets
@@ -40,8 +41,11 @@ class Sampler:
         """D's logit (B,) that an image with features z (B, C, h, w) is labelled."""
         raise NotImplementedError
 
-    def step(self, labeled: Seen, unlabeled: Seen, noise: torch.Generator) -> dict[str, Tensor]:
-        """One update of the sampler's own networks on a batch of each pool; returns its losses."""
+    def step(self, labeled: Seen, unlabeled: Seen, noise: Tensor | None) -> dict[str, Tensor]:
+        """One update of the sampler's own networks on a batch of each pool; returns its losses.
+
+        `noise` (draws, B of both pools, latent) is standard normal; None where `draws` is 0.
+        """
         raise NotImplementedError
 
     def look(self, index: Tensor) -> Tensor:

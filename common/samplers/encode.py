@@ -12,6 +12,7 @@ class EnCoDe(Sampler):
     """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
 
     learns = reaches_student = True
+    draws = 1
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
@@ -31,7 +32,7 @@ class EnCoDe(Sampler):
     def step(self, labeled, unlabeled, noise):
         z = torch.cat([labeled.z, unlabeled.z]).detach()
         mean, log_variance = self.vae(z)
-        loss = vae_loss(z, self.vae.rebuild(mean, log_variance, noise), mean, log_variance, self.args.beta)
+        loss = vae_loss(z, self.vae.rebuild(mean, log_variance, noise[0]), mean, log_variance, self.args.beta)
         vae = descend(self.optimizers["vae"], loss)
         with torch.no_grad():  # D's loss is not the VAE's
             mean, _ = self.vae(z)

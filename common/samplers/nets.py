@@ -19,9 +19,8 @@ class VAE(nn.Module):
         """x -> the latent's mean and log-variance, (B, latent) each, float32."""
         return self.moments(self.encode(x)).float().chunk(2, dim=1)
 
-    def rebuild(self, mean: Tensor, log_variance: Tensor, noise: torch.Generator) -> Tensor:
-        """Decodes a latent drawn from the Gaussian, with `noise` from the CPU."""
-        epsilon = torch.randn(mean.shape, generator=noise).to(mean.device, non_blocking=True)
+    def rebuild(self, mean: Tensor, log_variance: Tensor, epsilon: Tensor) -> Tensor:
+        """Decodes a latent drawn from the Gaussian; `epsilon` (B, latent) is standard normal."""
         return self.decode(mean + epsilon * (log_variance / 2).exp())
 
 

@@ -17,6 +17,7 @@ class VAAL(Sampler):
     """Queries what D takes for unlabelled. No path leads from D to the student: the VAE plays the adversary."""
 
     learns = True
+    draws = VAE_STEPS
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
@@ -30,9 +31,9 @@ class VAAL(Sampler):
 
     def step(self, labeled, unlabeled, noise):
         x, split = torch.cat([labeled.x, unlabeled.x]), len(labeled.x)
-        for _ in range(VAE_STEPS):
+        for epsilon in noise:
             mean, log_variance = self.vae(x)
-            loss = vae_loss(x, self.vae.rebuild(mean, log_variance, noise), mean, log_variance, self.args.beta)
+            loss = vae_loss(x, self.vae.rebuild(mean, log_variance, epsilon), mean, log_variance, self.args.beta)
             with frozen(self.discriminator):
                 fooled = adversarial_loss(*self.discriminator(mean)[:, 0].split(split))
             vae = descend(self.optimizers["vae"], loss + self.args.adv_wt * fooled)
