@@ -29,7 +29,7 @@ class Seen(NamedTuple):
     """A batch of one stream as the student sees it."""
 
     x: Tensor  # (B, 3, S, S)
-    z: Tensor | None  # F(x), (B, c, h, w); None where nobody asks for it
+    z: Tensor | None  # F(x), (B, c, h, w); None where it is not needed
     y: Tensor | None = None  # labels (B,) int64
     teacher: Teacher | None = None
 

@@ -41,10 +41,18 @@ def launch(
         return CompletedProcess(command, process.exitcode, *printed)
 
 
-def _be_main(folder: str, words: tuple[str, ...], code: str, output: str) -> None:
+def begin(method: str, *words: str, folder: Path = ROOT / "AlexNet" / "CIFAR10") -> multiprocessing.Process:
+    """Starts a main.py whose output nobody reads; the caller waits for the process, or kills it."""
+    process = SERVER.Process(target=_be_main, args=(str(folder / method), words, "", None))
+    process.start()
+    return process
+
+
+def _be_main(folder: str, words: tuple[str, ...], code: str, output: str | None) -> None:
     """In the child: what the interpreter does for `cd folder && python main.py words`."""
     for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT, 0o600), number)
+        path = os.path.join(output, name) if output else os.devnull
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
     os.chdir(folder)
     sys.argv = ["main.py", *words]
     warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import augment, cli, data, networks, runs
+from common import augment, cli, data, files, networks, runs
 from common.augment import View
 from common.data import Images
 from common.errors import InputError
@@ -76,7 +76,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         if not path.exists() or labeled.all():
             break
         net = networks.build(args, getattr(args, "network", "student"))
-        net.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        net.load_state_dict(files.read_tensors(path)["state_dict"])
         features, correct = look(net.eval(), images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]

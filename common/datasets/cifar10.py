@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-from common.datasets.local import Arrays, cached, impatient, say, sha256
+from common.datasets.local import Arrays, cached, say, sha256, socket_timeout
 from common.datasets.source import Source
 from common.errors import InputError
 
@@ -89,7 +89,7 @@ def _torchvision(data_dir: Path, download: bool) -> Arrays:
 
 def _download(data_dir: Path) -> Arrays:
     say(f"downloading CIFAR-10 (170 MB) with torchvision to {data_dir}")
-    with impatient():
+    with socket_timeout():
         return _torchvision(data_dir, download=True)
 
 

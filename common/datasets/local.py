@@ -55,7 +55,7 @@ def sha256(arrays: Arrays) -> str:
 
 
 def _read(cache: Path, checksum: str | None) -> Arrays | None:
-    """The arrays of the local copy, or None (with a word about it) when the file is not what it should be."""
+    """The arrays of the local copy, or None (with a line on stderr) when the file is not what it should be."""
     if not cache.exists():
         return None
     try:
@@ -70,7 +70,7 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
 
 
 @contextmanager
-def impatient():
+def socket_timeout():
     """Sockets opened inside give up after STALLED seconds of silence."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import SVHN
 
-from common.datasets.local import Arrays, cached, impatient, say
+from common.datasets.local import Arrays, cached, say, socket_timeout
 from common.datasets.source import Source
 from common.errors import InputError
 
@@ -39,7 +39,7 @@ def _split(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             found = SVHN(str(data_dir), split)
         except RuntimeError:  # absent, or not the file it should be
             say(f"downloading SVHN's {file} with torchvision to {data_dir}")
-            with impatient():
+            with socket_timeout():
                 found = SVHN(str(data_dir), split, download=True)
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(
