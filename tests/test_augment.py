@@ -77,3 +77,12 @@ def test_part_of_a_view_is_the_same_view_of_some_images():
     assert View(view.index).part(slice(0, 2)).mirrored is None
     moved = view.to(torch.device("meta"))
     assert all(tensor.device.type == "meta" for tensor in moved) and View(view.index).to("meta").offsets is None
+
+
+def test_a_view_is_made_where_its_images_are():
+    images, view = (
+        torch.stack([image(ROWS3)] * 2),
+        View(torch.tensor([1]), torch.tensor([True]), torch.tensor([[1, 0]])),
+    )
+    seen = augment.see(images.to("meta"), view.to("meta"))
+    assert seen.device.type == "meta" and seen.shape == (1, 3, 3, 3)

@@ -7,15 +7,81 @@ from torch.nn import functional as F
 
 from common import augment, distillation, networks, objective
 from common.augment import View
+from common.distillation import Targets
 from common.errors import InputError
+from common.networks import SequentialNet
 from common.objective import Seen
 
 from .conftest import parse
 
 
-@pytest.fixture(scope="module")
-def args():
-    return parse("KD")
+def small_teacher(seed: int = 0) -> SequentialNet:
+    """z (B, 4, 2, 2), 3x3 once pooled, 10 classes; in train mode its outputs would be others."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        features = nn.Sequential(nn.Conv2d(3, 4, 16, stride=32), nn.BatchNorm2d(4), nn.ReLU())
+        return SequentialNet(features, 3, [nn.Linear(36, 10)])
+
+
+def by_hand(teacher: nn.Module, images, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """z and logits of one view of all images, in one pass."""
+    index = torch.arange(len(images.train))
+    with torch.no_grad():
+        z = teacher.eval().features(augment.see(images.train, View(index, torch.full((len(index),), mirrored))))
+        return z, teacher.classifier(z)
+
+
+def both(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...], **tolerance) -> bool:
+    return all(torch.allclose(a, b, **tolerance) for a, b in zip(first, second, strict=True))
+
+
+def outputs_of(targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    return targets.z, targets.logits
+
+
+# What is computed
+
+
+def test_outputs_are_the_teachers_for_both_views_whatever_the_batch(random_images):
+    teacher = small_teacher()
+    z, logits = distillation.compute(teacher.train(), random_images, batch_size=3)
+    assert z.shape == (2, 8, 4, 2, 2) and logits.shape == (2, 8, 10) and not teacher.training
+    assert z.dtype == logits.dtype == torch.float32 and not z.requires_grad
+    for view in (0, 1):
+        assert both((z[view], logits[view]), by_hand(teacher, random_images, bool(view)), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(z[0], z[1], atol=0.01)
+    assert both(distillation.compute(teacher, random_images), (z, logits), rtol=1e-5, atol=1e-6)
+    first = distillation.compute(teacher, random_images, only=2)
+    assert both(first, (z[:, :2], logits[:, :2]), rtol=1e-5, atol=1e-6)
+
+
+def test_images_that_may_not_be_mirrored_have_one_view(random_images):
+    random_images.mirror = False
+    z, logits = distillation.compute(small_teacher(), random_images)
+    assert z.shape[0] == logits.shape[0] == 1
+    assert both((z[0], logits[0]), by_hand(small_teacher(), random_images, False), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("spare", "dtype"), [(0, torch.float32), (-1, torch.float16)])
+def test_features_that_take_too_much_memory_are_kept_in_half_the_bytes(spare, dtype, random_images, monkeypatch):
+    monkeypatch.setattr(distillation, "FLOAT32_LIMIT", 2 * 8 * 16 * 4 + spare)
+    z, logits = distillation.compute(small_teacher(), random_images)
+    assert z.dtype == dtype and logits.dtype == torch.float32
+    assert both((z[1].float(), logits[1]), by_hand(small_teacher(), random_images, True), rtol=1e-3, atol=1e-3)
+
+
+# What is looked up
+
+
+def test_what_is_looked_up_is_of_the_image_and_its_view():
+    z = torch.arange(6.0).view(2, 3, 1, 1, 1).half()
+    targets = Targets(nn.AdaptiveAvgPool2d(2), z, torch.arange(12.0).view(2, 3, 2))
+    found = targets.of(View(torch.tensor([2, 0, 1]), torch.tensor([False, True, True])))
+    assert found.features.dtype == torch.float32 and found.features.shape == (3, 1, 2, 2)
+    assert found.features[:, 0, 1, 1].tolist() == [2, 3, 4]
+    assert found.logits.tolist() == [[4, 5], [6, 7], [8, 9]]
+    assert targets.of(View(torch.tensor([2, 0]))).logits.tolist() == [[4, 5], [0, 1]]  # no view is mirrored
+    assert targets.accuracy == ""
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -54,68 +120,98 @@ def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, r
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
 
 
-def test_cache_is_read_back_and_a_wrong_key_is_an_error(args, random_images, tmp_path):
-    teacher = networks.build(args, "teacher")
-    made = distillation.cache(teacher, random_images, tmp_path)
-    (path,) = tmp_path.glob("outputs-*.pt")
-    read = distillation.cache(teacher, random_images, tmp_path)
+# What is kept
+
+
+def test_a_cache_is_made_once_and_read_back(random_images, tmp_path, monkeypatch):
+    teacher = small_teacher().train()
+    made = distillation.cache(teacher, random_images, tmp_path / "deep" / "folder", accuracy="81.00")
+    (path,) = (tmp_path / "deep" / "folder").glob("outputs-*.pt")
+    assert path.name == f"outputs-{networks.fingerprint(teacher)[:12]}-{'f' * 12}-2x8.pt"
+    assert not teacher.training and made.pool is teacher.classifier.pool and made.accuracy == "81.00"
+    assert both((made.z[1], made.logits[1]), by_hand(teacher, random_images, True))
+    monkeypatch.setattr(distillation, "compute", lambda *_: pytest.fail("computed again"))
+    read = distillation.cache(teacher.train(), random_images, tmp_path / "deep" / "folder")
     assert torch.equal(made.z, read.z) and torch.equal(made.logits, read.logits)
-    assert made.z.shape == (2, 8, 256, 1, 1)  # the map before it is spread to 6x6
+    assert read.accuracy == "" and not teacher.training
 
+
+def test_a_known_fingerprint_stands_for_the_weights(random_images, tmp_path):
+    random_images.mirror = False
+    distillation.cache(small_teacher(), random_images, tmp_path, "0123456789abcdef")
+    assert (tmp_path / f"outputs-0123456789ab-{'f' * 12}-1x8.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"teacher": "another"}, "teacher"),
+        ({"images": "others", "size": 32}, "images, size"),
+        ({"count": 7, "views": 1}, "count, views"),
+    ],
+)
+def test_outputs_under_another_key_are_refused(changes, wrong, random_images, tmp_path):
+    distillation.cache(small_teacher(), random_images, tmp_path)
+    (path,) = tmp_path.glob("outputs-*.pt")
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"key": content["key"] | {"teacher": "another"}}, path)
-    with pytest.raises(InputError, match="was made for other teacher"):
-        distillation.cache(teacher, random_images, tmp_path)
+    assert content["key"] == {
+        "teacher": networks.fingerprint(small_teacher()),
+        "images": "f" * 64,
+        "count": 8,
+        "size": 64,
+        "views": 2,
+    }
+    torch.save(content | {"key": content["key"] | changes}, path)
+    with pytest.raises(InputError, match=rf"^{path}: was made for other {wrong}; delete it and run again$"):
+        distillation.cache(small_teacher(), random_images, tmp_path)
+    del content["logits"]
+    torch.save(content, path)
+    with pytest.raises(
+        InputError, match=rf"^{path}: is no cache of teacher outputs \(no 'logits'\); delete it and run"
+    ):
+        distillation.cache(small_teacher(), random_images, tmp_path)
 
 
-@pytest.mark.parametrize(("limit", "dtype"), [(8 * 512 * 4 * 2 * 4, torch.float32), (1000, torch.float16)])
-def test_a_large_cache_keeps_the_maps_before_they_are_spread_in_half_the_bytes(
-    limit, dtype, random_images, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(distillation, "FLOAT32_LIMIT", limit)
-    teacher = networks.build(parse("KD", model="VGG"), "teacher").eval().requires_grad_(False)
-    targets = distillation.cache(teacher, random_images, tmp_path)
-    assert targets.z.shape == (2, 8, 512, 2, 2) and targets.z.dtype == dtype
-    index = torch.arange(8)
-    features = targets.of(View(index, torch.zeros(8, dtype=torch.bool))).features
-    expected = nn.AdaptiveAvgPool2d(7)(teacher.features(augment.see(random_images.train, View(index))))
-    assert features.shape == (8, 512, 7, 7) and features.dtype == torch.float32
-    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+def test_another_teacher_has_another_cache(random_images, tmp_path):
+    first, second = (distillation.cache(small_teacher(seed), random_images, tmp_path) for seed in (0, 1))
+    assert len(list(tmp_path.glob("outputs-*.pt"))) == 2 and not both(outputs_of(first), outputs_of(second))
 
 
-def test_another_teacher_has_another_cache(args, random_images, tmp_path):
-    teacher = networks.build(args, "teacher")
-    distillation.cache(teacher, random_images, tmp_path)
-    with torch.no_grad():
-        teacher.classifier[6].bias[0] += 1
-    distillation.cache(teacher, random_images, tmp_path)
-    assert len(list(tmp_path.glob("outputs-*.pt"))) == 2
-
-
-def test_a_damaged_cache_is_made_again_with_a_line_about_it(args, random_images, tmp_path, capsys):
-    teacher = networks.build(args, "teacher")
+def test_a_damaged_cache_is_made_again_with_a_line_about_it(random_images, tmp_path, capsys):
+    teacher = small_teacher()
     made = distillation.cache(teacher, random_images, tmp_path)
     (path,) = tmp_path.glob("outputs-*.pt")
     whole = path.read_bytes()
-    for damaged in (whole[:1000], whole[:3000] + bytes([whole[3000] ^ 4]) + whole[3001:]):
+    for damaged in (whole[:1000], whole[:1500] + bytes([whole[1500] ^ 4]) + whole[1501:]):
         path.write_bytes(damaged)
         again = distillation.cache(teacher, random_images, tmp_path)
         assert torch.equal(made.z, again.z) and torch.equal(made.logits, again.logits)
         assert path.read_bytes() == whole
-        assert f"{path.name}: damaged" in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert f"{path}: damaged" in err and "; making it again\n" in err and not out
 
 
-def test_two_processes_that_want_the_same_outputs_compute_them_once(args, random_images, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused(random_images, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    message = rf"^--save_path {tmp_path / 'file'}: the teacher's outputs cannot be written \(File exists\)$"
+    with pytest.raises(InputError, match=message):
+        distillation.cache(small_teacher(), random_images, tmp_path / "file")
+
+
+def test_two_processes_that_want_the_same_outputs_compute_them_once(random_images, tmp_path, monkeypatch):
     """The second one finds the file when it gets the lock: here the first writes it while the second waits."""
-    teacher = networks.build(args, "teacher")
-    computed, compute, locked = [], distillation.compute, distillation.locked
+    teacher = small_teacher()
+    computed, compute, locked, locks = [], distillation.compute, distillation.locked, []
     monkeypatch.setattr(distillation, "compute", lambda *words: computed.append(1) or compute(*words))
 
     def waited(path, purpose):
+        locks.append((path, purpose))
         monkeypatch.setattr(distillation, "locked", locked)
         distillation.cache(teacher, random_images, tmp_path)
         return locked(path, purpose)
 
     monkeypatch.setattr(distillation, "locked", waited)
-    distillation.cache(teacher, random_images, tmp_path)
-    assert computed == [1]
+    found = distillation.cache(teacher, random_images, tmp_path)
+    assert computed == [1] and both((found.z[0], found.logits[0]), by_hand(teacher, random_images, False))
+    (path,) = tmp_path.glob("outputs-*.pt")
+    assert locks == [(tmp_path / f".{path.stem}.lock", "another process that computes the teacher's outputs")]

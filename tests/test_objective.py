@@ -60,6 +60,8 @@ def test_cross_entropy_is_of_the_labelled_batch():
     found = terms(args(ce_wt=3.0), seen([0.0, math.log(3) / 2], y=[1]))
     assert found.keys() == {"ce"}
     assert found["ce"].item() == pytest.approx(3 * math.log(4 / 3))  # probabilities 1/4, 3/4
+    plain = objective.cross_entropy(torch.tensor([[0.0, math.log(3)]]), torch.tensor([1]))  # without smoothing
+    assert plain.item() == pytest.approx(math.log(4 / 3))
 
 
 def test_label_smoothing_takes_its_share_from_the_label():
@@ -118,18 +120,18 @@ def test_the_sampler_loss_wants_the_pools_told_apart():
 
 def test_the_vaes_terms_are_both_means():
     x, rebuilt = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 3.0, 1.0]])
-    mean, log_variance = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, math.log(4)]])
-    divergence = (2**2 / 2 + (4 - 1 - math.log(4)) / 2) / 2
+    mean, log_variance = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, math.log(4)]])
+    divergence = (3**2 / 2 + (4 - 1 - math.log(4)) / 2) / 2
     found = objective.vae_loss(x, rebuilt, mean, log_variance, beta=5.0)
     assert found.item() == pytest.approx(12 / 4 + 5 * divergence)
 
 
 def test_kl_is_hintons():
-    """Two classes, temperature 2: p = softmax(teacher / 2) = (3/4, 1/4), q = (1/2, 1/2); the mean over the batch."""
-    student, teacher = torch.zeros(2, 2), torch.tensor([[2 * math.log(3), 0.0], [0.0, 0.0]])
+    """Two classes, temperature 3: p = softmax(teacher / 3) = (3/4, 1/4), q = (1/2, 1/2); the mean over the batch."""
+    student, teacher = torch.zeros(2, 2), torch.tensor([[3 * math.log(3), 0.0], [0.0, 0.0]])
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    flags = args(logit_loss="kl", temperature=2.0)
-    assert objective.logit_loss(flags, student, teacher).item() == pytest.approx(4 * divergence / 2)
+    flags = args(logit_loss="kl", temperature=3.0)
+    assert objective.logit_loss(flags, student, teacher).item() == pytest.approx(9 * divergence / 2)
 
 
 def test_an_unknown_loss_is_an_error():
@@ -187,6 +189,21 @@ def test_a_small_kl_is_not_negative_under_bfloat16():
     with torch.autocast("cpu", torch.bfloat16):
         found = objective.logit_loss(args(logit_loss="kl"), teacher * 1.01, teacher.float())
     assert 0 < found.item() < 1e-2
+
+
+def test_a_loss_with_a_matrix_product_is_float32_too(monkeypatch):
+    """Autocast rounds the product to bfloat16 whatever its inputs; and a loss has the run's flags."""
+
+    def relations(student, teacher, args):
+        a, b = (tensor.flatten(1) @ tensor.flatten(1).T for tensor in (student, teacher))
+        return args.temperature * F.mse_loss(a, b)
+
+    monkeypatch.setitem(losses.LOGIT_LOSSES, "relations", relations)
+    monkeypatch.setitem(losses.FEATURE_LOSSES, "relations", relations)
+    flags = args(logit_loss="relations", feature_loss="relations", temperature=3.0)
+    for loss, shape in ((objective.logit_loss, (4, 10)), (objective.feature_loss, (4, 3, 2, 2))):
+        (rounded, _), (exact, _) = both_precisions(lambda z, t, loss=loss: loss(flags, z, t.float()), shape, shape)
+        assert rounded.item() == exact.item() > 0
 
 
 def test_a_loss_is_one_function_and_one_line(tmp_path, teacher, monkeypatch):

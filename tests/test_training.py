@@ -15,19 +15,7 @@ from common.evaluation import accuracy
 from common.training import Batch, Session, shuffled
 
 from . import toys
-
-
-def toy_session(method="KD", *words, mirror=True, labeled=2, run=None):
-    """A session on the toy: Halves as student, a decoder that adds nothing, the toy's targets."""
-    flags = toys.flags(method, *words)
-    data = toys.images(mirror)
-    this_round = toys.this_round(data, labeled)
-    distils = method in ("KD", "EnCoDe")
-    decoder = nn.Conv2d(3, 3, 1) if distils else None
-    targets = toys.targets(2 if mirror else 1) if distils else None
-    net = toys.Halves()
-    sampler = samplers.build(flags, this_round, net, targets) if method == "EnCoDe" else None
-    return Session(flags, run, this_round, net, decoder, targets, sampler)
+from .toys import Quiet, toy_session
 
 
 def session(first_round, tmp_path, method="KD", *words):
@@ -302,27 +290,6 @@ def test_the_schedule_moves_once_an_update(tmp_path):
 # What a round keeps
 
 
-class Quiet:
-    """Stands in for a run and a progress bar."""
-
-    n = 0
-
-    def __init__(self):
-        self.rows = []
-
-    def add(self, table, **row):
-        self.rows.append(row)
-
-    def log(self, message):
-        self.message = message
-
-    def set_postfix(self, **_):
-        pass
-
-    def update(self, count):
-        self.n += count
-
-
 def scripted(monkeypatch, s, accuracies):
     """Validation finds these accuracies, one an epoch, and the weights at each are noted."""
     weights, found = [], iter(accuracies)
@@ -446,6 +413,16 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round):
     kept = torch.load(run.folder / "round_00.pt", weights_only=True)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
     assert kept["record"]["labeled"] == 40
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "network"), [("Single", ["--network", "teacher"], "teacher"), ("KD", [], "student")]
+)
+def test_a_row_names_the_network_that_was_trained(method, words, network, first_round):
+    args, run, _, this_round = first_round(method, *words)
+    evaluation.record(args, run, this_round, networks.build(args, "student"), evaluation.Fitted(1, 50.0, 1.0, 1))
+    row = run.last("results")
+    assert row["network"] == network and row["teacher_accuracy"] == ""
 
 
 def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_path):

@@ -1,4 +1,4 @@
-"""A mirrored data set and networks so small that losses can be worked out by hand.
+"""A mirrored data set and networks so small that losses can be worked out by hand, and what trains them without a disk.
 
 Image i is 8x8: its left half has the gray level 16 i, its right half 255 - 16 i. The network's features are the two
 halves' mean levels in the three (equal) channels, and its classifier is a linear layer.
@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from common import samplers
 from common.data import Images
 from common.distillation import Targets
 from common.networks import SplitNet
+from common.training import Session
 
 from .conftest import parse
 
@@ -76,3 +78,43 @@ def this_round(data: Images, labeled: int = 2) -> SimpleNamespace:
 def flags(method: str, *words: str):
     """Flags for the toy: eight images, four updates of two in an epoch."""
     return parse(method, "--num_images", "8", "--num_val", "2", "--batch_size", "2", "--num_classes", "2", *words)
+
+
+class Quiet:
+    """Stands in for a run and a progress bar."""
+
+    n = 0
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, table, **row):
+        self.rows.append(row)
+
+    def log(self, message):
+        self.message = message
+
+    def set_postfix(self, **_):
+        pass
+
+    def update(self, count):
+        self.n += count
+
+
+def parts(method: str, *words: str, mirror: bool = True, labeled: int = 2) -> tuple:
+    """(flags, round, Halves as student, a decoder that adds nothing, the toy's targets, sampler) of a method."""
+    args = flags(method, *words)
+    data = images(mirror)
+    toy_round = this_round(data, labeled)
+    distils = method in ("KD", "EnCoDe")
+    decoder = nn.Conv2d(3, 3, 1) if distils else None
+    outputs = targets(2 if mirror else 1) if distils else None
+    net = Halves()
+    sampler = samplers.build(args, toy_round, net, outputs) if method == "EnCoDe" else None
+    return args, toy_round, net, decoder, outputs, sampler
+
+
+def toy_session(method: str = "KD", *words: str, mirror: bool = True, labeled: int = 2, run=None) -> Session:
+    """A session on the toy."""
+    args, *others = parts(method, *words, mirror=mirror, labeled=labeled)
+    return Session(args, run, *others)

@@ -1,0 +1,182 @@
+"""A round's training from its first epoch to its last: resumed as if never stopped, timed, shown and logged."""
+
+import copy
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common import training
+from common.errors import InputError
+from common.seeds import derive
+
+from . import toys
+from .toys import Quiet, toy_session
+
+WORDS = ("--train_epochs", "4", "--warmup_epochs", "1", "--feat_wt", "0.01", "--lr_task", "0.003")
+
+
+class Bar(Quiet):
+    """A progress bar that remembers what it showed."""
+
+    def __init__(self, total=None, done=0, description=""):
+        super().__init__()
+        self.begun, self.n, self.shown, self.steps = (total, done, description), done, [], []
+
+    def set_postfix(self, **shown):
+        self.shown.append(shown)
+
+    def update(self, count):
+        super().update(count)
+        self.steps.append(count)
+
+
+class Kept(Quiet):
+    """A run whose state is in memory; `kept` is what would be on the disk."""
+
+    folder = Path("runs/toy")
+
+    def __init__(self, training_state=None):
+        super().__init__()
+        self.state, self.saves, self.bars, self.lines = {"training": training_state}, [], [], []
+
+    def save(self):
+        self.saves.append(copy.deepcopy(self.state["training"]))
+
+    def log(self, message):
+        self.lines.append(message)
+
+    @contextmanager
+    def bar(self, *begun):
+        self.bars.append(Bar(*begun))
+        yield self.bars[-1]
+
+
+def judged(monkeypatch, accuracies):
+    found = iter(accuracies)
+    monkeypatch.setattr(training, "accuracy", lambda *_: next(found))
+
+
+def scripted(s, *losses):
+    """Updates of the session that find these losses and change nothing."""
+    found = iter(losses)
+    s.step = lambda *_: (
+        s.optimizers["task"].step() or {name: torch.tensor(value) for name, value in next(found).items()}
+    )
+
+
+def fitted(method, state=None, words=WORDS):
+    """What `fit` makes of the toy: its result, the run, and the weights of student, decoder and sampler."""
+    run = Kept(state)
+    torch.manual_seed(1)  # the decoder's first weights
+    args, this_round, net, decoder, targets, sampler = toys.parts(method, *words)
+    result = training.fit(args, run, this_round, net, decoder, targets, sampler)
+    modules = [net, *([decoder, sampler.networks] if sampler else [])]
+    return result, run, [weight for module in modules for weight in module.state_dict().values()]
+
+
+def test_fit_trains_the_student_the_decoder_and_the_sampler(monkeypatch):
+    judged(monkeypatch, [50.0, 60.0, 70.0, 80.0])
+    result, run, weights = fitted("EnCoDe")
+    assert (result.best_epoch, result.validation, result.updates) == (4, 80.0, 16) and result.seconds > 0
+    assert [bar.begun for bar in run.bars] == [(16, 0, "round 1/1")] and run.bars[0].n == 16
+    assert len(run.saves) == len(run.rows) == 4
+    torch.manual_seed(1)
+    _, _, net, decoder, _, sampler = toys.parts("EnCoDe", *WORDS)
+    before = [weight for module in (net, decoder, sampler.networks) for weight in module.state_dict().values()]
+    assert all(not torch.equal(old, new) for old, new in zip(before, weights, strict=True))
+
+
+@pytest.mark.parametrize("best", [1, 3])
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(best, monkeypatch):
+    """Weights, momentum, schedule, best weights: after epoch 2 of 4 all come from the state."""
+    accuracies = [50.0, 50.0, 50.0, 50.0]
+    accuracies[best - 1] = 60.0
+    words = (*WORDS, "--schedule", "onecycle")
+    judged(monkeypatch, accuracies)
+    _, run, expected = fitted("EnCoDe", words=words)
+    judged(monkeypatch, accuracies[2:])
+    result, resumed, weights = fitted("EnCoDe", run.saves[1], words)
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert (result.best_epoch, result.validation, result.updates) == (best, 60.0, 16)
+    assert result.seconds > run.saves[1]["seconds"] > 0
+    assert resumed.rows == run.rows[2:] and [bar.begun for bar in resumed.bars] == [(16, 8, "round 1/1")]
+    for name, value in run.saves[-1]["modules"].items():  # the last weights too, not only the best
+        assert torch.equal(value, resumed.saves[-1]["modules"][name]), name
+
+
+def test_a_finished_training_has_nothing_left_to_do(monkeypatch):
+    judged(monkeypatch, [50.0, 60.0, 70.0, 60.0])
+    words = ("--train_epochs", "4")
+    _, run, expected = fitted("Random", words=words)
+    result, again, weights = fitted("Random", run.saves[-1], words)  # the accuracies are used up: no epoch is left
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert result.best_epoch == 3 and not again.saves
+
+
+def test_a_state_of_other_networks_is_refused():
+    s = toy_session("KD", run=Kept())
+    s.save()
+    message = r"^runs/toy/state.pt: is not of this run's networks \((.*)\); delete it to start the run anew$"
+    with pytest.raises(InputError, match=message) as refused:
+        toy_session("EnCoDe", run=Kept(s.run.state["training"])).resume()
+    reason = str(refused.value).split("(", 1)[1].split("); delete")[0]
+    assert reason.startswith("Error(s) in loading state_dict for ModuleDict: Missing key(s)") and len(reason) == 200
+    for missing in ("optimizers", "schedule", "best_epoch"):
+        state = {name: value for name, value in s.run.state["training"].items() if name != missing}
+        with pytest.raises(InputError, match=message.replace("(.*)", f"'{missing}'")):
+            toy_session("KD", run=Kept(state)).resume()
+
+
+def test_random_numbers_of_an_epoch_follow_from_seed_round_and_epoch(monkeypatch):
+    """Dropout draws from torch's own generator, the sampler's noise from one that is handed to it."""
+    judged(monkeypatch, [50.0] * 4)
+    s = toy_session("Random", "--seed", "7", run=Quiet())
+    s.round.number, found, step = 3, [], s.step
+    s.step = lambda batch, noise: found.append((torch.initial_seed(), noise.initial_seed())) or step(batch, noise)
+    for _ in range(2):
+        s.train_epoch(Quiet())
+    expected = [(derive(7, "dropout", 3, epoch), derive(7, "noise", 3, epoch)) for epoch in (0, 1)]
+    assert found == [pair for pair in expected for _ in range(4)]
+    assert [row["round"] for row in s.run.rows] == [3, 3]
+
+
+def test_means_so_far_are_shown_now_and_then_and_at_the_end(monkeypatch):
+    """Every third of four updates: after 3 and 4 of the first epoch, of 4 on in the second."""
+    monkeypatch.setattr(training, "READ_EVERY", 3)
+    judged(monkeypatch, [25.0, 50.0])
+    s, bar = toy_session("Random", run=Quiet()), Bar()
+    scripted(s, *({"loss": value} for value in (1.0, 2.0, 6.0, 7.0, 1.0, 1.0, 1.0, 5.0)))
+    s.train_epoch(bar)
+    s.train_epoch(bar)
+    assert bar.steps == [3, 1, 3, 1] and bar.n == 8
+    assert [(shown["epoch"], shown["val"], shown["loss"]) for shown in bar.shown] == [
+        (1, "-1.00", "3"),
+        (1, "-1.00", "4"),
+        (2, "25.00", "1"),
+        (2, "25.00", "2"),
+    ]
+    assert all(shown["refresh"] is False for shown in bar.shown)
+    assert [row["loss"] for row in s.run.rows] == ["4", "2"]
+
+
+def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(monkeypatch):
+    """An epoch takes 50 seconds by this clock, and three are left: 2:30."""
+    clock = iter([100.0, 150.0, 1000.0, 1020.0])
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    judged(monkeypatch, [25.0, 50.0])
+    s = toy_session("KD", "--train_epochs", "4", run=Kept())
+    scripted(s, *[{"loss": 2.0, "ce": 0.123456}] * 8)
+    s.train_epoch(Quiet())
+    s.train_epoch(Quiet())
+    assert s.run.lines == [
+        "round 1/1: epoch 1/4 loss 2 ce 0.1235 val 25.00, 2:30 left",
+        "round 1/1: epoch 2/4 loss 2 ce 0.1235 val 50.00, 1:10 left",
+    ]
+    assert s.run.rows == [
+        {"round": 0, "epoch": 1, "loss": "2", "val_accuracy": "25.00"},
+        {"round": 0, "epoch": 2, "loss": "2", "val_accuracy": "50.00"},
+    ]
+    assert s.restore_best().seconds == 70
