@@ -84,6 +84,7 @@ def test_what_is_looked_up_is_of_the_image_and_its_view():
     assert targets.accuracy == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("model", ["AlexNet", "VGG", "ResNet"])
 def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, random_images, tmp_path, mirrored):

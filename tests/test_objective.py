@@ -206,6 +206,7 @@ def test_a_loss_with_a_matrix_product_is_float32_too(monkeypatch):
         assert rounded.item() == exact.item() > 0
 
 
+@pytest.mark.slow
 def test_a_loss_is_one_function_and_one_line(tmp_path, teacher, monkeypatch):
     """Its flag offers it, results.csv names it, and the report has a row of its own for it."""
 

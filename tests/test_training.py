@@ -425,6 +425,7 @@ def test_a_row_names_the_network_that_was_trained(method, words, network, first_
     assert row["network"] == network and row["teacher_accuracy"] == ""
 
 
+@pytest.mark.slow
 def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_path):
     """AlexNet's pair with a cached teacher, put together by hand from the same batch."""
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0.5", "--feat_wt", "3")
