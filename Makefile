@@ -6,7 +6,7 @@ PYTHON := $(CURDIR)/.venv/bin/python
 endif
 READY := $(dir $(PYTHON))../.encode-installed
 
-.PHONY: install demo table1 test lint benchmark
+.PHONY: install demo table1 test lint mutants benchmark
 
 install: $(READY)
 $(READY): requirements.txt
@@ -56,6 +56,12 @@ test: install
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+# Half an hour on two cores; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
+# and no GPU: a process forked from one with threads of its own hangs, or fails whatever the mutant.
+mutants: install
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run
+	$(dir $(PYTHON))mutmut results
 
 benchmark: install
 	$(PYTHON) benchmarks/speed.py

@@ -1,10 +1,13 @@
 """The pools: disjoint, complete, growing as planned, the same for equal seeds."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from common import budget, data, runs, samplers
 from common.errors import InputError
+from common.seeds import generator
 
 from .conftest import parse
 
@@ -30,7 +33,7 @@ class Spy(samplers.Sampler):
 
 
 def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
-    """80 of 120 candidates for 60 labels; where all the rest is taken, all are candidates."""
+    """80 of 120 candidates for 60 labels, drawn by seed and round; where all the rest is taken, all are candidates."""
     args = parse("Random", "--save_path", str(tmp_path))
     images = data.load(args)
     asked = []
@@ -40,11 +43,37 @@ def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
         this_round.query(spy)
         if this_round.number < 2:
             asked.append(spy.asked)
+            last_unlabeled = this_round.unlabeled
             assert set(spy.asked) <= set(this_round.unlabeled.tolist()) and len(set(spy.asked)) == len(spy.asked)
             chosen = this_round.run.state["labeled"][len(this_round.labeled) :].tolist()
             assert chosen == sorted(spy.asked, reverse=True)[:60]
     assert [len(candidates) for candidates in asked] == [80, 60]
-    assert sorted(asked[0]) != sorted(this_round.run.state["labeled"][40:].tolist())
+    unlabeled = images.pool[40:]
+    order = torch.randperm(120, generator=generator(5, "subset", 0))
+    assert asked[0] == unlabeled[order[:80]].tolist() != unlabeled[:80].tolist()
+    assert asked[1] == last_unlabeled.tolist()
+
+
+def test_where_all_the_rest_is_taken_the_subset_does_not_matter(tmp_path):
+    args = parse("Random", "--initial_budget", "100", "--subset", "10", "--save_path", str(tmp_path))
+    images = data.load(args)
+    seen = []
+    for this_round in budget.rounds(args, runs.begin(args, images), images):
+        seen.append(this_round.labeled.tolist())
+        this_round.run.add("timing")
+        this_round.query(samplers.build(args, this_round, torch.nn.Identity()))
+    assert [len(labeled) for labeled in seen] == [100, 160] and sorted(seen[1]) == sorted(images.pool.tolist())
+
+
+def test_a_query_is_timed(tmp_path, monkeypatch):
+    clock = iter([100.0, 102.5])
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    this_round = next(budget.rounds(args, runs.begin(args, images), images))
+    this_round.run.add("timing")
+    this_round.query(samplers.build(args, this_round, torch.nn.Identity()))
+    assert this_round.run.last("timing")["query_seconds"] == "2.50"
 
 
 def test_labelled_unlabelled_and_validation_partition_the_images_in_every_round(tmp_path):

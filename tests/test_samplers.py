@@ -310,6 +310,7 @@ class Darkest(Sampler):
 '''
 
 
+@pytest.mark.slow
 def test_a_new_strategy_is_a_file_and_its_line(tmp_path):
     """In a copy of the repository: the flag offers it then, and the script queries by it."""
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))

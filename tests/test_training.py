@@ -380,10 +380,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(first_round, tmp_path):
     assert not (run.folder / "state.pt").exists()  # what was saved before stays
 
 
-def test_a_diverged_run_names_what_else_could_be_lowered():
-    s = toy_session("EnCoDe")
-    with pytest.raises(Diverged, match=r"\(feat\); lower --lr_task .*--lr_dec .*--feat_wt 500.*--lr_disc .*--adv_wt"):
-        s._read({"ce": torch.tensor(1.0), "feat": torch.tensor(float("nan"))}, 1)
+def test_a_diverged_run_names_what_could_be_lowered():
+    words = ["--lr_task", "0.1", "--lr_dec", "0.2", "--feat_wt", "5", "--lr_disc", "0.3", "--adv_wt", "0.4"]
+    advice = [", --lr_dec 0.2 or --feat_wt 5.0", ", --lr_disc 0.3 or --adv_wt 0.4"]
+    losses = {"ce": torch.tensor(1.0), "feat": torch.tensor(math.nan), "loss": torch.tensor(math.inf)}
+    for method, count in (("Random", 0), ("KD", 1), ("EnCoDe", 2)):
+        s = toy_session(method, *words[: [2, 6, 10][count]])
+        s.epoch = 1
+        with pytest.raises(Diverged) as stopped:
+            s._read(losses, 1)
+        assert str(stopped.value) == (
+            "round 1/1, epoch 2: loss is not finite (feat, loss); lower --lr_task 0.1"
+            f"{''.join(advice[:count])} and start under another --expt"
+        )
 
 
 def test_fit_ends_with_the_weights_whose_accuracy_it_reports(first_round):
@@ -396,19 +405,30 @@ def test_fit_ends_with_the_weights_whose_accuracy_it_reports(first_round):
     assert fitted.best_epoch == history.index(max(history)) + 1
 
 
-def test_a_round_is_recorded_with_what_it_was_trained_on(first_round):
+def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatch):
     args, run, images, this_round = first_round("Random")
-    net = networks.build(args, "student")
-    tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 3.0, 10), "81.00")
+    net, lines = networks.build(args, "student"), []
+    monkeypatch.setattr(run, "log", lines.append)
+    monkeypatch.setattr(evaluation.machine, "peak_memory", lambda device: {"peak_memory_mb": 12.6})
+    run.changed = "threads 1 > 2"
+    tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549), "81.00")
     assert tested == accuracy(net, images.test, images.test_labels)
     row = run.last("results")
-    assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 10)
+    assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 549)
     assert (row["val_accuracy"], row["teacher_accuracy"], row["method"]) == ("61.50", "81.00", "Random")
     assert row["test_accuracy"] == f"{tested:.2f}" and row["sampler"] == "random" and row["logit_loss"] == ""
-    assert run.last("timing")["images_per_second"] == f"{10 * 40 / 3:.0f}"
+    assert run.last("timing") == {
+        "round": 0, "train_seconds": "1830.0", "images_per_second": "12", "query_seconds": "",
+        "peak_memory_mb": "13", "peak_gpu_memory_mb": "", "device": "cpu", "threads": 1, "changed": "threads 1 > 2",
+    }  # fmt: skip
     kept = torch.load(run.folder / "round_00.pt", weights_only=True)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
     assert kept["record"]["labeled"] == 40
+    said = f"test accuracy {tested:.2f}% (validation 61.50% at epoch 2), trained in 1830 s"
+    assert lines == [f"{this_round.label}: {said}, about 61 min left"]  # two rounds as long
+    this_round.number = 2
+    evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549))
+    assert lines[1:] == [f"{this_round.label}: {said}"]
 
 
 @pytest.mark.parametrize(
