@@ -84,67 +84,6 @@ def test_what_is_looked_up_is_of_the_image_and_its_view():
     assert targets.accuracy == ""
 
 
-def by_hand(teacher: nn.Module, images, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """z and logits of one view of all images, in one pass."""
-    index = torch.arange(len(images.train))
-    with torch.no_grad():
-        z = teacher.eval().features(augment.see(images.train, View(index, torch.full((len(index),), mirrored))))
-        return z, teacher.classifier(z)
-
-
-def both(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...], **tolerance) -> bool:
-    return all(torch.allclose(a, b, **tolerance) for a, b in zip(first, second, strict=True))
-
-
-def outputs_of(targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
-    return targets.z, targets.logits
-
-
-# What is computed
-
-
-def test_outputs_are_the_teachers_for_both_views_whatever_the_batch(random_images):
-    teacher = small_teacher()
-    z, logits = distillation.compute(teacher.train(), random_images, batch_size=3)
-    assert z.shape == (2, 8, 4, 2, 2) and logits.shape == (2, 8, 10) and not teacher.training
-    assert z.dtype == logits.dtype == torch.float32 and not z.requires_grad
-    for view in (0, 1):
-        assert both((z[view], logits[view]), by_hand(teacher, random_images, bool(view)), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(z[0], z[1], atol=0.01)
-    assert both(distillation.compute(teacher, random_images), (z, logits), rtol=1e-5, atol=1e-6)
-    first = distillation.compute(teacher, random_images, only=2)
-    assert both(first, (z[:, :2], logits[:, :2]), rtol=1e-5, atol=1e-6)
-
-
-def test_images_that_may_not_be_mirrored_have_one_view(random_images):
-    random_images.mirror = False
-    z, logits = distillation.compute(small_teacher(), random_images)
-    assert z.shape[0] == logits.shape[0] == 1
-    assert both((z[0], logits[0]), by_hand(small_teacher(), random_images, False), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("spare", "dtype"), [(0, torch.float32), (-1, torch.float16)])
-def test_features_that_take_too_much_memory_are_kept_in_half_the_bytes(spare, dtype, random_images, monkeypatch):
-    monkeypatch.setattr(distillation, "FLOAT32_LIMIT", 2 * 8 * 16 * 4 + spare)
-    z, logits = distillation.compute(small_teacher(), random_images)
-    assert z.dtype == dtype and logits.dtype == torch.float32
-    assert both((z[1].float(), logits[1]), by_hand(small_teacher(), random_images, True), rtol=1e-3, atol=1e-3)
-
-
-# What is looked up
-
-
-def test_what_is_looked_up_is_of_the_image_and_its_view():
-    z = torch.arange(6.0).view(2, 3, 1, 1, 1).half()
-    targets = Targets(nn.AdaptiveAvgPool2d(2), z, torch.arange(12.0).view(2, 3, 2))
-    found = targets.of(View(torch.tensor([2, 0, 1]), torch.tensor([False, True, True])))
-    assert found.features.dtype == torch.float32 and found.features.shape == (3, 1, 2, 2)
-    assert found.features[:, 0, 1, 1].tolist() == [2, 3, 4]
-    assert found.logits.tolist() == [[4, 5], [6, 7], [8, 9]]
-    assert targets.of(View(torch.tensor([2, 0]))).logits.tolist() == [[4, 5], [0, 1]]  # no view is mirrored
-    assert targets.accuracy == ""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("model", ["AlexNet", "VGG", "ResNet"])

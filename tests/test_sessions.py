@@ -130,16 +130,16 @@ def test_a_state_of_other_networks_is_refused():
             toy_session("KD", run=Kept(state)).resume()
 
 
-def test_random_numbers_of_an_epoch_follow_from_seed_round_and_epoch(monkeypatch):
-    """Dropout draws from torch's own generator, the sampler's noise from one that is handed to it."""
+def test_dropout_of_an_epoch_follows_from_seed_round_and_epoch(monkeypatch):
+    """It draws from torch's own generator."""
     judged(monkeypatch, [50.0] * 4)
     s = toy_session("Random", "--seed", "7", run=Quiet())
     s.round.number, found, step = 3, [], s.step
-    s.step = lambda batch, noise: found.append((torch.initial_seed(), noise.initial_seed())) or step(batch, noise)
+    s.step = lambda batch: found.append(torch.initial_seed()) or step(batch)
     for _ in range(2):
         s.train_epoch(Quiet())
-    expected = [(derive(7, "dropout", 3, epoch), derive(7, "noise", 3, epoch)) for epoch in (0, 1)]
-    assert found == [pair for pair in expected for _ in range(4)]
+    expected = [derive(7, "dropout", 3, epoch) for epoch in (0, 1)]
+    assert found == [seed for seed in expected for _ in range(4)]
     assert [row["round"] for row in s.run.rows] == [3, 3]
 
 
