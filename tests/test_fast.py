@@ -277,3 +277,20 @@ def test_what_follows_a_short_convolution_is_in_channels_last_memory(pool):
     maps = net[0](torch.randn(32, 32, 8, 8))
     assert not maps.is_contiguous(memory_format=torch.channels_last)
     assert net[1](maps).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_mean_squared_errors_gradient_keeps_the_memory_order_of_its_input():
+    """torch's is contiguous: for a decoder's output that costs more than the loss."""
+    teacher = torch.randn(5, 4, 1, 1).expand(-1, -1, 3, 3)
+    ours, plain = (torch.randn(3, 3, 5, 4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    losses = []
+    for tensor, choice in ((ours, "auto"), (plain, "off")):
+        tensor.requires_grad_()
+        seen = []
+        student = tensor.permute(2, 3, 0, 1)
+        student.register_hook(lambda gradient, seen=seen: seen.append(gradient))
+        losses.append(fast.mse_loss(student, teacher, choice))
+        losses[-1].backward()
+        assert (seen[0].stride() == student.stride()) == (choice == "auto")
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    assert torch.allclose(ours.grad, plain.grad, rtol=1e-6)

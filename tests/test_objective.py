@@ -14,7 +14,7 @@ from common.objective import Seen, Teacher
 from .conftest import BUDGET, TOY, run
 
 WEIGHTS = {"ce_wt": 1.0, "feat_wt": 0.0, "logit_wt": 0.0, "adv_wt": 0.0, "label_smoothing": 0.0}
-WEIGHTS |= {"feature_loss": "mse", "logit_loss": "mse", "temperature": 4.0}
+WEIGHTS |= {"feature_loss": "mse", "logit_loss": "mse", "temperature": 4.0, "fast": "auto"}
 
 
 def args(**changes):

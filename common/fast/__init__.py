@@ -1,16 +1,18 @@
 """All that exists only to be fast, behind one door; a reader of the method may skip this package.
 
 `apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
-some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding.
+some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss` and
+`keep_freed_memory` are the two that are no modules.
 """
 
 import torch
 from torch import nn
 
 from common.fast.layers import replacement
+from common.fast.loss import mse_loss
 from common.fast.memory import keep_freed_memory
 
-__all__ = ["CHOICES", "apply", "keep_freed_memory"]
+__all__ = ["CHOICES", "apply", "keep_freed_memory", "mse_loss"]
 
 CHOICES = ("auto", "off")
 
