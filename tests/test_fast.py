@@ -159,6 +159,14 @@ def test_a_replaced_layer_is_left_as_it_was():
     assert all(a is b for a, b in zip(fast.apply(quick), again, strict=True))  # nothing is left to replace
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_keeps_its_mode(training):
+    net = plain("ResNet", "student").train(training)
+    quick = fast.apply(copy.deepcopy(net))
+    x = inputs("ResNet", "student", 2)
+    same(outcome(quick, x), outcome(net, x))
+
+
 CONVOLUTIONS = [
     {"padding": 1},
     {"padding": 1, "bias": False},

@@ -149,9 +149,12 @@ def test_the_vae_rebuilds_from_a_sample_of_its_latent():
 
 
 def dark_and_bright(count: int = 16):
-    """Images (16, 16, 3): labelled dark, unlabelled half dark and half bright; and their round."""
-    pixels = torch.randint(0, 100, (2 * count, 16, 16, 3), generator=torch.Generator().manual_seed(1))
-    pixels[-count // 2 :] += 155
+    """Images (16, 16, 3): labelled dark, unlabelled half dark and half bright; and their round.
+
+    Dark ones are so much alike that D cannot learn by heart which of them are labelled.
+    """
+    pixels = torch.randint(0, 20, (2 * count, 16, 16, 3), generator=torch.Generator().manual_seed(1))
+    pixels[-count // 2 :] += 235
     return a_round(pixels.to(torch.uint8), count)
 
 
@@ -172,8 +175,8 @@ def image_sampler(monkeypatch):
 
 
 def test_vaal_queries_the_images_unlike_the_labelled(image_sampler):
-    sampler, seen, this_round = image_sampler("--adv_wt", "0")
-    losses = [sampler.step(*seen, noise(sampler, 32)) for _ in range(40)]
+    sampler, seen, this_round = image_sampler("--adv_wt", "0", "--lr_disc", "0.003")
+    losses = [sampler.step(*seen, noise(sampler, 32)) for _ in range(30)]
     assert losses[-1]["disc"] < losses[0]["disc"] and losses[-1]["vae"] < losses[0]["vae"]
     chosen, scores = sampler.query(8, this_round.unlabeled)
     assert sorted(chosen.tolist()) == list(range(24, 32))
@@ -212,6 +215,8 @@ def test_vaals_discriminator_is_taught_that_unlabelled_is_zero(image_sampler):
     labeled, unlabeled = sampler.discriminator(sampler.vae(both)[0])[:, 0].split(16)
     expected = (-F.logsigmoid(labeled).mean() - F.logsigmoid(-unlabeled).mean()) / 2
     assert sampler.step(*seen, noise(sampler, 32))["disc"].item() == pytest.approx(expected.item(), rel=1e-4)
+    updates = {name: optimizer.state_dict()["state"][0]["step"] for name, optimizer in sampler.optimizers.items()}
+    assert updates == {"vae": 2, "discriminator": 1}
 
 
 def test_the_image_vae_is_vaals():
@@ -290,13 +295,14 @@ def test_a_query_looks_in_eval_mode_chunk_by_chunk(images):
     args = parse("EnCoDe")
     sampler = Spy(args, a_round(images.train, 2), networks.build(args, "student").train(), None)
     sampler.networks["d"] = nn.Dropout()
-    candidates = torch.randperm(2500, generator=source())
-    chosen, scores = sampler.query(1300, candidates)
-    assert seen == [(CHUNK, (False, False, False))] * (2500 // CHUNK)
+    candidates = torch.randperm(2400, generator=source())  # the last chunk is a smaller one
+    chosen, scores = sampler.query(1250, candidates)
+    sizes = [CHUNK] * (2400 // CHUNK) + [2400 % CHUNK]
+    assert seen == [(size, (False, False, False)) for size in sizes] and sizes[-1] > 0
     odd = [number for number in candidates.tolist() if number % 2]
     even = [number for number in candidates.tolist() if not number % 2]
     assert chosen.tolist() == odd + even[:50]  # the best first; equal ones in the order they came
-    assert scores.tolist() == [1.0] * 1250 + [0.0] * 50 and scores.dtype == torch.float32
+    assert scores.tolist() == [1.0] * 1200 + [0.0] * 50 and scores.dtype == torch.float32
 
 
 STRATEGY = '''
