@@ -1,5 +1,6 @@
 """The pools: disjoint, complete, growing as planned, the same for equal seeds."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -98,23 +99,33 @@ def test_equal_seeds_start_from_equal_labels_and_others_do_not(tmp_path):
 def test_label_counts():
     assert budget.label_counts(parse("Random"), 160) == [40, 100, 160]
     assert budget.label_counts(parse("Random", "--rounds", "2"), 160) == [40, 100]
-    assert budget.label_counts(parse("Random", "--percents", "10", "20", "100"), 160) == [20, 40, 160]
+    assert budget.label_counts(parse("Random", "--percents", "0.5", "30", "60", "100"), 160) == [1, 60, 120, 160]
     assert budget.label_counts(parse("Random", "--budget", "60", "--initial_budget", "160"), 160) == [160]
+    assert budget.label_counts(parse("Random", "--subset", "60"), 160) == [40, 100, 160]
     assert budget.label_counts(parse("Single"), 160) == [160]
+
+
+PERCENTS = "must grow, from more than 0 to at most 80 (the pool has 160 images) or 100, which means all of it"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--initial_budget", "161"], "--initial_budget 161: the pool has 160 images"),
-        (["--subset", "59"], "--subset 59: 60 labels are queried"),
-        (["--percents", "20", "10"], "--percents 20.0 10.0: must grow"),
-        (["--percents", "85"], "--percents 85.0: must grow, from more than 0 to at most 80"),
+        (
+            ["--initial_budget", "161"],
+            "--initial_budget 161: the pool has 160 images (--num_images 200 less --num_val 40); use at most that",
+        ),
+        (["--subset", "59"], "--subset 59: 60 labels are queried from it; use at least that"),
+        (["--percents", "20", "10"], f"--percents 20.0 10.0: {PERCENTS}"),
+        (["--percents", "20", "20"], f"--percents 20.0 20.0: {PERCENTS}"),
+        (["--percents", "0.2"], f"--percents 0.2: {PERCENTS}"),
+        (["--percents", "85"], f"--percents 85.0: {PERCENTS}"),
     ],
 )
 def test_budgets_that_do_not_fit(words, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError) as refused:
         budget.label_counts(parse("Random", *words), 160)
+    assert str(refused.value) == message
 
 
 def test_queries_name_the_images_of_the_data_set(tmp_path):
@@ -124,4 +135,31 @@ def test_queries_name_the_images_of_the_data_set(tmp_path):
     assert [row[0] for row in rows] == ["0"] * 40 + ["1"] * 60 + ["2"] * 60
     assert [int(row[1]) for row in rows] == images.origin[torch.tensor(seen[-1][0])].tolist()
     assert len({row[1] for row in rows}) == 160
+    labels = dict(zip(images.origin.tolist(), images.labels.tolist(), strict=True))
+    assert all(int(row[3]) == labels[int(row[1])] for row in rows)
     assert all((row[2] == "") == (row[0] == "0") for row in rows)
+
+
+def test_a_run_says_where_it_is_and_goes_on(tmp_path):
+    """Stopped after the second of three rounds, then finished, then asked again."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    folder = tmp_path / "random-seed5"
+
+    def said(count: int) -> list[str]:
+        (folder / "log.txt").unlink(missing_ok=True)
+        run = runs.begin(args, images)
+        for this_round in itertools.islice(budget.rounds(args, run, images), count):
+            run.add("timing")
+            this_round.query(samplers.build(args, this_round, torch.nn.Identity()))
+        run.close()
+        return (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+
+    first, second, third = (
+        f"round {number}/3 ({labels} labels, {percent}%): training"
+        for number, labels, percent in ((1, 40, 20), (2, 100, 50), (3, 160, 100))
+    )
+    done = f"done: {folder / 'results.csv'}"
+    assert said(3)[:2] == [first, second]  # the third is begun, not ended
+    assert said(4) == [f"{folder}: going on at round 3 of 3", third, done]
+    assert said(4) == [done]

@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 from common import data, datasets
 from common.datasets import cifar10, svhn
 from common.errors import InputError
+from common.seeds import generator
 
 from .conftest import ROOT, parse
 
@@ -321,18 +323,34 @@ def test_a_class_by_another_name_is_another_test(image_folder):
     assert before.fingerprint == after.fingerprint and before.test_fingerprint != after.test_fingerprint
 
 
-def test_resizing_is_pils_bilinear():
+@pytest.mark.parametrize("size", [64, 12])
+def test_resizing_is_pils_bilinear_with_antialiasing(size):
     """Within one grey level of PIL, which the authors used image by image."""
     source = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    ours = data._resize(torch.from_numpy(source), 64).numpy().astype(int)
-    for image, resized in zip(source, ours, strict=True):
-        theirs = np.asarray(transforms.resize(Image.fromarray(image), [64, 64]))
-        assert np.abs(resized - theirs).max() <= 1
+    resized = data._resize(torch.from_numpy(source), size)
+    assert resized.dtype == torch.uint8 and resized.shape == (3, size, size, 3)
+    for image, ours in zip(source, resized.numpy().astype(int), strict=True):
+        theirs = np.asarray(transforms.resize(Image.fromarray(image), [size, size]))
+        assert np.abs(ours - theirs).max() <= 1
+
+
+def test_many_images_are_resized_like_few():
+    """They are resized a thousand at a time; images of the right size are left where they are."""
+    source = torch.randint(0, 256, (2001, 4, 4, 3), dtype=torch.uint8, generator=generator(0))
+    resized = data._resize(source, 2)
+    for index in (0, 999, 1000, 1001, 1999, 2000):
+        assert torch.equal(resized[index], data._resize(source[index : index + 1], 2)[0])
+    assert data._resize(source, 4).data_ptr() == source.data_ptr()
+    wide = source[:, :2]
+    assert data._resize(wide, 4).shape == data._resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
 
 
 def test_the_split_depends_on_the_seed_alone():
     first, again, other = (data.load(parse("Single", "--seed", seed)) for seed in ("5", "5", "6"))
     assert torch.equal(first.val, again.val) and torch.equal(first.pool, again.pool)
+    assert first.origin.tolist() == torch.randperm(1438, generator=generator(5, "images"))[:200].tolist()
+    order = torch.randperm(200, generator=generator(5, "split")).tolist()
+    assert first.val.tolist() == sorted(order[:40]) and first.pool.tolist() == order[40:]
     assert not torch.equal(first.val, other.val)
     assert sorted([*first.val.tolist(), *first.pool.tolist()]) == list(range(200))
     assert torch.equal(data.load(parse("KD")).pool, first.pool)
@@ -349,10 +367,21 @@ def test_digits_keep_their_own_labels_and_are_not_mirrored():
 
 
 def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
-    with pytest.raises(InputError, match="--num_images 5000: digits has 1438 training images; try --num_images 1438"):
-        data.load(parse("Single", "--num_images", "5000"))
-    with pytest.raises(InputError, match="--num_classes 7: digits has 10 classes"):
-        data.load(parse("Single", "--num_classes", "7"))
+    def refused(*words: str) -> str:
+        with pytest.raises(InputError) as error:
+            data.load(parse("Single", *words))
+        return str(error.value)
+
+    assert refused("--num_images", "5000") == (
+        "--num_images 5000: digits has 1438 training images; try --num_images 1438 --num_val 143 and, where there is "
+        "a budget, --initial_budget 143 --budget 143 --subset 286"
+    )
+    assert refused("--num_classes", "7") == "--num_classes 7: digits has 10 classes; use --num_classes 10"
+    few = SimpleNamespace(name="few", x_train=range(5), classes=["a"])
+    with pytest.raises(
+        InputError, match=r"--num_images 5 --num_val 1 and, .* --initial_budget 1 --budget 1 --subset 2$"
+    ):
+        data._check(SimpleNamespace(num_images=6, num_classes=1), few)
 
 
 def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):

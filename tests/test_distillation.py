@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, distillation, networks, objective
+from common import augment, distillation, memory, networks, objective
 from common.augment import View
 from common.distillation import Targets
 from common.errors import InputError
@@ -135,6 +135,30 @@ def test_a_cache_is_made_once_and_read_back(random_images, tmp_path, monkeypatch
     read = distillation.cache(teacher.train(), random_images, tmp_path / "deep" / "folder")
     assert torch.equal(made.z, read.z) and torch.equal(made.logits, read.logits)
     assert read.accuracy == "" and not teacher.training
+
+
+def test_outputs_that_do_not_fit_the_memory_are_computed_and_read_on_the_disk(random_images, tmp_path, monkeypatch):
+    """What is above half of the memory is mapped: features of 1,024 bytes, and a file that holds them."""
+    usual = distillation.cache(small_teacher(), random_images, tmp_path / "usual")
+    size = next((tmp_path / "usual").glob("outputs-*.pt")).stat().st_size
+    mapped, read = [], distillation.read_tensors
+    monkeypatch.setattr(
+        distillation, "read_tensors", lambda *words, mmap: mapped.append(mmap) or read(*words, mmap=mmap)
+    )
+    for available, spilled in ((2047, True), (2048, False)):
+        monkeypatch.setattr(memory, "available", lambda available=available: available)
+        folder = tmp_path / str(available)
+        for _ in ("made", "read"):
+            found = distillation.cache(small_teacher(), random_images, folder)
+            assert both(outputs_of(found), outputs_of(usual), rtol=0, atol=0)
+        assert mapped == [True] * (1 + spilled)  # what was computed in memory need not be read
+        mapped.clear()
+        assert [path.name for path in folder.iterdir() if "lock" not in path.name] == [
+            f"outputs-{networks.fingerprint(small_teacher())[:12]}-{'f' * 12}-2x8.pt"
+        ]
+    monkeypatch.setattr(memory, "available", lambda: 2 * size)  # the half is enough
+    distillation.cache(small_teacher(), random_images, tmp_path / "usual")
+    assert mapped == [False]
 
 
 def test_a_known_fingerprint_stands_for_the_weights(random_images, tmp_path):

@@ -47,6 +47,7 @@ def test_an_array_of_more_than_half_the_memory_is_mapped_from_a_file(tmp_path, s
     assert large.sum() == 42  # the mapping lives on
 
 
+@pytest.mark.slow
 def test_teacher_outputs_on_the_disk_are_those_in_memory(random_images, tmp_path, scarce):
     teacher = networks.build(parse("KD"), "teacher")
     usual = distillation.cache(teacher, random_images, tmp_path / "usual")
@@ -70,6 +71,7 @@ def test_images_that_do_not_fit_are_refused_with_their_size(scarce):
         data.load(parse("Single"))
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_grows_with_the_images(tmp_path, capsys, scarce):
     args = parse("KD", "--save_path", str(tmp_path))
     images = data.load(args)

@@ -103,6 +103,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(best, monkeypatch)
     assert (result.best_epoch, result.validation, result.updates) == (best, 60.0, 16)
     assert result.seconds > run.saves[1]["seconds"] > 0
     assert resumed.rows == run.rows[2:] and [bar.begun for bar in resumed.bars] == [(16, 8, "round 1/1")]
+    assert {name.split(".")[0] for name in run.saves[0]["modules"]} == {"net", "decoder", "sampler"}
     for name, value in run.saves[-1]["modules"].items():  # the last weights too, not only the best
         assert torch.equal(value, resumed.saves[-1]["modules"][name]), name
 

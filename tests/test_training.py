@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from common import augment, distillation, evaluation, networks, samplers, traini
 from common.augment import View
 from common.errors import Diverged
 from common.evaluation import accuracy
+from common.seeds import generator
 from common.training import Batch, Session, shuffled
 
 from . import toys
@@ -55,7 +57,7 @@ def test_the_student_sees_what_the_view_says():
     view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))
     labeled, distilled, unlabeled = s.see(Batch(view), adversarial=False)
     assert torch.allclose(labeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
-    assert labeled.y.tolist() == [0, 1, 1]
+    assert labeled.y.tolist() == [0, 1, 1] and torch.equal(labeled.x, augment.see(s.images.train, view))
     assert distilled is labeled and unlabeled is None
 
 
@@ -73,6 +75,7 @@ def test_pool_distillation_compares_pool_images_with_their_own_teacher_outputs()
     pool = View(torch.tensor([5, 4]), torch.tensor([True, False]))
     labeled, distilled, _ = s.see(Batch(labels, pool), adversarial=False)
     assert torch.allclose(distilled.z, toys.levels(pool.index, pool.mirrored), atol=1e-6)
+    assert torch.equal(distilled.x, augment.see(s.images.train, pool))
     assert distilled.teacher.features[:, 0, 0, 0].tolist() == [105, 4]
     assert distilled.teacher.logits.tolist() == [[5, 1], [4, 0]]
     assert torch.allclose(labeled.z, toys.levels(labels.index, labels.mirrored), atol=1e-6)
@@ -95,6 +98,9 @@ def test_the_samplers_stream_is_unlabelled():
     view = drawn[0].unlabeled
     _, _, unlabeled = s.see(drawn[0], adversarial=True)
     assert torch.allclose(unlabeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
+    s.sampler.reaches_student = False  # like VAAL's: it looks at the images, nobody asks for z
+    _, _, unlabeled = s.see(drawn[0], adversarial=False)
+    assert unlabeled.z is None and torch.equal(unlabeled.x, augment.see(s.images.train, view))
 
 
 def test_shifts_go_both_ways_and_reach_the_bound():
@@ -115,8 +121,32 @@ def test_each_epoch_is_another_draw_that_follows_from_the_seed():
     s, again, other = (toy_session("Random", "--seed", seed) for seed in ("1", "1", "2"))
     drawn = [[batch.labeled.mirrored.tolist() for batch in each.batches()] for each in (s, again, other)]
     assert drawn[0] == drawn[1] != drawn[2]
+    for each in (s, again):
+        each.args.shift = 3
+    pairs = zip(s.batches(), again.batches(), strict=True)
+    assert all(torch.equal(a.labeled.offsets, b.labeled.offsets) for a, b in pairs)
+    s.args.shift = 0
     s.epoch = 1
     assert [batch.labeled.mirrored.tolist() for batch in s.batches()] != drawn[0]
+
+
+def test_the_samplers_noise_is_drawn_update_by_update_from_seed_round_and_epoch():
+    """A draw for each image of both pools: what an update gets does not depend on how many there are."""
+    s = toy_session("EnCoDe", "--seed", "7", "--latent_dim", "5")
+    s.round.number, s.epoch, s.sampler.draws = 3, 2, 2
+    source = generator(7, "noise", 3, 2)
+    expected = [torch.stack([torch.randn(4, 5, generator=source) for _ in range(2)]) for _ in range(4)]
+    assert all(torch.equal(batch.noise, noise) for batch, noise in zip(s.batches(), expected, strict=True))
+    s.sampler.draws = 0
+    assert all(batch.noise is None for batch in s.batches())
+    assert all(batch.noise is None for batch in toy_session("KD").batches())
+
+
+def test_batches_lie_where_the_images_are():
+    s = toy_session("EnCoDe")
+    s.images.train = s.images.train.to("meta")
+    batch = next(s.batches())
+    assert {tensor.device.type for tensor in (*batch.labeled[:2], *batch.unlabeled[:2], batch.noise)} == {"meta"}
 
 
 def test_an_epoch_is_the_same_number_of_updates_whatever_is_labelled():
@@ -224,7 +254,9 @@ def test_the_adversarial_term_waits_for_the_warmup_and_then_reaches_the_student(
 
 def test_a_term_of_weight_0_is_left_out_of_the_step():
     s = toy_session("EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0", "--feat_wt", "0", "--ce_wt", "0")
-    assert set(one_step(s)) == {"loss", "logit", "vae", "disc"}
+    adversarial, see = [], s.see
+    s.see = lambda batch, flag: adversarial.append(flag) or see(batch, flag)
+    assert set(one_step(s)) == {"loss", "logit", "vae", "disc"} and adversarial == [False]
 
 
 def test_the_sampler_learns_beside_the_student_and_only_where_a_pool_is_left():
@@ -241,6 +273,15 @@ def test_what_a_bfloat16_step_reports_is_near_float32():
     assert set(exact) == set(rounded) and all(value.dtype == torch.float32 for value in rounded.values())
     for name, value in exact.items():
         assert rounded[name].item() == pytest.approx(value.item(), rel=0.03, abs=1e-3), name
+    assert any(rounded[name].item() != value.item() for name, value in exact.items())
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_reduced_precision_is_bfloat16_on_every_device():
+    """On a GPU torch's own choice would be float16, whose small gradients vanish."""
+    s = toy_session("Random", "--amp", "bf16")
+    s.images = SimpleNamespace(device=torch.device("cuda"))
+    assert s._autocast().fast_dtype == torch.bfloat16
 
 
 # Schedules
@@ -248,9 +289,10 @@ def test_what_a_bfloat16_step_reports_is_near_float32():
 
 def rates(words, updates, epochs):
     flags = toys.flags("Random", "--train_epochs", str(epochs), *words)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     steps, found = training.schedule(flags, optimizer, updates), []
     for _ in range(updates * epochs):
+        assert optimizer.param_groups[0]["momentum"] == 0.9
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         steps.step()
@@ -441,6 +483,7 @@ def test_a_row_names_the_network_that_was_trained(method, words, network, first_
     assert row["network"] == network and row["teacher_accuracy"] == ""
 
 
+@pytest.mark.slow
 def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_path):
     """AlexNet's pair with a cached teacher, put together by hand from the same batch."""
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0.5", "--feat_wt", "3")
