@@ -1,0 +1,423 @@
+"""Every experiment's real code on a device that is not the CPU (`fake_device`), and the faults that this must find."""
+
+import csv
+import os
+from functools import partial
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from common import (
+    augment,
+    budget,
+    data,
+    distillation,
+    evaluation,
+    machine,
+    networks,
+    objective,
+    runs,
+    samplers,
+    teachers,
+    training,
+)
+from common.samplers import Sampler, nets, vaal
+
+from . import fake_device
+from .conftest import MODELS, prepared, script
+from .fake_device import DEVICE, Fault
+
+SIZES = {"AlexNet": "64", "VGG": "64", "ResNet": "16"}  # half of ResNet's own, which takes long
+# Two updates an epoch: the first may fill caches, in the second nothing waits.
+WORDS = "--num_images 16 --num_val 4 --num_classes 2 --batch_size 8 --train_epochs 1 --seed 5 --amp off --threads 1"
+BUDGET = "--initial_budget 4 --budget 4 --subset 6 --rounds 2"
+METHODS = {
+    "Single": "",
+    "Single teacher": "--network teacher --shift 3 --label_smoothing 0.05",
+    "Single fold_bn": "--fold_bn",
+    "Single teacher fold_bn": "--network teacher --fold_bn --shift 3 --nesterov --schedule onecycle",
+    "Random": "",
+    "Random teacher": "--network teacher",
+    "KD": "",
+    "KD pool": "--distill_on pool --logit_loss kl --logit_wt 1",
+    "EnCoDe vae": "--warmup_epochs 0",
+    "EnCoDe discriminator": "--warmup_epochs 0 --sampler discriminator",
+    "EnCoDe images": "--warmup_epochs 0 --sampler_input images",
+    "EnCoDe random": "--sampler random",
+    "EnCoDe entropy": "--sampler entropy",
+    "EnCoDe teacher_confidence": "--sampler teacher_confidence",
+}
+CASES = [(model, case) for model in MODELS for case in METHODS if model != "ResNet" or "fold_bn" not in case]
+
+
+class FirstRound(Exception):
+    """The first round is over, its query made."""
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """The teachers' hidden layers of 4096 and the image VAE's of 1024 with fewer units; nothing waits for the disk."""
+
+    def narrowed(make, num_classes: int):
+        with torch.device("meta"):
+            net = make(num_classes=num_classes)
+        for layer in net.features:
+            if isinstance(layer, nn.Conv2d):
+                layer.to_empty(device="cpu").reset_parameters()
+        for number, layer in enumerate(net.classifier):
+            if isinstance(layer, nn.Linear):
+                sizes = (16 if size == 4096 else size for size in (layer.in_features, layer.out_features))
+                net.classifier[number] = nn.Linear(*sizes)
+        return net
+
+    for name in ("alexnet", "vgg11"):
+        monkeypatch.setattr(models, name, partial(narrowed, getattr(models, name)))
+    monkeypatch.setattr(vaal, "image_vae", partial(nets.image_vae, widths=(4, 8, 8, 8)))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    return fake_device.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    """16 training images of two classes and 4 test images."""
+    source = np.random.default_rng(0)
+    pixels = source.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(20) % 2
+    path = tmp_path_factory.mktemp("data") / "toy.npz"
+    np.savez(path, x_train=pixels[:16], y_train=labels[:16], x_test=pixels[16:], y_test=labels[16:])
+    return path
+
+
+@pytest.fixture
+def arguments(npz, tmp_path):
+    """A function that gives main.py's module and its flags for a case, as a machine with the fake device has them."""
+
+    def make(model: str, case: str, *words: str, where: torch.device = DEVICE):
+        method = case.split()[0]
+        module = script(method, model)
+        budgets = BUDGET.split() if method != "Single" else []
+        words = [*WORDS.split(), *budgets, *METHODS[case].split(), *words]
+        words += ["--dataset", str(npz), "--image_size", SIZES[model], "--save_path", str(tmp_path / where.type)]
+        args = prepared(module, [*words, "--device", "cpu"])
+        args.device = str(where)
+        return module, args
+
+    return make
+
+
+@pytest.fixture
+def teacher(tmp_path, narrow):
+    """A function that writes a teacher with fresh weights: what KD and EnCoDe take with --teacher."""
+
+    def make(model: str, args) -> str:
+        with patch.object(args, "device", "cpu"):
+            net = networks.build(args, "teacher")
+        runs.save_weights(tmp_path / "teacher.pt", net)
+        return str(tmp_path / "teacher.pt")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    """Each pair's teacher outputs on the device, once they were made."""
+    return {}
+
+
+@pytest.fixture
+def first_round(monkeypatch, device, arguments, outputs):
+    """A function that runs main.py on the fake device up to its first query, with a teacher of fresh weights."""
+
+    def targets(teacher: teachers.Teacher, this_round) -> distillation.Targets:
+        args, images = teacher.args, teacher.images
+        if args.model not in outputs:
+            net = networks.build(args, "teacher")
+            outputs[args.model] = net.pool, *distillation.compute(net, images, batch_size=8)
+        return distillation.Targets(*outputs[args.model])
+
+    def over(run: runs.Run) -> None:
+        raise FirstRound
+
+    def run(model: str, case: str, *words: str) -> None:
+        module, args = arguments(model, case, *words)
+        with device, pytest.raises(FirstRound):
+            module.main(args)
+
+    monkeypatch.setattr(teachers.Teacher, "targets", targets)
+    monkeypatch.setattr(runs.Run, "save", lambda run: None)
+    monkeypatch.setattr(runs.Run, "commit_round", over)
+    return run
+
+
+@pytest.mark.parametrize(("model", "case"), CASES)
+def test_a_round_runs_on_the_device(model, case, first_round):
+    """Training, validation, test and query; two updates, in the second of which nothing waits."""
+    first_round(model, case)
+
+
+def rows(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_missing_teacher_is_trained_folded_and_asked_on_the_device(model, device, arguments, tmp_path):
+    """And the next run finds its weights and its outputs, written as the CPU's."""
+    words = ["--teacher_epochs", "1", "--teacher_batch_size", "8", "--teacher_lr", "0.001"]
+    for expt in ("kd", "again"):
+        module, args = arguments(model, "KD", *words, "--expt", expt, "--rounds", "1")
+        with device:
+            module.main(args)
+    folder = tmp_path / DEVICE.type
+    weights = torch.load(next(folder.glob(f"teachers/{model}-*px.pt")), weights_only=True)["state_dict"]
+    outputs = torch.load(next(folder.glob("teachers/outputs-*.pt")), weights_only=True)
+    assert {type(tensor) for tensor in (*weights.values(), outputs["maps"])} == {torch.Tensor}
+    assert rows(folder / "kd-seed5" / "results.csv") == rows(folder / "again-seed5" / "results.csv")
+
+
+TABLES = ("results.csv", "queries.csv", "history.csv")
+
+
+@pytest.mark.parametrize("case", ["EnCoDe vae", "EnCoDe images", "KD pool"])
+def test_a_seed_gives_the_same_run_as_on_the_cpu(case, device, arguments, teacher, tmp_path):
+    """Batches, noise, candidates and so queries and results: these kernels are the CPU's, the draws must be."""
+    found = []
+    for where in (torch.device("cpu"), DEVICE):
+        module, args = arguments("AlexNet", case, where=where)
+        if "teacher" in args:
+            args.teacher = teacher("AlexNet", args)
+        with device:
+            module.main(args)
+        folder = tmp_path / where.type / f"{args.expt}-seed5"
+        found.append([(folder / name).read_bytes() for name in TABLES])
+    assert found[0] == found[1]
+    assert [row["round"] for row in rows(folder / "queries.csv")] == ["0"] * 4 + ["1"] * 4
+
+
+class Killed(Exception):
+    """In the middle of an epoch."""
+
+
+def test_a_killed_run_goes_on_on_the_device(monkeypatch, device, arguments, teacher, tmp_path):
+    """Networks, moments and the best weights come back from the CPU, and the run ends with the bytes of a whole one."""
+    words = ["--train_epochs", "2", "--rounds", "1", "--expt"]
+    module, args = arguments("AlexNet", "EnCoDe vae", *words, "whole")
+    args.teacher = teacher("AlexNet", args)
+    _, killed = arguments("AlexNet", "EnCoDe vae", *words, "killed", "--teacher", args.teacher)
+    step, sessions = training.Session.step, []
+
+    def dying(session: training.Session, batch: training.Batch):
+        sessions.append(session)
+        if len(sessions) == 4:  # the second epoch's second update
+            raise Killed
+        return step(session, batch)
+
+    with device:
+        module.main(args)
+        with monkeypatch.context() as killing, pytest.raises(Killed):
+            killing.setattr(training.Session, "step", dying)
+            module.main(killed)
+        sessions[0].run.close()
+        module.main(killed)
+    whole, resumed = (tmp_path / DEVICE.type / f"{expt}-seed5" for expt in ("whole", "killed"))
+    assert [(whole / name).read_bytes() for name in TABLES] == [(resumed / name).read_bytes() for name in TABLES]
+    assert "going on at round 1" in (resumed / "log.txt").read_text()
+
+
+def seen(arguments, where: torch.device):
+    """Arguments, run, images and first round of EnCoDe, with a student and a sampler that learns."""
+    _, args = arguments("AlexNet", "EnCoDe vae", where=where)
+    images = data.load(args)
+    run = runs.begin(args, images)
+    this_round = next(budget.rounds(args, run, images))
+    return args, run, this_round, networks.build(args, "student")
+
+
+class Recording(Sampler):
+    """Notes the candidates and queries the last of them."""
+
+    def score(self, index):
+        self.candidates = index
+        return torch.arange(len(index), device=index.device).float()
+
+
+def test_a_seed_draws_the_same_batches_noise_and_candidates_on_any_device(device, arguments):
+    drawn = []
+    for where in (torch.device("cpu"), DEVICE):
+        with device:
+            args, run, this_round, student = seen(arguments, where)
+            sampler = vaal.VAAL(args, this_round, student, None)
+            session = training.Session(args, run, this_round, student, sampler=sampler)
+            args.shift = 2
+            batches = list(session.batches())
+            asked = Recording(args, this_round, student, None)
+            run.add("timing", round=0)  # as evaluation does before
+            this_round.query(asked)
+            parts = [*batches[1].labeled, *batches[1].unlabeled[:2], batches[0].noise, batches[1].noise]
+            parts += [this_round.labeled, this_round.unlabeled, asked.candidates, run.state["labeled"]]
+            assert {part.device.type for part in parts[:-1]} == {where.type} and parts[-1].device.type == "cpu"
+            drawn.append([part.cpu().tolist() for part in parts])
+            run.close()
+    assert drawn[0] == drawn[1]
+    assert batches[0].noise.shape == (vaal.VAE_STEPS, 2 * 8, 32) and len(drawn[0][-2]) == 6
+
+
+def test_evaluation_waits_once_and_a_query_never(device, arguments):
+    with device:
+        args, run, this_round, student = seen(arguments, DEVICE)
+        before = device.waits
+        evaluation.accuracy(student, this_round.images.test, this_round.images.test_labels, batch_size=2)
+        assert device.waits == before + 1
+        for name in ("entropy", "vae", "discriminator"):
+            args.sampler = name
+            sampler = samplers.build(args, this_round, student)
+            with device.no_waiting():
+                sampler.query(3, this_round.unlabeled)
+        run.close()
+
+
+def test_an_epoch_of_twice_the_updates_waits_no_more_often(device, arguments):
+    """Losses are read every READ_EVERY updates and at the epoch's end, batches and noise moved at its start."""
+    waits = []
+    with device:
+        for batch_size in (4, 2):
+            args, run, this_round, student = seen(arguments, DEVICE)
+            args.batch_size = batch_size
+            sampler = samplers.build(args, this_round, student)
+            session = training.Session(args, run, this_round, student, sampler=sampler)
+            with run.bar(1, 0, "") as bar:
+                session.train_epoch(bar)  # fills caches
+                before = device.waits
+                session.train_epoch(bar)
+            waits.append(device.waits - before)
+            run.close()
+    assert waits[0] == waits[1]
+
+
+# What the fake device must find. Each fault is planted in the real code, where someone could make it
+
+
+def shifts_on_the_cpu(monkeypatch):
+    """`device=images.device` forgotten in augment."""
+    moved, arange = augment._moved, torch.arange
+
+    def planted(images, offsets):
+        with patch.object(torch, "arange", lambda count, device: arange(count)):
+            return moved(images, offsets)
+
+    monkeypatch.setattr(augment, "_moved", planted)
+
+
+def logits_on_the_cpu(monkeypatch):
+    """The cached logits not moved."""
+    made = distillation.Targets
+    monkeypatch.setattr(distillation, "Targets", lambda pool, z, logits: made(pool, z, logits.cpu()))
+
+
+def cpu_generator_on_the_device(monkeypatch):
+    """The noise drawn where it is used, with the CPU's generator."""
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator: randn(*shape, generator=generator, device=DEVICE))
+
+
+def draws_of_the_device(monkeypatch):
+    """The noise drawn where it is used, with the GPU's generator: other numbers than the CPU's."""
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator: randn(*shape, device=DEVICE))
+
+
+def sampler_on_the_cpu(monkeypatch):
+    """`networks.to(device)` forgotten."""
+    monkeypatch.setattr(nn.ModuleDict, "to", lambda networks, device: networks)
+
+
+def noise_for_each_update(monkeypatch):
+    """As VAE.rebuild once did."""
+    rebuild = nets.VAE.rebuild
+
+    def planted(vae, mean, log_variance, epsilon):
+        return rebuild(vae, mean, log_variance, torch.randn(mean.shape).to(mean.device, non_blocking=True))
+
+    monkeypatch.setattr(nets.VAE, "rebuild", planted)
+
+
+def losses_read_in_each_update(monkeypatch):
+    task_loss = objective.task_loss
+
+    def planted(*args):
+        terms = task_loss(*args)
+        assert all(term.item() == term.item() for term in terms.values())
+        return terms
+
+    monkeypatch.setattr(objective, "task_loss", planted)
+
+
+def loss_tested_in_each_update(monkeypatch):
+    cross_entropy = objective.cross_entropy
+
+    def planted(*args):
+        loss = cross_entropy(*args)
+        return loss if loss > 0 else 0 * loss
+
+    monkeypatch.setattr(objective, "cross_entropy", planted)
+
+
+def masked_batch(monkeypatch):
+    """A boolean mask: how many are left is known on the device alone."""
+    cross_entropy = objective.cross_entropy
+    monkeypatch.setattr(
+        objective, "cross_entropy", lambda logits, y, smoothing: cross_entropy(logits[y >= 0], y[y >= 0], smoothing)
+    )
+
+
+FAULTS = [
+    (shifts_on_the_cpu, "Single teacher", "sub gets tensors of the CPU and of the device, at common/augment.py"),
+    (logits_on_the_cpu, "KD", "index_select gets tensors of the CPU and of the device, at common/distillation.py"),
+    (cpu_generator_on_the_device, "EnCoDe vae", "randn draws on the device with a generator of the CPU, at common/tra"),
+    (draws_of_the_device, "EnCoDe vae", "randn draws on the device what a GPU draws, at common/training.py"),
+    (sampler_on_the_cpu, "EnCoDe vae", "addmm gets tensors of the CPU and of the device, at common/samplers/nets.py"),
+    (sampler_on_the_cpu, "EnCoDe discriminator", "convolution gets tensors of the CPU and of the device"),
+    (noise_for_each_update, "EnCoDe vae", "randn draws on the CPU within an update"),
+    (losses_read_in_each_update, "KD", "_local_scalar_dense makes the host wait for the device"),
+    (loss_tested_in_each_update, "Single", "_local_scalar_dense makes the host wait for the device"),
+    (masked_batch, "Single", "index makes the host wait for the device"),
+]
+
+
+@pytest.mark.parametrize(("plant", "case", "message"), FAULTS, ids=[f"{plant.__name__}-{c}" for plant, c, _ in FAULTS])
+def test_a_planted_fault_is_found(plant, case, message, monkeypatch, first_round):
+    plant(monkeypatch)
+    with pytest.raises(Fault) as caught:
+        first_round("AlexNet", case)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("model", ["AlexNet", "VGG"])
+def test_the_plain_average_pool_is_found(model, first_round):
+    """With --fast off: its backward pass adds atomically on CUDA, in any order."""
+    with pytest.raises(Fault, match="_adaptive_avg_pool2d_backward has no deterministic form on CUDA"):
+        first_round(model, "Single", "--fast", "off")
+
+
+# What asks for the GPU itself
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, "off"), (1, "bf16")])
+def test_amp_auto_asks_the_chosen_gpu(number, expected, monkeypatch):
+    """A Turing and an Ampere in one machine; the first is torch's current device."""
+    capabilities = [(7, 5), (8, 0)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device=None: capabilities[torch.device(device or "cuda:0").index]
+    )
+    chosen = machine.device(str(number))
+    assert chosen == torch.device("cuda", number) and machine.amp("auto", chosen) == expected
