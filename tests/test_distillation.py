@@ -131,10 +131,14 @@ def test_a_cache_is_made_once_and_read_back(random_images, tmp_path, monkeypatch
     assert path.name == f"outputs-{networks.fingerprint(teacher)[:12]}-{'f' * 12}-2x8.pt"
     assert not teacher.training and made.pool is teacher.classifier.pool and made.accuracy == "81.00"
     assert both((made.z[1], made.logits[1]), by_hand(teacher, random_images, True))
-    monkeypatch.setattr(distillation, "compute", lambda *_: pytest.fail("computed again"))
+    for name in ("compute", "locked"):  # a folder of which one may only read holds no lock
+        monkeypatch.setattr(distillation, name, lambda *_, **__: pytest.fail("made again"))
     read = distillation.cache(teacher.train(), random_images, tmp_path / "deep" / "folder")
     assert torch.equal(made.z, read.z) and torch.equal(made.logits, read.logits)
     assert read.accuracy == "" and not teacher.training
+    random_images.device = torch.device("meta")
+    moved = distillation.cache(teacher, random_images, tmp_path / "deep" / "folder")
+    assert all(tensor.device.type == "meta" for tensor in outputs_of(moved))
 
 
 def test_outputs_that_do_not_fit_the_memory_are_computed_and_read_on_the_disk(random_images, tmp_path, monkeypatch):
