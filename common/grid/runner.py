@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
             failed = work.off(left, len(found) + missing, workers)
     finished = [str(job.folder) for job in found if job.rounds_done()]
     if finished:
-        report.main([*finished, "--output", args.output or str(Path(args.save_path) / "report")])
+        report.main([*finished, "--mixed", "--output", args.output or str(Path(args.save_path) / "report")])
     for name, error in failed.items():
         print(f"failed {name}: {error}", file=sys.stderr)
     if failed:
