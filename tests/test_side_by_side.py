@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def test_jobs_of_a_grid_equal_scripts_in_sequence(tmp_path, in_sequence, capsys)
     assert "[0/4, time left unknown yet] teacher-AlexNet-digits-64px-seed2023: teacher (160 labels): epoch 1/1" in out
     assert "training one first" not in out  # no run had to
     assert "AlexNet-CIFAR10-KD-seed3: round 2/3 (100 labels, 50%): epoch 1/1" in out and "[4/4, " in out
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(own, expected):
+    """As OpenMP itself reports it when torch loads it: too late set, the variable would have no effect."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT), **own}
+    command = [sys.executable, "-c", "from common import machine"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
+    assert found and set(found) == {expected}, done.stderr
 
 
 def training(folder: Path, kind: bytes) -> int | None:
