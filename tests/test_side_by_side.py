@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from common import cli, machine, startup
 from common.errors import InputError
 from common.grid import runner
 
-from .conftest import BUDGET, ROOT, TOY
+from .conftest import BUDGET, ROOT, TOY, script
 from .launcher import launch
 
 SEED = TOY.index("--seed")
@@ -76,15 +77,29 @@ def test_jobs_of_a_grid_equal_scripts_in_sequence(tmp_path, in_sequence, capsys)
     assert "AlexNet-CIFAR10-KD-seed3: round 2/3 (100 labels, 50%): epoch 1/1" in out and "[4/4, " in out
 
 
-@pytest.mark.parametrize(("own", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise(own, expected):
-    """As OpenMP itself reports it when torch loads it: too late set, the variable would have no effect."""
+@pytest.mark.parametrize(
+    ("load", "own", "expected"),
+    [
+        (99.0, {}, "PASSIVE"),
+        (99.0, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        (0.0, {"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE"),
+    ],
+)
+def test_on_a_busy_machine_threads_that_wait_sleep_unless_the_user_says_otherwise(load, own, expected):
+    """As OpenMP itself reports it when torch loads it: set too late, the variable would have no effect."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT), **own}
-    command = [sys.executable, "-c", "from common import machine"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    code = f"import os; os.getloadavg = lambda: ({load}, 0, 0); from common import machine"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     found = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
     assert found and set(found) == {expected}, done.stderr
+
+
+def test_a_busy_machine_is_mentioned_where_it_matters(monkeypatch, capsys):
+    for busy, threads, said in ((True, 2, True), (True, 1, False), (False, 2, False)):
+        monkeypatch.setattr(startup, "BUSY", busy)
+        machine.prepare(cli.parse("", script("Single").DEFAULTS, ["--device", "cpu", "--threads", str(threads)]))
+        assert ("--threads 1 suits runs side by side" in capsys.readouterr().err) == said
 
 
 def training(folder: Path, kind: bytes) -> int | None:
