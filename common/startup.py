@@ -2,30 +2,30 @@
 
 torch's wheels bring GNU's OpenMP, which reads OMP_WAIT_POLICY when it is loaded. Unset, a thread that waits for others
 spins. Where another process wants the core, it spins through the time that those it waits for need: two EnCoDe runs
-with two threads each on two cores did 378 images a second each, 1,066 with PASSIVE, where a waiting thread sleeps. A run
-that is alone is a tenth faster spinning (2,011 and 1,645 to 2,093). So a run that starts on a busy machine sleeps.
+with two threads each on two cores did 378 images a second each, 1,066 with PASSIVE, where a waiting thread sleeps. Alone
+a run is at least a tenth faster with spinning threads. So those of a run that starts on a busy machine sleep.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load() -> float:
-    """How many threads want a core now, this process left out: over the last minute or at this moment, the larger."""
-    try:
-        now = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1
-        return max(os.getloadavg()[0], now)
-    except (OSError, ValueError, IndexError, AttributeError):  # no Linux
-        return 0.0
-
-
-def busy() -> bool:
-    """Do others use more than half of this machine's cores?"""
-    return load() > (os.cpu_count() or 1) / 2
+def busy(looks: int = 3, apart: float = 0.01) -> bool:
+    """Do others use half of this machine's cores or more? At each of some looks, as many seconds apart."""
+    for look in range(looks):
+        time.sleep(apart if look else 0)
+        try:
+            running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1  # without this process
+        except (OSError, ValueError, IndexError):  # no Linux
+            return False
+        if running < (os.cpu_count() or 1) / 2:
+            return False
+    return True
 
 
 def interruptible() -> None:

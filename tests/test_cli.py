@@ -138,7 +138,9 @@ def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
 
 
 def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):
-    done = launch("KD", "--dataset", "digits", "--device", "cpu", "--save_path", str(tmp_path / "runs"))
+    done = launch(
+        "KD", "--dataset", "digits", "--device", "cpu", "--threads", "1", "--save_path", str(tmp_path / "runs")
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert (
         done.stderr.startswith("main.py: error: --num_images 50000: digits has 1438") and done.stderr.count("\n") == 1
@@ -149,7 +151,7 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):
 def test_an_unwritable_save_path_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     words = ["--dataset", "digits", "--num_images", "200", "--num_val", "40", "--device", "cpu"]
-    done = launch("Single", *words, "--save_path", f"{tmp_path}/file")
+    done = launch("Single", *words, "--threads", "1", "--save_path", f"{tmp_path}/file")
     assert done.returncode == 2 and "cannot be written" in done.stderr and done.stderr.count("\n") == 1
 
 
