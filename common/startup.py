@@ -2,7 +2,7 @@
 
 torch's wheels bring GNU's OpenMP, which reads OMP_WAIT_POLICY when it is loaded. Unset, a thread that waits for others
 spins. Where another process wants the core, it spins through the time that those it waits for need: two EnCoDe runs
-with two threads each on two cores did 378 images a second each, 1,066 with PASSIVE, where a waiting thread sleeps. Alone
+of two threads each on two cores did 378 images a second each, 1,066 with PASSIVE, where a waiting thread sleeps. Alone
 a run is at least a tenth faster with spinning threads. So those of a run that starts on a busy machine sleep.
 """
 

@@ -89,7 +89,13 @@ def test_on_a_busy_machine_threads_that_wait_sleep_unless_the_user_says_otherwis
     """As OpenMP itself reports it when torch loads it: set too late, the variable would have no effect."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT), **own}
-    code = f"import pathlib; pathlib.Path.read_text = lambda *_: '0 0 0 {running}/99 1'; from common import machine"
+    code = f"""
+import pathlib
+read = pathlib.Path.read_text
+there = lambda path, *rest, **more: "0 0 0 {running}/99 1" if path.name == "loadavg" else read(path, *rest, **more)
+pathlib.Path.read_text = there
+from common import machine
+"""
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     found = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
     assert found and set(found) == {expected}, done.stderr
