@@ -18,7 +18,7 @@ FLAGS = [*TOY[:SEED], *TOY[SEED + 2 :], *BUDGET, "--train_epochs", "1"]  # the g
 
 
 def words(tmp_path, *more):
-    return ["--save_path", str(tmp_path), *more, *FLAGS]
+    return ["--save_path", str(tmp_path), *FLAGS, *more]
 
 
 def test_the_grid_is_a_product_with_teachers_first(tmp_path):
