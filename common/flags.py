@@ -165,4 +165,4 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("lr_disc", 0.001, "Adam's rate for the discriminator (VAAL: 0.0005)", type=RATE)
     flag("lr_vae", 0.0005, "Adam's rate for the VAE", type=RATE)
     flag("beta", 1.0, "weight of the VAE's KL term", type=WEIGHT)
-    flag("latent_dim", 32, "dimensions of the VAE's latent", type=_number(int, 1, 65536))
+    flag("latent_dim", 32, "dimensions of the VAE's latent", type=_number(int, 1, 4096))

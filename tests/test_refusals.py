@@ -91,7 +91,7 @@ def test_more_memory_than_there_is(tmp_path):
 
 def test_a_latent_beyond_reason(tmp_path):
     done = launch("EnCoDe", *WORDS, "--save_path", str(tmp_path), "--latent_dim", "1000000000")
-    refused(done, "--latent_dim: 1000000000 is out of range; it must be at least 1 and at most 65536")
+    refused(done, "--latent_dim: 1000000000 is out of range; it must be at least 1 and at most 4096")
 
 
 def test_a_folder_that_is_removed_while_the_run_goes_on(tmp_path):
