@@ -57,7 +57,7 @@ lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-# Half an hour on two cores; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
+# Long; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
 # and no GPU: a process forked from one with threads of its own hangs, or fails whatever the mutant.
 mutants: install
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run
