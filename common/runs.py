@@ -141,7 +141,7 @@ class Run:
             self.config[MADE_WITH].append(made_with)
             self._write_config()
         if self.changed:
-            self.log(f"{self.folder}: going on with {self.changed}")
+            self.log(f"{self.folder}: {'going on with ' if first else ''}{self.changed}")
 
     def _write_config(self) -> None:
         write_text(self.folder / "config.json", json.dumps(self.config, indent=1, sort_keys=True) + "\n")
