@@ -1,8 +1,10 @@
-"""What the experiments share. Imports point from the left to the right:
+"""What the experiments share. Imports point from left to right:
 
-cli -> flags -> teachers -> training -> evaluation, samplers, distillation -> objective -> losses
-grid -> cli, report, teachers.  budget -> samplers.  All -> networks -> fast.  All -> runs -> files, schema -> errors.
-Everything reads data -> datasets, and draws through augment and seeds.
+    cli -> flags -> teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses -> fast
+    grid -> cli, report, teachers       report, analysis -> runs, data, networks      networks -> fast
+    runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory
+
+`augment` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up.
 """
 
 from common import startup  # noqa: F401 - before torch
