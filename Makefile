@@ -60,7 +60,7 @@ lint: install
 # Long; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
 # and no GPU: a process forked from one with threads of its own hangs, or fails whatever the mutant.
 mutants: install
-	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run $(MUTANTS)
 	$(dir $(PYTHON))mutmut results
 
 benchmark: install

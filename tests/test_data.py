@@ -359,11 +359,31 @@ def test_the_split_depends_on_the_seed_alone():
 def test_digits_keep_their_own_labels_and_are_not_mirrored():
     images = data.load(parse("Single", "--num_images", "1438"))
     assert (len(images.train), len(images.test)) == (1438, 359)
-    assert images.origin.tolist() == list(range(1438)) and not images.mirror
+    assert images.origin.tolist() == list(range(1438)) and images.name == "digits" and not images.mirror
+    assert data.load(parse("Single", "--flip", "yes")).mirror
     drawn = data.load(parse("Single"))
     assert len(set(drawn.origin.tolist())) == 200
     assert torch.equal(drawn.labels, images.labels[drawn.origin])
     assert torch.equal(drawn.train, images.train[drawn.origin])
+
+
+def test_images_are_loaded_to_their_device():
+    args = parse("Single")
+    args.device = "meta"
+    images = data.load(args)
+    moved = images.train, images.labels, images.test, images.test_labels, images.val, images.pool
+    assert {tensor.device.type for tensor in moved} == {"meta"} and images.origin.device.type == "cpu"
+
+
+def test_memory_is_asked_for_only_where_a_copy_is_made(tmp_path, monkeypatch):
+    """Images that are used as they are lie in memory already."""
+    path = toy(tmp_path / "toy.npz")
+    needed = (30 + 9) * 16 * 16 * 3
+    monkeypatch.setattr(data.memory, "available", lambda: needed / 2)
+    assert len(load(path).train) == 30
+    for words in (["--num_images", "29"], ["--image_size", "32"]):
+        with pytest.raises(InputError, match=rf"{words[0]} {words[1]}.*: the images take"):
+            load(path, *words)
 
 
 def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
