@@ -17,7 +17,7 @@ from .conftest import BUDGET, ROOT, TOY, parse, run
 
 RECORD = {
     "commit": "a" * 40, "dirty": False, "torch": "2.14.1", "machine": "A CPU, AVX2", "device": "cpu", "threads": 1,
-    "amp": "off", "fast": "auto",
+    "amp": "off", "fast": "auto", "compile": "off",
 }  # fmt: skip
 
 
