@@ -29,4 +29,26 @@ def quick(model: str) -> dict:
     return {**ONE_CYCLE, "feature_rms": 0.1, **QUICK.get(model, UNTRIED)}
 
 
+def harder(args) -> dict:
+    """What a second teacher's training changes when the first one teaches it the pool (`--teacher_pool`).
+
+    Noisy student, Xie et al. 2020, https://arxiv.org/abs/1911.04252: the first one's soft outputs for the clean image
+    are learnt from views that are moved and cut out.
+    """
+    quarter = args.image_size // 4
+    return {
+        **{"train_epochs": args.teacher_pool_epochs, "distill_on": "pool", "cutout": quarter, "shift": quarter // 2},
+        **{
+            "ce_wt": 0.0,
+            "label_smoothing": 0.0,
+            "feat_wt": 0.0,
+            "logit_wt": 1.0,
+            "logit_loss": "kl",
+            "temperature": 1.0,
+        },
+        **{"views": 0, "mixup": 0.0},
+    }
+
+
+POOL = {"self_training": harder}  # --teacher_pool
 RECIPES = {"quick": quick}  # --recipe; a recipe is a function of the model here, and its line

@@ -7,12 +7,12 @@ from common.networks import SplitNet
 from common.teachers import folding
 
 
-def fit(args, run, this_round, net: SplitNet) -> Fitted:
+def fit(args, run, this_round, net: SplitNet, targets=None) -> Fitted:
     """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`."""
     if not args.fold_bn:
-        return training.fit(args, run, this_round, net)
+        return training.fit(args, run, this_round, net, targets=targets)
     trained = folding.with_batch_norm(args, net, this_round.number)
-    fitted = training.fit(args, run, this_round, trained)
+    fitted = training.fit(args, run, this_round, trained, targets=targets)
     sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
     folding.fold(trained, net, sample, args.feature_rms)
     return fitted
