@@ -149,8 +149,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
     flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
          type=WEIGHT)  # fmt: skip
-    flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views",
-         choices=["none", *recipes.POOL])  # fmt: skip
+    flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
+         "fixmatch: one from itself, what it is sure of", choices=recipes.POOL)  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
     flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
 

@@ -154,13 +154,14 @@ def fair(args, images: Images, labeled: Tensor) -> tuple[SplitNet, float]:
     if args.teacher_passes:
         most = round(args.teacher_passes * len(labeled) / (updates * flags.batch_size))
         flags.train_epochs = min(flags.train_epochs, max(1, most))
+    on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
+    if "own_outputs" in on_pool:
+        return _kept(on_pool, images, labeled)[:2]
     net, accuracy, where = _kept(flags, images, labeled)
     if args.teacher_pool == "none":
         return net, accuracy
-    second = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
     targets = distillation.cache(net, images, where, features=False)
-    net, accuracy, _ = _kept(second, images, labeled, targets, where)
-    return net, accuracy
+    return _kept(on_pool, images, labeled, targets, where)[:2]
 
 
 def _kept(
