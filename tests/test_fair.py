@@ -56,7 +56,7 @@ def test_bought_validation_labels_come_from_the_pool_and_train_nothing(first_rou
 
 def test_bought_validation_labels_leave_some_to_train_on():
     args = parse("KD", "--val_labels", "bought")  # 40 of 40
-    with pytest.raises(InputError, match="--val_labels bought --num_val 40.*lower --num_val"):
+    with pytest.raises(InputError, match=r"--val_labels bought --num_val 40.*lower --num_val"):
         budget.label_counts(args, 200)
 
 

@@ -11,8 +11,8 @@ from common.objective import Teacher
 class OwnOutputs:
     """Stands in for a teacher's outputs (`distillation.Targets`): the trained network's own, for the unmoved image.
 
-    FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, with the logit loss `pseudo_label`. Batch norm stays as
-    it is while training; dropout is off, for it would be an error of the label.
+    FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, with the logit loss `pseudo_label`. Batch norm stays
+    as it is while training; dropout is off, for it would be an error of the label.
     """
 
     views, labels, accuracy = None, None, ""
