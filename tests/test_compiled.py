@@ -182,7 +182,7 @@ def losses_of(model: str, method: str, *words: str) -> list[dict]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.campaign  # a minute of compiling each, ten on a busy machine
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", ["AlexNet", "ResNet"])
 def test_compiled_updates_have_the_same_losses(model, method):
