@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common import console, machine, startup
+from common import console, fair, machine, startup
 from common.errors import InputError
 from common.flags import Parser, declare
 from common.samplers import SAMPLERS
@@ -77,9 +77,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         parser.error(f"{unknown[0]}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     if getattr(args, "recipe", "own") != "own":
-        if args.network != "teacher":
-            raise InputError(f"--recipe {args.recipe}: is a teacher's; add --network teacher")
-        parser.set_defaults(**recipes.RECIPES[args.recipe](args.model))
+        parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
     for name in ("data_dir", "save_path", "log_path", "teacher"):
@@ -101,6 +99,15 @@ def _parser(doc: str, defaults: dict) -> Parser:
     if left:
         raise InputError(f"DEFAULTS of {defaults['method']}: no such flag: {', '.join(left)}")
     return parser
+
+
+def _recipe(args: argparse.Namespace) -> dict:
+    """The values of `--recipe`. Raises InputError for a teacher's where a student is trained, or the reverse."""
+    teacher = getattr(args, "network", "student") == "teacher"
+    if teacher != (args.recipe in recipes.RECIPES):
+        raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
+                         f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
+    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.method)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

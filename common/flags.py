@@ -110,8 +110,10 @@ def declare(parser: Parser, defaults: dict) -> None:
     if method in PLAIN:
         flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
              choices=["student", "teacher"])  # fmt: skip
-        flag("recipe", "own", "own: this script's values. quick: the teacher's short recipe; other flags still count",
-             choices=["own", *recipes.RECIPES])  # fmt: skip
+    own = recipes.RECIPES if method in PLAIN else ()
+    flag("recipe", "own", "own: this script's values. fair: labels counted once, teacher included, and the best we know"
+         + "; quick: the teacher's short one" * bool(own) + ". Flags that are given still count",
+         choices=["own", "fair", *own])  # fmt: skip
     flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
          "quick look", type=COUNT)  # fmt: skip
     flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)
@@ -150,7 +152,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
          type=WEIGHT)  # fmt: skip
     flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
-         "fixmatch: one from itself, what it is sure of", choices=recipes.POOL)  # fmt: skip
+         "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
     flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
 
