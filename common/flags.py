@@ -78,6 +78,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["auto", "bf16", "off"])  # fmt: skip
     flag("fast", "auto", "auto: quicker layers of the same function (common/fast). off: plain torch.nn",
          choices=fast.CHOICES)  # fmt: skip
+    flag("compile", "off", "on: updates through torch.compile, on CUDA as CUDA graphs (unmeasured); slower on a CPU",
+         choices=fast.COMPILE)  # fmt: skip
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")

@@ -18,6 +18,7 @@ from common.schema import BEFORE, TABLES
 # config.json under made_with.
 ELSEWHERE = {
     *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
+    "compile",
     "recipe",  # its values are flags of their own
 }
 MADE_WITH, TEACHER = "made_with", "teacher_sha256"  # keys of config.json that are no flags

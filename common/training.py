@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, objective
+from common import augment, fast, objective
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
@@ -87,6 +87,10 @@ class Session:
             )
         self.epoch, self.seconds = 0, 0.0
         self.best_accuracy, self.best_epoch, self.best = -1.0, 0, None
+        self.compiled = None
+        if args.compile == "on":
+            resident = [self.images.train, self.images.labels, *([targets.z, targets.logits] if targets else [])]
+            self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
 
     def resume(self) -> None:
         """Goes on from the state of a killed run, if there is one of this round."""
@@ -153,9 +157,14 @@ class Session:
         self._log(means, validation)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update of the student and phi on the task loss, then one of the sampler; returns the losses."""
+        """One update, of which the adversarial term is a part after the warm-up; returns the losses."""
         args, sampler = self.args, self.sampler
         adversarial = bool(sampler) and sampler.reaches_student and self.epoch >= args.warmup_epochs and args.adv_wt > 0
+        return (self.compiled or self.update)(batch, adversarial)
+
+    def update(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
+        """Of the student and phi on the task loss, then of the sampler; no number in it changes between updates."""
+        args, sampler = self.args, self.sampler
         with self._autocast():
             labeled, distilled, unlabeled = self.see(batch, adversarial)
             terms = objective.task_loss(

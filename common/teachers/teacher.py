@@ -218,7 +218,7 @@ def _train(
 def recipe(args, seed: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
     same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
-    same += " save_path device threads amp precision fast"
+    same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
     flags |= {"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"}
