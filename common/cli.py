@@ -127,8 +127,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
     if "warmup_epochs" in args and SAMPLERS[args.sampler].reaches_student and args.warmup_epochs >= args.train_epochs:
         _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
-    if "logit_loss" in args and args.logit_loss == "kl" and 0 < args.logit_wt < 0.01:
-        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; kl hardly counts with it, 1 works")
+    if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
+        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
 
 
 def _warn(message: str) -> None:
