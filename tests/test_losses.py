@@ -211,3 +211,10 @@ def test_the_cosine_of_nothing_is_undecided():
     loss = losses.cosine(student, torch.tensor([[0.0, 4.0, 3.0]]), ARGS)
     loss.backward()
     assert loss.item() == pytest.approx(0.5) and student.grad[0, 1] < 0 and student.grad[0, 0] == 0
+
+
+def test_distances_keep_what_is_close_apart_and_rounding_together():
+    rows = torch.tensor([[1.0, 0], [1 + 2**-23, 0], [1 + 2**-13, 0], [0, 5]])
+    found = losses._distances(rows)
+    assert torch.equal(found, found.T) and found[0, 1] == found[1, 1] == 0
+    assert found[0, 2].item() == pytest.approx(2**-13, rel=1e-4) and found[0, 3].item() == pytest.approx(26**0.5)
