@@ -28,6 +28,7 @@ class Targets:
     z: Tensor  # (views, N, C, h, w)
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
+    net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
     def of(self, view: View) -> Teacher:
         """What the teacher makes of the images of `view`, mirrored or not as they are there."""

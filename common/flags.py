@@ -157,8 +157,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
-    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query",
-         choices=OFFERED[method])  # fmt: skip
+    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
+         "oracle, it reads their labels", choices=OFFERED[method])  # fmt: skip
+    if method in DISTIL:
+        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
+             choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip

@@ -8,6 +8,7 @@ One list each, from which runs, records and the report take theirs.
 VARIANTS = {
     "sampler": ("random", "vae"),
     "sampler_input": ("features",),
+    "query_by": ("student",),
     "distill_on": ("labeled",),
     "feature_loss": ("mse",),
     "logit_loss": ("mse",),
@@ -30,4 +31,4 @@ TABLES = {
 }
 
 # Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
-BEFORE = {"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1}
+BEFORE = {"query_by": "student", "ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1}

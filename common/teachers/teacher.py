@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, contents, save_weights
+from common.samplers import SAMPLERS
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -94,7 +95,7 @@ class Teacher:
         net, accuracy, run = _train(args, images, this_round.labeled, where)
         run.close()
         self.run.record_teacher(networks.fingerprint(net), this_round.number)
-        return distillation.cache(net, images, folder(args), accuracy=f"{accuracy:.2f}")
+        return self._cache(net, "", f"{accuracy:.2f}")
 
     def _shared(self) -> Targets:
         """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
@@ -119,7 +120,13 @@ class Teacher:
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
             )
         run.record_teacher(key)
-        return distillation.cache(net, images, folder(args), key, accuracy)
+        return self._cache(net, key, accuracy)
+
+    def _cache(self, net: SplitNet, key: str, accuracy: str) -> Targets:
+        found = distillation.cache(net, self.images, folder(self.args), key, accuracy)
+        if SAMPLERS[self.args.sampler].runs_teacher:
+            found.net = net
+        return found
 
 
 def _train_shared(args, path: Path) -> None:
