@@ -166,7 +166,7 @@ def test_relational_by_hand():
     assert losses.relational(student, teacher, ARGS).item() == pytest.approx(25 * distance + 50 * angle, rel=1e-5)
 
 
-@pytest.mark.parametrize(("registry", "name"), ALL)
+@pytest.mark.parametrize(("registry", "name"), [each for each in ALL if each[1] != "pseudo_label"])
 def test_a_loss_is_zero_at_equality_and_only_there(registry, name):
     student, teacher = batch(registry)
     assert registry[name](teacher.clone(), teacher, ARGS).item() == pytest.approx(0, abs=1e-6)

@@ -1,9 +1,8 @@
 """BADGE: diverse and uncertain at once. Ash et al. 2020, https://arxiv.org/abs/1906.03671."""
 
-import torch
 from torch.nn import functional as F
 
-from common.samplers.base import CHUNK, Sampler
+from common.samplers.base import Sampler
 from common.samplers.spread import Points, kmeans_plusplus
 
 
@@ -17,10 +16,7 @@ class BADGE(Sampler):
     asks = True
 
     def choose(self, count, candidates):
-        errors, features = [], []
-        for chunk in candidates.split(CHUNK):
-            h, logits = self.outputs(chunk)
-            p = logits.float().softmax(1)
-            errors.append(p - F.one_hot(p.argmax(1), p.shape[1]))
-            features.append(h)
-        return kmeans_plusplus(Points(torch.cat(errors), torch.cat(features)), count, self.generator)
+        features, logits = self.all_outputs(candidates)
+        p = logits.float().softmax(1)
+        errors = p - F.one_hot(p.argmax(1), p.shape[1])
+        return kmeans_plusplus(Points(errors, features), count, self.generator)

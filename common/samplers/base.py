@@ -17,7 +17,8 @@ CHUNK = 250  # candidates looked at together
 class Sampler:
     """Built anew in each round; a strategy overrides `score`, or `choose` where it selects a set jointly.
 
-    It asks a network for `logits` and `features`: the student, or with `--query_by teacher` the teacher.
+    It asks a network for its `logits`, or for features and logits (`outputs`): the student, or with
+    `--query_by teacher` the teacher.
     One that `learns` beside the student owns its networks in `networks` and its optimizers in `optimizers` (both are
     saved and restored with the student's) and has `step`. If its D judges z, so that its verdict can train the student
     through the adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
@@ -50,7 +51,9 @@ class Sampler:
         Here the highest scores; equal ones in the candidates' order. Memory: one score a candidate, and one chunk of
         images at a time.
         """
-        scores = torch.cat([self.score(chunk).float() for chunk in candidates.split(CHUNK)])
+        scores = torch.empty(len(candidates), device=candidates.device)
+        for start in range(0, len(candidates), CHUNK):  # into one array: pieces kept apart would fragment the heap
+            scores[start : start + CHUNK] = self.score(candidates[start : start + CHUNK])
         best = scores.sort(descending=True, stable=True).indices[:count]
         return best, scores[best]
 
@@ -90,12 +93,11 @@ class Sampler:
         """Of the network that is asked, (B, classes)."""
         return self.teacher_logits(index) if self.by_teacher else self.student(self.look(index))
 
-    def features(self, index: Tensor) -> Tensor:
-        """Of the network that is asked, (B, d): what the student's last layer sees, or `teacher_features`."""
-        return self.outputs(index)[0]
-
     def outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """`features` and `logits` in one pass."""
+        """Features (B, d) and logits (B, classes) of the network that is asked, in one pass.
+
+        The student's features are what its last layer sees, the teacher's are `teacher_features`.
+        """
         if self.by_teacher:
             return self.teacher_features(index), self.teacher_logits(index)
         seen = []
@@ -107,9 +109,15 @@ class Sampler:
             handle.remove()
         return seen[0].flatten(1).float(), logits
 
-    def all_features(self, index: Tensor) -> Tensor:
-        """`features` of any number of images, (N, d), looked at in chunks."""
-        return torch.cat([self.features(chunk) for chunk in index.split(CHUNK)])
+    def all_outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`outputs` of any number of images, (N, d) and (N, classes), looked at in chunks."""
+        found = ()
+        for start in range(0, len(index), CHUNK):
+            outputs = self.outputs(index[start : start + CHUNK])
+            found = found or tuple(each.new_empty(len(index), each.shape[1]) for each in outputs)
+            for whole, part in zip(found, outputs, strict=True):
+                whole[start : start + CHUNK] = part
+        return found
 
     def teacher_logits(self, index: Tensor) -> Tensor:
         """Of the unmirrored images, (B, classes), looked up."""

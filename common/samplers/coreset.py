@@ -10,7 +10,7 @@ class CoreSet(Sampler):
     asks = True
 
     def choose(self, count, candidates):
-        features, labeled = self.all_features(candidates), self.all_features(self.labeled)
+        features, labeled = self.all_outputs(candidates)[0], self.all_outputs(self.labeled)[0]
         center = features.mean(0)  # shorter vectors, smaller roundings
         points = Points(features - center)
         near = points.nearest(self.labeled.new_tensor(range(len(labeled))), Points(labeled - center))

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from common.samplers.base import CHUNK, Sampler, entropy
+from common.samplers.base import Sampler, entropy
 from common.samplers.typiclust import typicality
 
 
@@ -15,13 +15,9 @@ class TypicalConfident(Sampler):
     def choose(self, count, candidates):
         from scipy.stats import rankdata  # slow to import
 
-        features, sure = [], []
-        for chunk in candidates.split(CHUNK):
-            rows, logits = self.outputs(chunk)
-            features.append(rows)
-            sure.append(-entropy(logits))
-        typical = typicality(F.normalize(torch.cat(features)).cpu().numpy())
-        ranks = rankdata(typical) + rankdata(torch.cat(sure).cpu().numpy())
+        features, logits = self.all_outputs(candidates)
+        typical, sure = typicality(F.normalize(features).cpu().numpy()), -entropy(logits)
+        ranks = rankdata(typical) + rankdata(sure.cpu().numpy())
         scores = torch.from_numpy(ranks / (2 * len(candidates))).to(candidates.device)
         best = scores.sort(descending=True, stable=True).indices[:count]
         return best, scores[best].float()

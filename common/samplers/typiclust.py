@@ -22,7 +22,7 @@ class TypiClust(Sampler):
 
     def choose(self, count, candidates):
         both = torch.cat([self.labeled, candidates])
-        rows = F.normalize(self.all_features(both)).cpu().numpy()
+        rows = F.normalize(self.all_outputs(both)[0]).cpu().numpy()
         clusters = cluster(rows, min(len(self.labeled) + count, MOST_CLUSTERS, len(rows)), self.generator)
         labeled = np.arange(len(rows)) < len(self.labeled)
         typical, place = np.zeros(len(rows)), np.zeros((3, len(rows)))
