@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from common import console, fair, machine, startup
+from common import console, fair, machine, networks, startup
 from common.errors import InputError
 from common.flags import Parser, declare
-from common.samplers import SAMPLERS
+from common.samplers import SAMPLERS, Sampler
 from common.teachers import folding, recipes
 
 
@@ -132,10 +132,27 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--ce_wt 0 --logit_wt 0: nothing would train the classifier; one of them must be more")
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
+    if "sampler" in args:
+        _check_sampler(args, SAMPLERS[args.sampler])
     if "warmup_epochs" in args and SAMPLERS[args.sampler].reaches_student and args.warmup_epochs >= args.train_epochs:
         _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
-    if "logit_loss" in args and args.logit_loss == "kl" and 0 < args.logit_wt < 0.01:
-        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; kl hardly counts with it, 1 works")
+    if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
+        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
+
+
+def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
+    """Can the strategy ask the network that it is to ask? Raises InputError."""
+    asked = getattr(args, "query_by", "student")
+    if asked == "teacher" and not kind.asks:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.asks)
+        raise InputError(f"--query_by teacher: --sampler {args.sampler} does not ask one network; these do: {able}")
+    part = "teacher" if asked == "teacher" else getattr(args, "network", "student")
+    if kind.needs_dropout and not networks.drops(args.model, part):
+        able = ", ".join(model for model in networks.PAIRS if networks.drops(model, "teacher"))
+        raise InputError(
+            f"--sampler {args.sampler}: the {part} of {args.model} has no dropout to draw functions by; ask a teacher, "
+            f"of {able} (--query_by teacher, or --network teacher)"
+        )
 
 
 def _warn(message: str) -> None:

@@ -33,6 +33,7 @@ class Targets:
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
     labels: int | None = None  # that the teacher saw, validation included; None when unknown
     views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
+    net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
     def of(self, view: View, features: bool = True) -> Teacher:
         """What the teacher makes of the images of `view`, each as it is shown there."""

@@ -161,10 +161,12 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag = group("objective", DISTIL)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
     flag("feat_wt", 500.0, "weight of the feature loss between phi(z) and the teacher's features", type=WEIGHT)
-    flag("feature_loss", "mse", "mse: the paper's", choices=FEATURE_LOSSES)
+    flag("feature_loss", "mse", "mse: the paper's. Others want another --feat_wt: similarity 3000, relational 1 (their "
+         "papers')", choices=FEATURE_LOSSES)  # fmt: skip
     flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
-    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1", choices=LOGIT_LOSSES)
-    flag("temperature", 4.0, "of kl", type=RATE)
+    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1. dkd: decoupled KD",
+         choices=LOGIT_LOSSES)  # fmt: skip
+    flag("temperature", 4.0, "of kl and dkd", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
@@ -175,8 +177,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
-    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query",
-         choices=OFFERED[method])  # fmt: skip
+    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
+         "oracle, it reads their labels", choices=OFFERED[method])  # fmt: skip
+    if method in DISTIL:
+        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
+             choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip

@@ -8,6 +8,7 @@ One list each, from which runs, records and the report take theirs.
 VARIANTS = {
     "sampler": ("random", "vae"),
     "sampler_input": ("features",),
+    "query_by": ("student",),
     "distill_on": ("labeled",),
     "feature_loss": ("mse",),
     "logit_loss": ("mse",),
@@ -46,6 +47,7 @@ TABLES = {
 
 # Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
 BEFORE = {
+    "query_by": "student",
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
     **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "shift": 0, "views": 0, "mixup": 0.0, "val_labels": "extra"},
     **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},

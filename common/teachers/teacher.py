@@ -14,6 +14,7 @@ from common.errors import InputError
 from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, configuration, contents, save_weights
+from common.samplers import SAMPLERS
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -102,6 +103,8 @@ class Teacher:
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.labels = labels
+        if SAMPLERS[self.args.sampler].runs_teacher:
+            found.net = net
         return found
 
     def _shared(self) -> Targets:
