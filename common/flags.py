@@ -78,6 +78,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["auto", "bf16", "off"])  # fmt: skip
     flag("fast", "auto", "auto: quicker layers of the same function (common/fast). off: plain torch.nn",
          choices=fast.CHOICES)  # fmt: skip
+    flag("tensorboard", False, "write losses, accuracies and queried images for TensorBoard too, from the run's state, "
+         "in its folder's tensorboard/ (pip install tensorboard)", action="store_true")  # fmt: skip
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
