@@ -77,7 +77,7 @@ def losses(found: Results, output: Path) -> list[Path]:
     terms = [term for term in ("loss", *LOSSES) if term in history and history[term].notna().any()]
     if not terms:
         return []
-    columns, settings = min(4, len(terms)), found.settings()
+    columns, settings = min(3, len(terms)), found.settings()
     lines = -(-len(terms) // columns)
     figure = plt.figure(figsize=(max(6.5, 2.6 * columns + 0.4), (2.2 * lines + 0.5) * len(settings) + 0.6))
     parts = figure.subfigures(len(settings), squeeze=False)[:, 0]
@@ -107,25 +107,29 @@ def losses(found: Results, output: Path) -> list[Path]:
 def macs(found: Results, output: Path) -> list[Path]:
     """Test accuracy with the most labels that a row has, against multiply-accumulates: a panel for each data set."""
     looks, datasets = style.styles(found), list(dict.fromkeys(found.rows["dataset"]))
-    figure, panels = plt.subplots(1, len(datasets), figsize=(6 * len(datasets), 4.2), squeeze=False)
-    for axes, dataset in zip(panels[0], datasets, strict=True):
-        rows = found.rows[found.rows["dataset"] == dataset]
+    figure, panels = _grid(len(datasets))
+    for axes, dataset in zip(panels, datasets, strict=True):
+        rows, costs = found.rows[found.rows["dataset"] == dataset], []
         for model, here in rows.groupby("model", sort=False):
             for part, group in here.groupby("network", sort=False):
                 labels = style.order(group["label"])
                 cost = networks.cost(model, part, *_shape(found, group["run"].iloc[0], model))[1]
+                costs.append(cost)
                 for place, label in enumerate(labels):
                     # beside each other: one network has one cost, whichever way it was trained
                     at = cost * 1.12 ** (place - (len(labels) - 1) / 2)
                     most = group[group["label"] == label]
                     most = most[most["percent"] == most["percent"].max()]
-                    _point(axes, at, most["test_accuracy"].to_numpy(float), looks[label], label)
+                    look = looks[label] | {"linestyle": ""}
+                    _point(axes, at, most["test_accuracy"].to_numpy(float), look, label)
                 axes.annotate(f"{model} {part}\n{cost / 1e6:.3g} M", (cost, 0), xycoords=("data", "axes fraction"),
                               xytext=(0, 4), textcoords="offset points", ha="center", fontsize="x-small")  # fmt: skip
         axes.set(xscale="log", xlabel="multiply-accumulates for one image", ylabel="test accuracy (%)", title=dataset)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.25, y=0.15)
+        axes.set_xlim(min(costs) / 4, max(costs) * 4)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the networks' names
         axes.grid(alpha=0.3)
         style.limit(axes)
     most = found.rows.groupby("label")["percent"].max()
@@ -147,7 +151,7 @@ def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
     mean, half = interval(values)
     error = half if len(values) >= style.FEW else 0
     low, high = min(error, mean), min(error, 100 - mean)
-    axes.errorbar([at], [mean], yerr=[[low], [high]], linestyle="", capsize=2 if error else 0, label=label, **look)
+    axes.errorbar([at], [mean], yerr=[[low], [high]], capsize=2 if error else 0, label=label, **look)
     if 1 < len(values) < style.FEW:
         axes.scatter([at] * len(values), values, s=14, color=look["color"], alpha=0.6, linewidth=0)
 
@@ -163,16 +167,23 @@ def _of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
 
 
 def _panels(found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = ()) -> list[Path]:
-    """A panel for each setting, side by side, over one legend: a row has one colour in all of them."""
+    """A panel for each setting over one legend: a row has one colour in all of them."""
     settings = [setting for setting in found.settings() if not _of(table, setting).empty]
-    figure, panels = plt.subplots(1, len(settings), figsize=(6 * len(settings), 4.6), squeeze=False)
-    for axes, setting in zip(panels[0], settings, strict=True):
+    figure, panels = _grid(len(settings))
+    for axes, setting in zip(panels, settings, strict=True):
         draw(axes, setting)
         axes.set_title(" on ".join(setting))
         axes.grid(alpha=0.3)
     whole = table is found.rows
     _legend(figure, found, table, {} if whole else _shares(table), more, **({} if whole else {"marker": ""}))
     return style.save(figure, path)
+
+
+def _grid(count: int) -> tuple[Figure, list]:
+    """So many panels, two in a row."""
+    columns, lines = min(2, count), -(-count // 2)
+    figure = plt.figure(figsize=(6 * columns, 3.6 * lines + 1.0))
+    return figure, [figure.add_subplot(lines, columns, number + 1) for number in range(count)]
 
 
 def _shares(table: pd.DataFrame) -> dict[str, str]:

@@ -17,6 +17,7 @@ from common.report.statistics import interval
 # swallows; markers and labels say it again.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D46", "#7F7F7F"]
 MARKERS = "oD^svPX*"
+LINES = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))  # when the colours are used up; dashed is the paper's
 OWN = {"CM": 0, "CM+KD": 1, "EnCoDe": 2, "Baseline": 3, "Single": 6, "Single teacher": 7}  # the same in every report
 INK, PAPER = "#1b1e23", "#ffffff"  # text and lines, and what they stand on: the page puts its own in their place
 FEW = 3  # of fewer seeds the points themselves are drawn: a t interval over two says nothing
@@ -30,17 +31,19 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 
 
 def styles(found: Results) -> dict[str, dict]:
-    """Colour and marker of each row, by its label. The paper's rows have their own, others what is left, in turn."""
+    """Colour, marker and line of each row, by its label. The paper's rows have their own, others what is left."""
     labels = list(dict.fromkeys(found.rows["label"]))
     own = {label: OWN[label.removesuffix("†")] for label in labels if label.removesuffix("†") in OWN}
     others = [label for label in labels if label not in own]
     free = [number for number in range(len(COLORS)) if number not in own.values()] or [len(COLORS) - 1]
     numbers = own | {label: free[place % len(free)] for place, label in enumerate(others)}
     turns = {label: place // len(free) for place, label in enumerate(others)}
-    return {
-        label: {"color": COLORS[number], "marker": MARKERS[(number + turns.get(label, 0)) % len(MARKERS)]}
-        for label, number in numbers.items()
-    }
+    looks = {}
+    for label, number in numbers.items():
+        turn = turns.get(label, 0)
+        marker = MARKERS[(number + turn) % len(MARKERS)]
+        looks[label] = {"color": COLORS[number], "marker": marker, "linestyle": LINES[turn % len(LINES)]}
+    return looks
 
 
 def order(labels: Iterable[str]) -> list[str]:
