@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -122,6 +123,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(
             f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
         )
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
     if args.fold_bn and not folding.foldable(args.model, args.network):

@@ -80,6 +80,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=fast.CHOICES)  # fmt: skip
     flag("compile", "off", "on: updates through torch.compile, on CUDA as CUDA graphs (unmeasured); slower on a CPU",
          choices=fast.COMPILE)  # fmt: skip
+    flag("tensorboard", False, "write losses, accuracies and queried images for TensorBoard too, from the run's state, "
+         "in its folder's tensorboard/ (pip install tensorboard)", action="store_true")  # fmt: skip
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")

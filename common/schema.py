@@ -20,6 +20,9 @@ VARIANTS = {
     "keep": ("best",),
 }
 
+# The terms that the task loss and the samplers report, each with its weight: means of an epoch, blank where none is.
+LOSSES = ("ce", "feat", "logit", "adv", "vae", "disc")
+
 TABLES = {
     "results": [
         *("model", "dataset", "method", "network"),
@@ -38,7 +41,7 @@ TABLES = {
         *("val_accuracy", "test_accuracy"),
     ],
     "queries": ["round", "index", "score", "label"],
-    "history": ["round", "epoch", "loss", "val_accuracy"],
+    "history": ["round", "epoch", "loss", *LOSSES, "val_accuracy"],
     "timing": [
         *("round", "train_seconds", "images_per_second", "query_seconds", "peak_memory_mb", "peak_gpu_memory_mb"),
         *("device", "threads", "changed"),  # changed: what differs from the machine and code the run began with

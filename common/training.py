@@ -16,6 +16,7 @@ from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
 from common.objective import Seen
+from common.schema import LOSSES
 from common.seeds import derive, generator
 
 Tensor = torch.Tensor
@@ -273,7 +274,8 @@ class Session:
     def _log(self, losses: dict[str, float], validation: float) -> None:
         """The finished epoch's row of history.csv and its line."""
         left = (self.args.train_epochs - self.epoch) * self.seconds / self.epoch
-        row = {"loss": f"{losses['loss']:.6g}", "val_accuracy": f"{validation:.2f}"}
+        row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
+        row["val_accuracy"] = f"{validation:.2f}"
         self.run.add("history", round=self.round.number, epoch=self.epoch, **row)
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.run.log(

@@ -5,6 +5,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -468,6 +469,11 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     kept = torch.load(run.folder / "round_00.pt", weights_only=True)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
     assert kept["record"]["labeled"] == 40
+    with np.load(run.folder / "predictions_00.npz") as columns:
+        assert {name: column.dtype for name, column in columns.items()} == {"predicted": np.uint8, "labels": np.uint8}
+        assert columns["labels"].tolist() == images.test_labels.tolist()
+        assert columns["predicted"].tolist() == evaluation.predict(net, images.test).tolist()
+        assert 100 * np.mean(columns["predicted"] == columns["labels"]) == pytest.approx(tested)
     said = f"test accuracy {tested:.2f}% (validation 61.50% at epoch 2), trained in 1830 s"
     assert lines == [f"{this_round.label}: {said}, about 61 min left"]  # two rounds as long
     this_round.number = 2
