@@ -42,7 +42,7 @@ def self_training(args) -> dict:
 
 def fixmatch(args) -> dict:
     """One teacher learns its labels, and the pool from itself (`consistency`)."""
-    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True}
+    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": "off"}
 
 
 def _harder(args) -> dict:
