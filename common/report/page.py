@@ -55,7 +55,7 @@ def write(found: Results, claims: dict[str, list[Table]], files: list[Path], out
     """
     cells = tables.cells(found)
     first = [*tables.table1(found, cells)]
-    first[-1] = replace(first[-1], notes=tables.notes1(cells))
+    first[-1] = replace(first[-1], notes=tables.notes1(found, cells))
     second = [from_csv(file, [tables.DAGGER]) for file in files if file.name == "table2.csv"]
     drawn = {file.stem: file for file in files if file.suffix == ".svg"}
     names = [name for name in CAPTIONS if name in drawn] + [name for name in drawn if name not in CAPTIONS]

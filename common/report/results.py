@@ -77,18 +77,37 @@ def read(folders: list[Path]) -> Results:
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise InputError(f"{', '.join(map(str, folders))}: no finished round yet")
-    rows = _labels(rows)
+    own = len(rows)  # the rows of networks that were trained for themselves
+    rows = _labels(pd.concat([rows, _fair_teachers(rows)], ignore_index=True))
     _check(rows, configs)
+    rows["own"] = rows.index < own
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     made = {run: builds.made(run, configs[run], bool(shared[run])) for run in shared.index}
     heads = [list(NAMES).index(pair) for pair in zip(rows["method"], rows["network"], strict=True)]
     rows = rows.iloc[pd.Series(heads).argsort(kind="stable")].reset_index(drop=True)
-    keys = rows[["run", "round", "label", "model", "dataset", "seed", "percent"]]
+    keys = rows.loc[rows["own"], ["run", "round", "label", "model", "dataset", "seed", "percent"]]
     history, queries, classes = (
         pd.concat(found, ignore_index=True).merge(keys, on=["run", "round"]) for found in extra.values()
     )
     pools = {run: reading.pool(Path(run), config) for run, config in configs.items()}
     return Results(rows, history, queries, classes, pools, configs, made, paper())
+
+
+def _fair_teachers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone."""
+    if "teacher_accuracy" not in rows:
+        return rows.iloc[:0]
+    accuracy = pd.to_numeric(rows["teacher_accuracy"], errors="coerce")
+    fair = (rows["method"] == "KD") & (rows["teacher_labels"] == "labeled") & (rows["sampler"] == "random")
+    found = rows[fair & accuracy.between(0, 100)].copy()
+    found["test_accuracy"] = accuracy[found.index]
+    found = found.assign(method="Random", network="teacher")
+    # flags of the student say nothing about its teacher
+    found[[name for name in VARIANTS if name not in ("sampler", "teacher_pool")]] = ""
+    keys = ["model", "dataset", "seed", "percent"]
+    found = found.drop_duplicates([*keys, "teacher_pool"])
+    trained = rows.loc[(rows["method"] == "Random") & (rows["network"] == "teacher"), keys]
+    return found[~found[keys].apply(tuple, axis=1).isin(set(trained.apply(tuple, axis=1)))]
 
 
 def paper() -> pd.DataFrame:

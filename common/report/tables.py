@@ -42,10 +42,26 @@ def table1(found: Results, table: pd.DataFrame) -> list[Table]:
     return parts
 
 
-def notes1(table: pd.DataFrame) -> list[str]:
+def notes1(found: Results, table: pd.DataFrame) -> list[str]:
     """What stands below Table I."""
     notes = ["mean ± half its 95% interval over n seeds (no ± for one) [the paper's number, ours less the paper's]"]
-    return notes + ([DAGGER] if table["label"].str.endswith("†").any() else [])
+    notes += [DAGGER] if table["label"].str.endswith("†").any() else []
+    return notes + labels_counted(found)
+
+
+def labels_counted(found: Results) -> list[str]:
+    """How many labels stand behind each cell, teacher and validation included; empty where no run has a record."""
+    if "labels_in_all" not in found.rows:
+        return []
+    lines = []
+    for setting in found.settings():
+        rows = found.of(setting)
+        for label in dict.fromkeys(rows["label"]):
+            counts = rows[rows["label"] == label].drop_duplicates("percent").sort_values("percent")["labels_in_all"]
+            said = ", ".join(f"{int(count):,}" if str(count).isdigit() else "unknown" for count in counts)
+            lines.append(f"{' on '.join(setting)}, {label}: {said}")
+    head = "Labels that any network of a cell saw, each counted once, the teacher's and those that chose an epoch too:"
+    return ["\n".join([head, *(f"- {line}" for line in lines)])]
 
 
 def write_table1(found: Results, output: Path) -> list[Path]:
@@ -59,7 +75,7 @@ def write_table1(found: Results, output: Path) -> list[Path]:
     tex = [latex.table(found, setting, *_grid(table, setting)) for setting in found.settings()]
     tex.append("\n".join(f"% {line}" for line in footnote))
     files = [output / "table1.md", output / "table1.tex", output / "table1.csv"]
-    write_text(files[0], "\n\n".join([*texts, *notes1(table), "\n".join(footnote)]) + "\n")
+    write_text(files[0], "\n\n".join([*texts, *notes1(found, table), "\n".join(footnote)]) + "\n")
     write_text(files[1], "\n\n".join(tex) + "\n")
     write_text(files[2], table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
     return files
