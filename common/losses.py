@@ -14,6 +14,7 @@ from common import fast
 Tensor = torch.Tensor
 DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the paper's for CIFAR
 RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's
+SLAM_TOP = 0.95
 NORM = 1e-4  # a vector shorter than this counts as that long: the cosine of 0 has a finite gradient
 
 
@@ -39,6 +40,32 @@ def pseudo_label(student: Tensor, teacher: Tensor, args) -> Tensor:
     """
     confidence, label = teacher.softmax(1).max(1)
     return (F.cross_entropy(student, label, reduction="none") * (confidence >= 0.95)).mean()
+
+
+def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """`kl`, each image weighted by the teacher's confidence, its largest probability, over the batch's mean of it."""
+    confidence = teacher.softmax(1).amax(1)
+    soft_student = F.log_softmax(student / args.temperature, dim=1)
+    soft_teacher = F.log_softmax(teacher / args.temperature, dim=1)
+    each = F.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(1)
+    return (each * confidence / confidence.mean()).mean() * args.temperature**2
+
+
+def slam(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """Student-label mixing: what the student says is mixed as the teacher errs before it is compared with the teacher.
+
+        cross entropy of softmax(teacher) with  a f + (1 - a) (1 - f) * top,   f = softmax(student)
+
+    The teacher is right with probability a, and errs among its `top` classes, the fewest that hold SLAM_TOP of its
+    probability. Kontonis et al. 2023, https://arxiv.org/abs/2302.03806, without the factor 1 / (k - 1) (remark B.1).
+    The paper fits a on held-out labels; here no label is spent on it: a is the teacher's largest probability.
+    """
+    p, f = teacher.softmax(1), student.softmax(1)
+    right = p.amax(1, keepdim=True)
+    sorted_p, order = p.sort(1, descending=True)
+    top = torch.zeros_like(p).scatter(1, order, (sorted_p.cumsum(1) - sorted_p < SLAM_TOP).to(p.dtype))
+    mixed = right * f + (1 - right) * (1 - f) * top
+    return -(p * mixed.clamp_min(1e-12).log()).sum(1).mean()
 
 
 def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tensor:
@@ -141,6 +168,8 @@ LOGIT_LOSSES: dict[str, Callable] = {
     "kl": kl,
     "dkd": dkd,
     "cosine": cosine,
+    "confident_kl": confident_kl,
+    "slam": slam,
     "pseudo_label": pseudo_label,
 }
 WITH_LABELS = {dkd}  # these take the batch's labels (B,) too, None where it has none

@@ -11,6 +11,7 @@ from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
 from common.objective import Seen, Teacher
 
 ARGS = SimpleNamespace(temperature=3.0, fast="off")
+ENTROPY = ("pseudo_label", "slam")  # cross entropies: at equality they are not 0
 ALL = [*((LOGIT_LOSSES, name) for name in LOGIT_LOSSES), *((FEATURE_LOSSES, name) for name in FEATURE_LOSSES)]
 
 
@@ -166,7 +167,7 @@ def test_relational_by_hand():
     assert losses.relational(student, teacher, ARGS).item() == pytest.approx(25 * distance + 50 * angle, rel=1e-5)
 
 
-@pytest.mark.parametrize(("registry", "name"), [each for each in ALL if each[1] != "pseudo_label"])
+@pytest.mark.parametrize(("registry", "name"), [each for each in ALL if each[1] not in ENTROPY])
 def test_a_loss_is_zero_at_equality_and_only_there(registry, name):
     student, teacher = batch(registry)
     assert registry[name](teacher.clone(), teacher, ARGS).item() == pytest.approx(0, abs=1e-6)
@@ -218,3 +219,27 @@ def test_distances_keep_what_is_close_apart_and_rounding_together():
     found = losses._distances(rows)
     assert torch.equal(found, found.T) and found[0, 1] == found[1, 1] == 0
     assert found[0, 2].item() == pytest.approx(2**-13, rel=1e-4) and found[0, 3].item() == pytest.approx(26**0.5)
+
+
+def test_slam_mixes_the_student_as_the_teacher_errs():
+    student, teacher = batch(LOGIT_LOSSES)
+    teacher[0] = torch.tensor([9.0, 0, 0, 0])  # sure: nothing is mixed
+    expected = 0.0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        f, p = softmax(s, 1), softmax(t, 1)
+        right, held, top = max(p), 0.0, set()
+        for k in sorted(range(4), key=lambda k: -p[k]):
+            if held < 0.95:
+                top.add(k)
+            held += p[k]
+        mixed = [right * f[k] + (1 - right) * (1 - f[k]) * (k in top) for k in range(4)]
+        expected -= sum(p[k] * math.log(mixed[k]) for k in range(4)) / 5
+    assert losses.slam(student, teacher, ARGS).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_confident_kl_weighs_each_image_by_the_teachers_largest_probability():
+    student, teacher = batch(LOGIT_LOSSES)
+    weights = [max(softmax(t, 1)) for t in teacher.tolist()]
+    each = [divergence(softmax(t, 3), softmax(s, 3)) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
+    expected = 9 * sum(w * d for w, d in zip(weights, each, strict=True)) / sum(weights)
+    assert losses.confident_kl(student, teacher, ARGS).item() == pytest.approx(expected, rel=1e-5)
