@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 
 from common import cli, files, runs
-from common.datasets import cifar10, pictures
+from common.datasets import cifar10, pixels
 from common.errors import InputError
 from common.flags import COUNT, COUNT0
 from common.networks import PAIRS, SplitNet
@@ -72,12 +72,16 @@ class Student(NamedTuple):
 
     def read(self, image: str | Path) -> Tensor:
         """An image file as the network takes it: (S, S, 3) uint8. Raises InputError when it cannot be read."""
-        return pictures.square(pictures.read(Path(image)), self.image_size)
+        try:
+            return torch.from_numpy(pixels.read(Path(image), self.image_size))
+        except Exception as error:  # no closed list: each of PIL's formats raises its own
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{image}: not a readable image ({reason})") from None
 
     @torch.no_grad()
-    def name(self, pixels: Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
+    def name(self, images: Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
         """The `top` classes of each of the images (B, S, S, 3) uint8, as (class, probability), surest first."""
-        found = torch.softmax(self.on_pixels()(pixels), 1).topk(min(top, len(self.classes)))
+        found = torch.softmax(self.on_pixels()(images), 1).topk(min(top, len(self.classes)))
         both = zip(found.indices.tolist(), found.values.tolist(), strict=True)
         return [[(self.classes[index], p) for index, p in zip(*pair, strict=True)] for pair in both]
 
@@ -174,14 +178,14 @@ def table(student: Student, images: list[Path], top: int, unreadable: list[str])
     numbers = ["", *(f"_{number}" for number in range(2, min(top, len(student.classes)) + 1))]
     yield ["file", *(name + number for number in numbers for name in ("class", "probability"))]
     for start in range(0, len(images), BATCH):
-        pixels: dict[Path, Tensor] = {}
+        squares: dict[Path, Tensor] = {}
         for path in images[start : start + BATCH]:
             try:
-                pixels[path] = student.read(path)
+                squares[path] = student.read(path)
             except InputError as error:
                 unreadable.append(str(error))
-        named = student.name(torch.stack(list(pixels.values())), top) if pixels else []
-        for path, classes in zip(pixels, named, strict=True):
+        named = student.name(torch.stack(list(squares.values())), top) if squares else []
+        for path, classes in zip(squares, named, strict=True):
             yield [str(path), *(text for name, p in classes for text in (name, f"{p:.4f}"))]
 
 

@@ -31,3 +31,11 @@ TABLES = {
 
 # Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
 BEFORE = {"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1}
+
+# export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.
+EXPORT = [
+    *("model", "dataset", "method", "seed", "round", "percent"),  # as in results.csv: which network it is
+    *("network", "precision", "file", "file_bytes", "parameters", "macs", "peak_activation_bytes"),
+    *("accuracy", "agreement", "largest_logit_difference"),  # agreement: test images of torch's class, in percent
+    *("latency_ms", "latency_ms_p95", "repeats", "threads", "cpu", "busy", "onnxruntime"),
+]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import cli
 from common.errors import InputError
-from common.report import figures, inference, results, statistics, tables
+from common.report import deployment, figures, inference, results, statistics, tables
 
 
 def write(
@@ -42,7 +42,7 @@ def write(
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
-        files += tables.write_table2(found, ratios, output)
+        files += deployment.write(found, ratios, output)
         files += statistics.write(summary, output)
         files += figures.curves(found, output) + figures.epochs(found, output) + figures.class_balance(found, output)
         if data_dir is not None:
