@@ -225,6 +225,7 @@ def test_the_table_of_an_export(exported):
     assert not list(exported.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_study_of_rounds(exported, tmp_path, capsys):
     study.main([str(exported), "--against", "Single", "--output", str(tmp_path), "--calibration", "64"])
     with open(tmp_path / "int8.csv", newline="") as file:
@@ -237,6 +238,7 @@ def test_a_study_of_rounds(exported, tmp_path, capsys):
         study.main([str(exported), "--percents", "40", "--output", str(tmp_path)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["AlexNet", "VGG"])
 def test_adaptive_pooling_is_exported(model, tmp_path):
     for package in graph.PACKAGES:
