@@ -79,7 +79,9 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         "teacher_accuracy": "" if targets is None else targets.accuracy,
     }
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
-    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row)
+    # what someone needs who has the file alone: `row` names the pair and which of its networks this is
+    use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
+    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)
     save_predictions(run.folder / f"predictions_{this_round.number:02d}.npz", predicted, images.test_labels)
     run.add("results", **row)
     run.add(

@@ -55,3 +55,12 @@ BEFORE = {
     **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "shift": 0, "views": 0, "mixup": 0.0, "val_labels": "extra"},
     **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
 }
+
+
+# export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.
+EXPORT = [
+    *("model", "dataset", "method", "seed", "round", "percent"),  # as in results.csv: which network it is
+    *("network", "precision", "file", "file_bytes", "parameters", "macs", "peak_activation_bytes"),
+    *("accuracy", "agreement", "largest_logit_difference"),  # agreement: test images of torch's class, in percent
+    *("latency_ms", "latency_ms_p95", "repeats", "threads", "cpu", "busy", "onnxruntime"),
+]

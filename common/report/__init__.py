@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import cli
 from common.errors import InputError
-from common.report import figures, heatmaps, inference, page, results, sheets, summary, tables
+from common.report import deployment, figures, heatmaps, inference, page, results, sheets, summary, tables
 
 
 def write(
@@ -42,7 +42,7 @@ def write(
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
-        files += tables.write_table2(found, ratios, output)
+        files += deployment.write(found, ratios, output)
         files += summary.write(summary.text(claims, found), output)
         for draw in (figures.curves, figures.epochs, figures.losses, figures.macs):
             files += draw(found, output)

@@ -1,4 +1,4 @@
-"""Table I and Table II, as Markdown, LaTeX (booktabs) and CSV."""
+"""Table I, as Markdown, LaTeX (booktabs) and CSV."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,6 @@ from common.report.statistics import interval
 from common.report.style import percent as percent_text
 
 DAGGER = "† distilled from a teacher that was trained on every label, whatever the percent the student has."
-PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
 
 
 def cells(found: Results) -> pd.DataFrame:
@@ -88,38 +87,12 @@ def _grid(table: pd.DataFrame, setting: tuple[str, str]) -> tuple[list[float], l
     return sorted(part["percent"].unique()), list(dict.fromkeys(part["label"])), grid
 
 
-def write_table2(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
-    """table2.md and table2.csv: accuracy, percent of labels and inference time, teacher 1, of what is deployed."""
-    table = cells(found)
-    lines = []
-    for (model, dataset), part in table.groupby(["model", "dataset"], sort=False):
-        for label in dict.fromkeys(part["label"]):
-            row = part[part["label"] == label]
-            at = row["percent"].max()
-            if label.startswith("EnCoDe") and (row["percent"] == PAPER_PERCENT).any():
-                at = PAPER_PERCENT
-            cell = row[row["percent"] == at].iloc[0]
-            ratio = 1.0 if label in ("Baseline", "Single teacher") else ratios.get(model, math.nan)
-            mean = _plain(cell["mean"], cell["half_width"])
-            lines.append((model, dataset, label, f"{at:.3g}", mean, cell["n"], ratio))
-    columns = ["model", "dataset", "row", "labels, %", "accuracy, %", "n", "inference time, teacher 1"]
-    result = pd.DataFrame(lines, columns=columns)
-    result[columns[-1]] = result[columns[-1]].map(lambda ratio: "" if math.isnan(ratio) else f"{ratio:.3g}")
-    text = [columns, *([f"{value:g}" if isinstance(value, float) else str(value) for value in line]
-                       for line in result.itertuples(index=False))]  # fmt: skip
-    files = [output / "table2.md", output / "table2.csv"]
-    note = "Inference: median of 50 forward passes of one image on this machine's CPU, float32."
-    write_text(files[0], "\n\n".join([markdown.table(text), note, DAGGER]) + "\n")
-    write_text(files[1], result.to_csv(index=False, lineterminator="\n"))
-    return files
-
-
-def _plain(mean: float, half_width: float) -> str:
+def plain(mean: float, half_width: float) -> str:
     return f"{mean:.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
 
 
 def _markdown(cell) -> str:
     if cell is None:
         return ""
-    text = f"{_plain(cell.mean, cell.half_width)} (n={cell.n})"
+    text = f"{plain(cell.mean, cell.half_width)} (n={cell.n})"
     return text if math.isnan(cell.paper) else f"{text} [{cell.paper:.2f}, {cell.difference:+.2f}]"
