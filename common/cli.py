@@ -11,7 +11,9 @@ import torch
 
 from common import console, machine, startup
 from common.errors import InputError
+from common.experiments import METHODS
 from common.flags import Parser, declare
+from common.networks import PAIRS
 from common.samplers import SAMPLERS
 from common.teachers import folding, recipes
 
@@ -95,12 +97,44 @@ def options(defaults: dict) -> set[str]:
 
 
 def _parser(doc: str, defaults: dict) -> Parser:
+    for key, known in (("model", PAIRS), ("method", METHODS)):
+        if defaults.get(key) not in list(known):
+            raise _wrong(defaults, key, f"it must be one of {', '.join(known)}")
     parser = Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
     declare(parser, defaults)
-    left = sorted(defaults.keys() - vars(parser.parse_args([])).keys())
+    actions = {action.dest: action for action in parser._actions}
+    left = sorted(defaults.keys() - actions.keys() - {"model", "method"})
     if left:
         raise InputError(f"DEFAULTS of {defaults['method']}: no such flag: {', '.join(left)}")
+    for key in defaults.keys() & actions.keys():
+        _check_default(parser, actions[key], defaults)
     return parser
+
+
+def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:
+    """A flag's value in DEFAULTS, held to what the command line would be: argparse itself checks no default."""
+    value = defaults[action.dest]
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if not isinstance(value, bool):
+            raise _wrong(defaults, action.dest, "it must be True or False")
+        return
+    several = action.nargs == "+"
+    if several and value is None:
+        return
+    if several != isinstance(value, list | tuple):
+        raise _wrong(defaults, action.dest, "it must be a list" if several else "it must be one value")
+    for one in value if several else [value]:
+        if action.type is None and not isinstance(one, str):
+            raise _wrong(defaults, action.dest, "it must be text")
+        try:
+            parser._check_value(action, parser._get_value(action, str(one)))
+        except argparse.ArgumentError as error:
+            raise _wrong(defaults, action.dest, error.message) from None
+
+
+def _wrong(defaults: dict, key: str, reason: str) -> InputError:
+    where = f"DEFAULTS of {defaults.get('model')} {defaults.get('method')}"
+    return InputError(f'{where}: "{key}": {defaults.get(key)!r}: {reason}')
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -135,7 +135,7 @@ def compute(
         features = memory.empty(shape, dtype, spill)
     logits = torch.empty(views, count, len(images.classes), device=device)
     description = f"teacher's outputs ({floats * features.element_size() / 1e6:.0f} MB)"
-    with tqdm(total=views * count, desc=description, unit="img", mininterval=1, leave=False) as bar:
+    with tqdm(total=views * count, desc=description, unit="img", mininterval=1, leave=False, disable=None) as bar:
         for mirrored in range(views):
             for index in torch.arange(count, device=device).split(batch_size):
                 flags = torch.full((len(index),), bool(mirrored), device=device)

@@ -42,7 +42,9 @@ def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampl
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
     session.resume()
-    with run.bar(args.train_epochs * session.updates, session.epoch * session.updates, this_round.label) as bar:
+    each = args.train_epochs * session.updates  # of every round
+    done = this_round.number * each + session.epoch * session.updates
+    with run.bar(len(this_round.counts) * each, done, this_round.label) as bar:
         while session.epoch < args.train_epochs:
             session.train_epoch(bar)
             session.save()
@@ -78,6 +80,7 @@ class Session:
         self.schedule = schedule(args, self.optimizers["task"], self.updates)
         self.epoch, self.seconds = 0, 0.0
         self.best_accuracy, self.best_epoch, self.best = -1.0, 0, None
+        self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
 
     def resume(self) -> None:
         """Goes on from the state of a killed run, if there is one of this round."""
@@ -116,7 +119,7 @@ class Session:
     def train_epoch(self, bar) -> None:
         """`updates` steps, then the validation accuracy; remembers the weights if they are the best so far."""
         args, images = self.args, self.images
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), bar.n
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
         self.modules.train()
         sums: dict[str, Tensor] = {}
@@ -126,12 +129,14 @@ class Session:
             self.schedule.step()
             if update % READ_EVERY == 0 or update == self.updates:
                 means = self._read(sums, update)
-                bar.set_postfix(epoch=self.epoch + 1, val=f"{self.best_accuracy:.2f}", **_short(means), refresh=False)
-                bar.update(self.epoch * self.updates + update - bar.n)
+                epoch = f"{self.epoch + 1}/{args.train_epochs}"
+                bar.set_postfix(epoch=epoch, loss=f"{means['loss']:.3g}", **self.shown, refresh=False)
+                bar.update(begun + update - bar.n)
         validation = accuracy(self.net, images.train[images.val], images.labels[images.val])
         if validation > self.best_accuracy:
             self.best_accuracy, self.best_epoch = validation, self.epoch + 1
             self.best = copy.deepcopy(self.modules.state_dict())
+        self.shown = {"val": f"{validation:.2f}"}
         self.epoch += 1
         self.seconds += time.perf_counter() - started
         self._log(means, validation)
@@ -242,10 +247,6 @@ class Session:
         )
 
 
-def _short(losses: dict[str, float]) -> dict[str, str]:
-    return {name: f"{value:.3g}" for name, value in losses.items()}
-
-
 def schedule(args, optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LRScheduler:
     """`step`: the rate times 0.1 every `step_size` epochs (paper: 80). `onecycle`: up to lr in a quarter, then down.
 
@@ -253,11 +254,12 @@ def schedule(args, optimizer: torch.optim.Optimizer, updates: int) -> torch.opti
     """
     if args.schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, args.step_size * updates, gamma=0.1)
+    total = args.train_epochs * updates + 1
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=args.train_epochs * updates + 1,
-        pct_start=0.25,
+        total_steps=total,
+        pct_start=max(0.25, 2 / total),  # up takes one update or more: it divides by their number
         div_factor=10,
         final_div_factor=100,
         cycle_momentum=False,
