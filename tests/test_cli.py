@@ -89,7 +89,7 @@ def test_bad_flags_are_named_in_one_line(method, words, message):
     [
         ("schedule", "cosine", "\"schedule\": 'cosine': invalid choice: 'cosine' (choose from"),
         ("sampler", "vae", "\"sampler\": 'vae': invalid choice"),  # no method's but EnCoDe's
-        ("logit_loss", ["kl"], '"logit_loss": [\'kl\']: it must be one value'),
+        ("logit_loss", ["kl"], "\"logit_loss\": ['kl']: it must be one value"),
         ("batch_size", -4, '"batch_size": -4: -4 is out of range; it must be at least 1'),
         ("batch_size", 16.5, "\"batch_size\": 16.5: '16.5' is not a whole number"),
         ("lr_task", "fast", "\"lr_task\": 'fast': 'fast' is not a number"),

@@ -15,8 +15,8 @@ from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, script
 from .launcher import launch
 
 EXPERIMENTS = list(itertools.product(MODELS, DATASETS, METHODS))
-# train_epochs, batch_size, lr_task: shared/paper/hyperparameters.csv; ResNet's are this project's (README). One seed for
-# all, where the authors' scripts have two: runs that are compared start from the same split and labels.
+# train_epochs, batch_size, lr_task: shared/paper/hyperparameters.csv; ResNet's are this project's (README). The seed is
+# one for all, where the authors' scripts have two.
 DEFAULTS = {
     "AlexNet/CIFAR10/Single": (100, 128, 0.001),
     "AlexNet/CIFAR10/Random": (120, 128, 0.001),
