@@ -83,8 +83,8 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"])
     flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
     flag("--samplers", nargs="+", choices=flags.OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
-    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a learning rate for each method, in place of "
-         "one --lr_task: Random=0.01 KD=0.004")  # fmt: skip
+    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
+         "KD=0.004")  # fmt: skip
     flag("--seeds", type=flags.COUNT, default=1, help="how many")
     flag("--first_seed", type=flags.COUNT0, default=2023)
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
