@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 
+from common import annotation
 from common.data import Images
 from common.errors import InputError
 from common.runs import Run
@@ -59,6 +60,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):
         this_round = Round(args, run, images, counts)
+        annotation.await_labels(args, run, this_round)
         run.log(f"{this_round.label}: training")
         yield this_round
         run.commit_round()
@@ -105,4 +107,4 @@ def _note_queries(run: Run, images: Images, number: int, chosen: Tensor, scores:
     chosen = chosen.cpu()
     columns = images.origin[chosen].tolist(), images.labels.cpu()[chosen].tolist(), scores or [""] * len(chosen)
     for index, label, score in zip(*columns, strict=True):
-        run.add("queries", round=number, index=index, score=score, label=label)
+        run.add("queries", round=number, index=index, score=score, label=label if label >= 0 else "")

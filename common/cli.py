@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from common import console, machine, startup
-from common.errors import InputError
+from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
 from common.networks import PAIRS
@@ -19,7 +19,8 @@ from common.teachers import folding, recipes
 
 
 def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None) -> None:
-    """Runs a script's `main`: bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130.
+    """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130, and a
+    run that waits for labels in a line that says for which, and 3.
 
     With an experiment's docstring and DEFAULTS, `main` gets the parsed flags of a process that is set up for them.
     """
@@ -32,6 +33,9 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             args = parse(doc, defaults)
             machine.prepare(args)
             main(args)
+    except LabelsNeeded as error:
+        console.say(str(error))
+        sys.exit(3)
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # nobody reads on, as behind `| head`
@@ -84,7 +88,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         parser.set_defaults(**recipes.RECIPES[args.recipe](args.model))
         args = parser.parse_args(argv)
     _check(args)
-    for name in ("data_dir", "save_path", "log_path", "teacher"):
+    for name in ("data_dir", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, ""):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args

@@ -18,6 +18,7 @@ from common.schema import BEFORE, TABLES
 # config.json under made_with.
 ELSEWHERE = {
     *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
+    "labels",  # those that were used are in queries.csv and in the state
     "recipe",  # its values are flags of their own
 }
 BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
-from common.datasets import cifar10, svhn
+from common.datasets import cifar10, pixels, svhn
 from common.errors import InputError
 from common.seeds import generator
 
@@ -327,7 +327,7 @@ def test_a_class_by_another_name_is_another_test(image_folder):
 def test_resizing_is_pils_bilinear_with_antialiasing(size):
     """Within one grey level of PIL, which the authors used image by image."""
     source = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    resized = data._resize(torch.from_numpy(source), size)
+    resized = pixels.resize(torch.from_numpy(source), size)
     assert resized.dtype == torch.uint8 and resized.shape == (3, size, size, 3)
     for image, ours in zip(source, resized.numpy().astype(int), strict=True):
         theirs = np.asarray(transforms.resize(Image.fromarray(image), [size, size]))
@@ -337,12 +337,12 @@ def test_resizing_is_pils_bilinear_with_antialiasing(size):
 def test_many_images_are_resized_like_few():
     """They are resized a thousand at a time; images of the right size are left where they are."""
     source = torch.randint(0, 256, (2001, 4, 4, 3), dtype=torch.uint8, generator=generator(0))
-    resized = data._resize(source, 2)
+    resized = pixels.resize(source, 2)
     for index in (0, 999, 1000, 1001, 1999, 2000):
-        assert torch.equal(resized[index], data._resize(source[index : index + 1], 2)[0])
-    assert data._resize(source, 4).data_ptr() == source.data_ptr()
+        assert torch.equal(resized[index], pixels.resize(source[index : index + 1], 2)[0])
+    assert pixels.resize(source, 4).data_ptr() == source.data_ptr()
     wide = source[:, :2]
-    assert data._resize(wide, 4).shape == data._resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
+    assert pixels.resize(wide, 4).shape == pixels.resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
 
 
 def test_the_split_depends_on_the_seed_alone():
@@ -495,9 +495,9 @@ def test_the_npm_package_is_decoded_to_the_official_layout(tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(0)
     batches = {name: rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8) for name in [*range(1, 6), "test"]}
-    for name, pixels in batches.items():
+    for name, levels in batches.items():
         file = "test_batch.png" if name == "test" else f"data_batch_{name}.png"
-        Image.fromarray(pixels.reshape(2, 1024, 3)).save(folder / file)
+        Image.fromarray(levels.reshape(2, 1024, 3)).save(folder / file)
     (folder / "train_lables.json").write_text(json.dumps(list(range(10))))
     (folder / "test_lables.json").write_text("[3, 8]")
     with tarfile.open(tmp_path / "package.tgz", "w:gz") as archive:

@@ -152,7 +152,7 @@ def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet
 
 def recipe(args, seed: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
-    same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
+    same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
     same += " save_path device threads amp precision fast"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
