@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 
-from common import annotation
+from common import annotation, proposal
 from common.data import Images
 from common.errors import InputError
 from common.runs import Run
@@ -35,7 +35,8 @@ def label_counts(args, pool: int) -> list[int]:
         if args.initial_budget > pool:
             raise InputError(
                 f"--initial_budget {args.initial_budget}: the pool has {pool} images "
-                f"(--num_images {args.num_images} less --num_val {args.num_val}); use at most that"
+                f"(--num_images {args.num_images} less --num_val {args.num_val}); these fit: "
+                + proposal.words(proposal.counts(args.num_images, validation=args.num_val), args, proposal.BUDGETS)
             )
         counts = [*range(args.initial_budget, pool, args.budget), pool]
     counts = counts[: args.rounds or None]

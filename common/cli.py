@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common import console, machine, startup
+from common import console, machine, proposal, startup
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
@@ -148,10 +148,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def _check(args: argparse.Namespace) -> None:
     """What one flag's type cannot see. Raises InputError."""
     if args.num_val >= args.num_images:
-        raise InputError(f"--num_val {args.num_val}: must be less than --num_images {args.num_images}")
+        raise InputError(
+            f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
+        )
     if args.batch_size > args.num_images:
         raise InputError(
-            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
+            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
         )
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common import annotation, datasets, memory
+from common import annotation, datasets, memory, proposal
 from common.datasets import pixels
 from common.errors import InputError
 from common.seeds import generator
@@ -99,19 +99,15 @@ def _sha256(*parts: np.ndarray | bytes) -> str:
 
 
 def _check(args, source: datasets.Source) -> None:
-    available = len(source.x_train)
+    """Raises InputError with all the counts that fit where one does not."""
+    available, classes, wrong = len(source.x_train), len(source.classes), []
+    fitting, names = proposal.counts(available, classes), ("num_classes",)
     if args.num_images > available:
-        tenth = max(available // 10, 1)
-        raise InputError(
-            f"--num_images {args.num_images}: {source.name} has {available} training images; "
-            f"try --num_images {available} --num_val {tenth} and, where there is a budget, "
-            f"--initial_budget {tenth} --budget {tenth} --subset {2 * tenth}"
-        )
-    classes = len(source.classes)
+        wrong, names = [f"--num_images {args.num_images}: {source.name} has {available} training images"], ()
     if classes != args.num_classes:
-        raise InputError(
-            f"--num_classes {args.num_classes}: {source.name} has {classes} classes; use --num_classes {classes}"
-        )
+        wrong.append(f"--num_classes {args.num_classes}: {source.name} has {classes} classes")
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}; these fit: {proposal.words(fitting, args, names)}")
 
 
 def _fits(args, source: datasets.Source) -> None:
@@ -123,3 +119,9 @@ def _fits(args, source: datasets.Source) -> None:
             f"--num_images {args.num_images} --image_size {args.image_size}: the images take "
             f"{memory.megabytes(bytes_)}, {memory.megabytes(memory.available())} are available; lower one of them"
         )
+
+
+if __name__ == "__main__":  # python -m common.data PATH
+    from common import cli, survey
+
+    cli.start(survey.main)

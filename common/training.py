@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common import augment, objective
+from common import augment, imbalance, objective
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
@@ -140,6 +140,8 @@ class Session:
         self.epoch += 1
         self.seconds += time.perf_counter() - started
         self._log(means, validation)
+        if (self.round.number, self.epoch) == (0, 1) and (note := imbalance.note(args, means)):
+            self.run.log(note)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the student and phi on the task loss, then one of the sampler; returns the losses."""

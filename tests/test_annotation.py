@@ -53,7 +53,7 @@ def annotate(to_label, truth, labels):
 
 @pytest.mark.parametrize(("method", "more"), [
     ("Random", "--sampler entropy"),
-    ("KD", "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 6 --rounds 3"),
+    ("KD", "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 6 --rounds 3 --feat_wt 0.01"),
 ])  # fmt: skip
 def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, folder, tmp_path):
     path, truth = folder

@@ -235,21 +235,28 @@ def image_folder(tmp_path):
 
 
 def test_an_image_folder(image_folder):
-    tmp_path = image_folder
-    images = load(tmp_path)
+    """Images that are square and of one size are resized as those of an .npz are."""
+    images = load(image_folder)
     assert images.classes == ["cat", "dog", "fox"]
     assert images.train[11].unique().tolist() == [10] and images.labels[11].item() == 1
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "test" / "dog" / "small.png")
-    with pytest.raises(InputError, match=r"small.png is \(8, 8\)"):
-        load(tmp_path)
+    rng = np.random.default_rng(0)
+    stack = rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    for number, pixels_ in enumerate(stack):
+        name = ("cat", "dog", "fox")[number // 10]
+        Image.fromarray(pixels_).save(image_folder / "train" / name / f"{number % 10}.png")
+    assert torch.equal(load(image_folder).train, torch.from_numpy(stack))
+    small = load(image_folder, "--image_size", "8").train
+    assert torch.equal(small, pixels.resize(torch.from_numpy(stack), 8))
     with pytest.raises(InputError, match="needs train/<class>/"):
-        load(tmp_path / "test")
+        load(image_folder / "test")
 
 
 def _png(path: Path, how: str, monkeypatch) -> None:
     content = path.read_bytes()
     if how == "bomb":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+        Image.new("RGB", (21, 20)).save(path)  # more than twice as many; the others have 256
+        content = path.read_bytes()
     changed = {
         "text": b"not an image",
         "empty": b"",
@@ -268,7 +275,7 @@ def _png(path: Path, how: str, monkeypatch) -> None:
 def test_a_damaged_image_is_named_in_one_line(image_folder, monkeypatch, how):
     path = image_folder / "train" / "cat" / "0.png"
     _png(path, how, monkeypatch)
-    message_of(lambda: load(image_folder), f"--dataset {image_folder}: {path} is not a readable image")
+    message_of(lambda: load(image_folder), f"--dataset {image_folder}: train/cat/0.png is not a readable image")
 
 
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, Image.DecompressionBombError, ValueError, IndexError])
@@ -277,7 +284,10 @@ def test_whatever_pil_raises_is_one_line(image_folder, monkeypatch, error):
         raise error("broken\nimage")
 
     monkeypatch.setattr(Image, "open", broken)
-    message_of(lambda: load(image_folder), r"0\.png is not a readable image \(broken image\)")
+    message = message_of(
+        lambda: load(image_folder), r"39 files are not readable images: train/cat/0\.png \(broken image\)"
+    )
+    assert message.count("(") == 10 and message.endswith("and 29 more; remove them")
 
 
 def test_a_class_without_test_images_is_refused(image_folder):
@@ -387,20 +397,23 @@ def test_memory_is_asked_for_only_where_a_copy_is_made(tmp_path, monkeypatch):
 
 
 def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
-    def refused(*words: str) -> str:
+    def refused(*words: str, method: str = "Single") -> str:
         with pytest.raises(InputError) as error:
-            data.load(parse("Single", *words))
+            data.load(parse(method, *words))
         return str(error.value)
 
     assert refused("--num_images", "5000") == (
-        "--num_images 5000: digits has 1438 training images; try --num_images 1438 --num_val 143 and, where there is "
-        "a budget, --initial_budget 143 --budget 143 --subset 286"
+        "--num_images 5000: digits has 1438 training images; these fit: --num_images 1438 --num_val 143 "
+        "--num_classes 10 --batch_size 16"
     )
-    assert refused("--num_classes", "7") == "--num_classes 7: digits has 10 classes; use --num_classes 10"
+    assert refused("--num_classes", "7") == "--num_classes 7: digits has 10 classes; these fit: --num_classes 10"
+    assert refused("--num_images", "5000", "--num_classes", "7", method="Random") == (
+        "--num_images 5000: digits has 1438 training images; --num_classes 7: digits has 10 classes; these fit: "
+        "--num_images 1438 --num_val 143 --num_classes 10 --initial_budget 143 --budget 143 --subset 286 "
+        "--batch_size 16"
+    )
     few = SimpleNamespace(name="few", x_train=range(5), classes=["a"])
-    with pytest.raises(
-        InputError, match=r"--num_images 5 --num_val 1 and, .* --initial_budget 1 --budget 1 --subset 2$"
-    ):
+    with pytest.raises(InputError, match=r"these fit: --num_images 5 --num_classes 1$"):
         data._check(SimpleNamespace(num_images=6, num_classes=1), few)
 
 
