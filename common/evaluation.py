@@ -35,7 +35,20 @@ def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: i
     return 100 * correct.item() / len(images)
 
 
-def record(args, run, this_round, net: SplitNet, fitted: Fitted, teacher_accuracy: str = "") -> float:
+def labels_in_all(args, this_round, targets=None) -> int | None:
+    """Labels that any network of the round saw, each counted once: its own, the teacher's, and those that validate.
+
+    Those that validate count where the best epoch is chosen by them. None when the teacher's are unknown.
+    """
+    images, seen = this_round.images, len(this_round.bought)
+    if args.keep == "best" and args.val_labels == "extra":
+        seen += len(images.val)
+    if targets is None or targets.labels is None:
+        return seen if targets is None else None
+    return max(seen, targets.labels)  # a teacher of the round's own labels, or of all there are
+
+
+def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
     """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
     images = this_round.images
     tested = accuracy(net, images.test, images.test_labels)
@@ -46,14 +59,15 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, teacher_accurac
         "network": getattr(args, "network", "student"),
         "seed": args.seed,
         "round": this_round.number,
-        "labeled": len(this_round.labeled),
+        "labeled": len(this_round.bought),
+        "labels_in_all": labels_in_all(args, this_round, targets),
         "percent": f"{this_round.percent:g}",
         "epochs": args.train_epochs,
         "updates": fitted.updates,
         "best_epoch": fitted.best_epoch,
         "val_accuracy": f"{fitted.validation:.2f}",
         "test_accuracy": f"{tested:.2f}",
-        "teacher_accuracy": teacher_accuracy,
+        "teacher_accuracy": "" if targets is None else targets.accuracy,
     }
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
     save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row)

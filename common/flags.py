@@ -93,6 +93,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["drawn", "first"])  # fmt: skip
     flag("extra", False, "add SVHN's 531,131 extra images to its training set", action="store_true")
     flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
+    flag("val_labels", "extra", "extra: held out beside the pool (paper). bought: the first num_val labels of the "
+         "pool, which nothing is trained on", choices=["extra", "bought"])  # fmt: skip
     flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
     flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
     flag("flip", "auto", "train on mirror images too; auto: as fits the data set (digits: no)",
@@ -122,16 +124,20 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("weight_decay", 5e-4, "of SGD", type=WEIGHT)
     flag("nesterov", False, "Nesterov momentum; helps onecycle", action=SWITCH)
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
+    flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
+         "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
+    flag("ema_decay", 0.999, "of ema, an update", type=_number(float, 0, 1))
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
              type=_number(int, 0, 64))  # fmt: skip
+        flag("cutout", 0, "blank a square of so many pixels in each training image", type=_number(int, 0, 64))
         flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end: "
              "the same network in far fewer epochs", action=SWITCH)  # fmt: skip
         flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
              "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
         parser.set_defaults(ce_wt=1.0)
-    else:  # cached teacher outputs exist for unmoved images, and z must keep its shape
-        parser.set_defaults(shift=0, fold_bn=False)
+    else:  # z must keep its shape
+        parser.set_defaults(fold_bn=False, cutout=0)
 
     flag = group("teacher", DISTIL)
     quick = recipes.quick(defaults["model"])
@@ -143,6 +149,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
     flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
+    flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
+         type=WEIGHT)  # fmt: skip
+    flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
+         "fixmatch: one from itself, what it is sure of", choices=recipes.POOL)  # fmt: skip
+    flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
     flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
 
     flag = group("objective", DISTIL)
@@ -154,6 +165,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("temperature", 4.0, "of kl", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
+    flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
+         "the teacher's outputs for it; 0: the image and its mirror", type=_number(int, 0, 127))  # fmt: skip
+    flag("shift", 0, "of --views: pixels that they are moved by, at most", type=_number(int, 0, 64))
+    flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
+         type=_number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)

@@ -29,5 +29,18 @@ def kl(student: Tensor, teacher: Tensor, args) -> Tensor:
     return F.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True) * args.temperature**2
 
 
+def pseudo_label(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """Cross entropy with the teacher's class where its probability is at least 0.95, over all of the batch.
+
+    FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, equation 4; logits (B, classes) each.
+    """
+    confidence, label = teacher.softmax(1).max(1)
+    return (F.cross_entropy(student, label, reduction="none") * (confidence >= 0.95)).mean()
+
+
 FEATURE_LOSSES: dict[str, Callable] = {"mse": mse}  # --feature_loss: phi(z) and T_features, (B, C, H, W)
-LOGIT_LOSSES: dict[str, Callable] = {"mse": mse, "kl": kl}  # --logit_loss: C(z) and T_logits, (B, classes)
+LOGIT_LOSSES: dict[str, Callable] = {
+    "mse": mse,
+    "kl": kl,
+    "pseudo_label": pseudo_label,
+}  # --logit_loss: C(z) and T_logits, (B, classes)

@@ -12,13 +12,28 @@ VARIANTS = {
     "feature_loss": ("mse",),
     "logit_loss": ("mse",),
     "teacher_labels": ("all",),
+    "teacher_pool": ("none",),
+    "ce_wt": ("1.0",),
+    "views": ("0",),
+    "mixup": ("0.0",),
+    "keep": ("best",),
 }
 
 TABLES = {
     "results": [
         *("model", "dataset", "method", "network"),
         *VARIANTS,
-        *("teacher_accuracy", "seed", "round", "labeled", "percent", "epochs", "updates", "best_epoch"),
+        *(
+            "teacher_accuracy",
+            "seed",
+            "round",
+            "labeled",
+            "labels_in_all",
+            "percent",
+            "epochs",
+            "updates",
+            "best_epoch",
+        ),
         *("val_accuracy", "test_accuracy"),
     ],
     "queries": ["round", "index", "score", "label"],
@@ -30,4 +45,8 @@ TABLES = {
 }
 
 # Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
-BEFORE = {"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1}
+BEFORE = {
+    **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
+    **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "shift": 0, "views": 0, "mixup": 0.0, "val_labels": "extra"},
+    **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
+}

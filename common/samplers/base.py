@@ -69,7 +69,9 @@ class Sampler:
         """
         self.student.eval()
         self.networks.eval()
-        scores = torch.cat([self.score(chunk).float() for chunk in candidates.split(CHUNK)])
+        scores = torch.empty(len(candidates), device=candidates.device)
+        for start in range(0, len(candidates), CHUNK):  # into one array: pieces kept apart would fragment the heap
+            scores[start : start + CHUNK] = self.score(candidates[start : start + CHUNK])
         best = scores.sort(descending=True, stable=True).indices[:count]
         return candidates[best], scores[best]
 

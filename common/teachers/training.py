@@ -5,14 +5,20 @@ from common.augment import View
 from common.evaluation import Fitted
 from common.networks import SplitNet
 from common.teachers import folding
+from common.teachers.consistency import OwnOutputs
 
 
-def fit(args, run, this_round, net: SplitNet) -> Fitted:
-    """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`."""
+def fit(args, run, this_round, net: SplitNet, targets=None) -> Fitted:
+    """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`.
+
+    `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
+    """
+    trained = folding.with_batch_norm(args, net, this_round.number) if args.fold_bn else net
+    if getattr(args, "own_outputs", False):
+        targets = OwnOutputs(trained, this_round.images)
+    fitted = training.fit(args, run, this_round, trained, targets=targets)
     if not args.fold_bn:
-        return training.fit(args, run, this_round, net)
-    trained = folding.with_batch_norm(args, net, this_round.number)
-    fitted = training.fit(args, run, this_round, trained)
+        return fitted
     sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
     folding.fold(trained, net, sample, args.feature_rms)
     return fitted
