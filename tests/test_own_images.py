@@ -2,7 +2,7 @@
 
 import io
 import shlex
-from types import SimpleNamespace
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -127,8 +127,9 @@ def printed(said: str) -> list[tuple[str, list[str]]]:
     return [(words[1].split("/")[-1], words[5:]) for words in split]
 
 
-def test_the_printed_commands_work(birds, tmp_path, capsys):
+def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
     """All four as they are planned; each trained for an epoch, in the order they are printed."""
+    monkeypatch.setattr("common.grid.plan._seconds_an_update", lambda *_: 1.0)
     survey.main([str(birds), "--model", "ResNet"])
     commands = printed(capsys.readouterr().out)
     assert [method for method, _ in commands] == ["Single", "Random", "KD", "EnCoDe"]
@@ -169,7 +170,7 @@ def test_memory_is_asked_for_before_an_image_is_read(birds, monkeypatch):
     (2, "--num_images 2 --num_val 1 --initial_budget 1 --budget 1 --subset 2 --batch_size 2"),
 ])  # fmt: skip
 def test_proposed_counts_are_accepted(images, expected):
-    words = proposal.words(proposal.counts(images), SimpleNamespace(**dict.fromkeys([
+    words = proposal.words(proposal.counts(images), Namespace(**dict.fromkeys([
         "num_images", "num_val", "initial_budget", "budget", "subset", "batch_size"])))  # fmt: skip
     assert words == expected
     module = script("Random")
@@ -196,7 +197,7 @@ def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
             self.lines.append(message)
 
     for number, expected in ((0, 1), (1, 0)):
-        session = toy_session("KD", "--train_epochs", "3", run=Kept())
+        session = toy_session("KD", "--train_epochs", "3", "--feat_wt", "0.01", "--lr_task", "0.003", run=Kept())
         session.round.number = number
         monkeypatch.setattr("common.training.accuracy", lambda *_: 50.0)
         monkeypatch.setattr("common.imbalance.DWARFS", 0.0)
