@@ -10,15 +10,18 @@ from pathlib import Path
 
 import torch
 
-from common import console, fair, machine, networks, startup
-from common.errors import InputError
+from common import console, fair, machine, networks, proposal, startup
+from common.errors import InputError, LabelsNeeded
+from common.experiments import METHODS
 from common.flags import Parser, declare
+from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler
 from common.teachers import folding, recipes
 
 
 def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None) -> None:
-    """Runs a script's `main`: bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130.
+    """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130, and a
+    run that waits for labels in a line that says for which, and 3.
 
     With an experiment's docstring and DEFAULTS, `main` gets the parsed flags of a process that is set up for them.
     """
@@ -31,6 +34,9 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             args = parse(doc, defaults)
             machine.prepare(args)
             main(args)
+    except LabelsNeeded as error:
+        console.say(str(error))
+        sys.exit(3)
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # nobody reads on, as behind `| head`
@@ -81,7 +87,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
-    for name in ("data_dir", "save_path", "log_path", "teacher"):
+    for name in ("data_dir", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, ""):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args
@@ -94,11 +100,17 @@ def options(defaults: dict) -> set[str]:
 
 
 def _parser(doc: str, defaults: dict) -> Parser:
+    for key, known in (("model", PAIRS), ("method", METHODS)):
+        if defaults.get(key) not in list(known):
+            raise _wrong(defaults, key, f"it must be one of {', '.join(known)}")
     parser = Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
     declare(parser, defaults)
-    left = sorted(defaults.keys() - vars(parser.parse_args([])).keys())
+    actions = {action.dest: action for action in parser._actions}
+    left = sorted(defaults.keys() - actions.keys() - {"model", "method"})
     if left:
         raise InputError(f"DEFAULTS of {defaults['method']}: no such flag: {', '.join(left)}")
+    for key in defaults.keys() & actions.keys():
+        _check_default(parser, actions[key], defaults)
     return parser
 
 
@@ -111,6 +123,32 @@ def _recipe(args: argparse.Namespace) -> dict:
     return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.method)
 
 
+def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:
+    """A flag's value in DEFAULTS, held to what the command line would be: argparse itself checks no default."""
+    value = defaults[action.dest]
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if not isinstance(value, bool):
+            raise _wrong(defaults, action.dest, "it must be True or False")
+        return
+    several = action.nargs == "+"
+    if several and value is None:
+        return
+    if several != isinstance(value, list | tuple):
+        raise _wrong(defaults, action.dest, "it must be a list" if several else "it must be one value")
+    for one in value if several else [value]:
+        if action.type is None and not isinstance(one, str):
+            raise _wrong(defaults, action.dest, "it must be text")
+        try:
+            parser._check_value(action, parser._get_value(action, str(one)))
+        except argparse.ArgumentError as error:
+            raise _wrong(defaults, action.dest, error.message) from None
+
+
+def _wrong(defaults: dict, key: str, reason: str) -> InputError:
+    where = f"DEFAULTS of {defaults.get('model')} {defaults.get('method')}"
+    return InputError(f'{where}: "{key}": {defaults.get(key)!r}: {reason}')
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows argparse's own defaults; the docstring keeps its lines."""
 
@@ -118,10 +156,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def _check(args: argparse.Namespace) -> None:
     """What one flag's type cannot see. Raises InputError."""
     if args.num_val >= args.num_images:
-        raise InputError(f"--num_val {args.num_val}: must be less than --num_images {args.num_images}")
+        raise InputError(
+            f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
+        )
     if args.batch_size > args.num_images:
         raise InputError(
-            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
+            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
         )
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")

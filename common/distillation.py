@@ -181,7 +181,7 @@ def compute(
         kept = memory.empty(shape, _dtype(floats), spill)
     logits = torch.empty(number, count, len(images.classes), device=device)
     description = f"teacher's outputs ({(kept.numel() * kept.element_size() + logits.numel() * 4) / 1e6:.0f} MB)"
-    with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False) as bar:
+    with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False, disable=None) as bar:
         for which in range(number):
             for index in torch.arange(count).split(batch_size):
                 view = views.of(index, torch.full_like(index, which)).to(device)

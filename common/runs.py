@@ -21,8 +21,10 @@ from common.schema import BEFORE, TABLES
 ELSEWHERE = {
     *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
     *("compile", "tensorboard"),
+    "labels",  # those that were used are in queries.csv and in the state
     "recipe",  # its values are flags of their own
 }
+BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns
 MADE_WITH, TEACHER, POOL = "made_with", "teacher_sha256", "pool"  # keys of config.json that are no flags
 
 
@@ -118,9 +120,11 @@ class Run:
             self.config[name] = found
             self._write_config()
 
-    def bar(self, total: int, done: int, description: str) -> tqdm:
-        """A progress bar on a terminal; elsewhere the log's lines do."""
-        return tqdm(total=total, initial=done, desc=description, unit="update", disable=None, leave=False)
+    def bar(self, total: int, done: int, label: str) -> tqdm:
+        """A progress bar of the run's updates on a terminal, as wide as that is; elsewhere the log's lines do."""
+        name = label.split(" (")[0]  # how many labels the round has is in the log
+        shown = {"bar_format": BAR, "disable": None, "leave": False, "dynamic_ncols": True, "mininterval": 0.5}
+        return tqdm(total=total, initial=done, desc=name, **shown)
 
     def log(self, message: str) -> None:
         """One line on the screen and in log.txt."""

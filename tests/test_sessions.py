@@ -148,20 +148,36 @@ def test_dropout_of_an_epoch_follows_from_seed_round_and_epoch(monkeypatch):
 def test_means_so_far_are_shown_now_and_then_and_at_the_end(monkeypatch):
     """Every third of four updates: after 3 and 4 of the first epoch, of 4 on in the second."""
     monkeypatch.setattr(training, "READ_EVERY", 3)
-    judged(monkeypatch, [25.0, 50.0])
-    s, bar = toy_session("Random", run=Quiet()), Bar()
-    scripted(s, *({"loss": value} for value in (1.0, 2.0, 6.0, 7.0, 1.0, 1.0, 1.0, 5.0)))
-    s.train_epoch(bar)
-    s.train_epoch(bar)
-    assert bar.steps == [3, 1, 3, 1] and bar.n == 8
-    assert [(shown["epoch"], shown["val"], shown["loss"]) for shown in bar.shown] == [
-        (1, "-1.00", "3"),
-        (1, "-1.00", "4"),
-        (2, "25.00", "1"),
-        (2, "25.00", "2"),
+    judged(monkeypatch, [25.0, 20.0, 30.0])
+    s, bar = toy_session("Random", run=Quiet()), Bar(done=100)
+    scripted(s, *({"loss": value} for value in (1.0, 2.0, 6.0, 7.0, 1.0, 1.0, 1.0, 5.0, 3.0, 3.0, 3.0, 3.0)))
+    for _ in range(3):
+        s.train_epoch(bar)
+    assert bar.steps == [3, 1, 3, 1, 3, 1] and bar.n == 112
+    assert [(shown["epoch"], shown.get("val"), shown["loss"]) for shown in bar.shown] == [
+        ("1/2", None, "3"),
+        ("1/2", None, "4"),
+        ("2/2", "25.00", "1"),
+        ("2/2", "25.00", "2"),
+        ("3/2", "20.00", "3"),  # the last one, as in the log, not the best
+        ("3/2", "20.00", "3"),
     ]
     assert all(shown["refresh"] is False for shown in bar.shown)
-    assert [row["loss"] for row in s.run.rows] == ["4", "2"]
+    assert [row["loss"] for row in s.run.rows] == ["4", "2", "3"]
+
+
+def test_the_bar_is_of_all_rounds(monkeypatch):
+    """The second of three rounds, killed after its second epoch of four."""
+    judged(monkeypatch, [50.0] * 4)
+    args, this_round, *others = toys.parts("Random", "--train_epochs", "4")
+    this_round.number, this_round.counts, this_round.label = 1, [2, 4, 6], "round 2/3 (4 labels, 50%)"
+    run = Kept()
+    training.fit(args, run, this_round, *others)
+    judged(monkeypatch, [50.0] * 2)
+    again = Kept(run.saves[1])
+    training.fit(args, again, this_round, *others)
+    begun = [(48, 16, this_round.label), (48, 24, this_round.label)]
+    assert [run.bars[0].begun, again.bars[0].begun] == begun and run.bars[0].n == again.bars[0].n == 32
 
 
 def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(monkeypatch):

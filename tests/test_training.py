@@ -320,6 +320,14 @@ def test_onecycle_rises_for_a_quarter_from_a_tenth_and_falls_to_a_thousandth():
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("updates", range(1, 9))
+def test_onecycle_of_a_few_updates_begins_low_and_rises(updates):
+    """Three updates made a rise of none, a division by zero."""
+    found = rates(["--schedule", "onecycle"], updates, 1)
+    assert found[0] == pytest.approx(0.1) and max(found) <= 1 + 1e-6
+    assert updates == 1 or max(found) > 0.9
+
+
 def test_the_schedule_moves_once_an_update(tmp_path):
     s = toy_session("Random", "--step_size", "1", "--train_epochs", "2", "--lr_task", "0.5", run=Quiet())
     s.train_epoch(Quiet())

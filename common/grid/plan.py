@@ -1,6 +1,7 @@
 """`--dry_run`: what a run would do and about how long it would take, from a few timed updates."""
 
 import copy
+import dataclasses
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,7 @@ def _seconds_an_update(args, images: Images) -> float:
     """Times real updates of a round with the first labels, against stand-in teacher outputs of the right shape."""
     args = copy.copy(args)
     args.warmup_epochs = 0  # the longer part of the training
+    images = dataclasses.replace(images, labels=images.labels.clamp(min=0))  # those that --labels lacks still
     labeled = images.pool[: budget.label_counts(args, len(images.pool))[0]]
     this_round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
     net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None

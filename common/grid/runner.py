@@ -83,6 +83,8 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"])
     flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
     flag("--samplers", nargs="+", choices=flags.OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
+    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
+         "KD=0.004")  # fmt: skip
     flag("--seeds", type=flags.COUNT, default=1, help="how many")
     flag("--first_seed", type=flags.COUNT0, default=2023)
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
@@ -98,11 +100,20 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     args.save_path = str(Path(args.save_path).expanduser().resolve())
+    args.lr_tasks = _by_method(args.lr_tasks, args.methods)
     if args.ray and args.jobs:
         raise InputError(f"--jobs {args.jobs} --ray {args.ray}: one of them; --jobs needs no Ray, on this machine")
     if not args.threads and (args.ray or args.jobs):
         args.threads = 1 if args.ray else max(1, machine.cores() // args.jobs)
     return args, passed
+
+
+def _by_method(words: list[str], methods: list[str]) -> dict[str, str]:
+    """`KD=0.004` -> {"KD": "0.004"}; the rate itself is main.py's to check."""
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(found) < len(words) or not found.keys() <= set(methods):
+        raise InputError(f"--lr_tasks {' '.join(words)}: write METHOD=RATE, each of {', '.join(methods)} at most once")
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
-from common.report import builds, latex, markdown
+from common.report import builds, latex
 from common.report.markdown import Table
 from common.report.results import Results, paper_accuracy
 from common.report.statistics import interval

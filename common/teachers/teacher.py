@@ -188,6 +188,8 @@ def _kept(
     config = {**configuration(vars(args)), "device": "", **contents(images)}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update(images.origin[labeled.cpu()].numpy().tobytes())
+    if images.files is not None:  # with --labels the data's fingerprint leaves the labels out
+        digest.update(images.labels[labeled].cpu().numpy().tobytes())
     name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
     place = (where or folder(args)) / (name if targets is None else f"second-{digest.hexdigest()[:12]}")
     net, accuracy, run = _train(args, images, labeled, place, targets, start=where)
@@ -220,7 +222,7 @@ def _train(
 
 def recipe(args, seed: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
-    same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
+    same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
     same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
