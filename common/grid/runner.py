@@ -14,7 +14,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import console, data, flags, machine, report
+from common import budget, console, data, flags, machine, report
 from common.errors import InputError
 from common.experiments import METHODS, ROOT, available
 from common.grid import plan, work
@@ -28,6 +28,8 @@ def show(found: list[Job]) -> None:
     listed = with_teachers([job for job in found if job.rounds_done() < job.rounds])
     missing = [job for job in listed if job.teacher]
     several = f"{len(found)} runs{_teachers(len(missing), ' and ')}"
+    if any(getattr(job.args(), "teacher_labels", "all") == "labeled" for job in found):
+        several += ", less where they share their labels and so their teachers"
     timer, total = Timer(), 0.0
     for job in missing + found:
         done = job.rounds_done()
@@ -70,6 +72,9 @@ class Timer:
                 self._key, self.images = key, data.load(args)
             timed = plan.teacher_seconds if job.teacher else plan.seconds_a_round
             self._seconds[job.expt] = timed(args, self.images)
+            if not job.teacher and getattr(args, "teacher_labels", "all") == "labeled":
+                counts = budget.label_counts(args, data.pool_size(args))
+                self._seconds[job.expt] += sum(plan.fair_seconds(args, self.images, counts)) / len(counts)
         return rounds * self._seconds[job.expt] if job.expt in self._seconds else None
 
 
