@@ -37,6 +37,9 @@ def label_counts(args, pool: int) -> list[int]:
                 f"(--num_images {args.num_images} less --num_val {args.num_val}); use at most that"
             )
         counts = [*range(args.initial_budget, pool, args.budget), pool]
+    if args.val_labels == "bought" and counts[0] <= args.num_val:
+        raise InputError(f"--val_labels bought --num_val {args.num_val}: round 1 has {counts[0]} labels: none is left "
+                         "to train on; lower --num_val to a tenth of them, say")  # fmt: skip
     counts = counts[: args.rounds or None]
     for before, after in pairwise(counts):
         if after < pool and after - before > args.subset:
@@ -76,25 +79,27 @@ class Round:
         """
         self.args, self.run, self.images, self.counts = args, run, images, counts
         self.number = run.state["round"]
-        self.labeled = run.state["labeled"].to(images.device)  # indices into images.train
+        self.bought = run.state["labeled"].to(images.device)  # indices into images.train
         free = torch.ones(len(images.train), dtype=torch.bool, device=images.device)
-        free[self.labeled] = False
+        free[images.val] = False
+        self.labeled = self.bought[free[self.bought]]  # without those that `--val_labels bought` holds out
+        free[self.bought] = False
         self.unlabeled = images.pool[free[images.pool]]
-        self.percent = percent(args, len(self.labeled), len(images.pool))
-        self.label = f"round {self.number + 1}/{len(counts)} ({len(self.labeled)} labels, {self.percent:.4g}%)"
+        self.percent = percent(args, len(self.bought), len(images.pool))
+        self.label = f"round {self.number + 1}/{len(counts)} ({len(self.bought)} labels, {self.percent:.4g}%)"
 
     def query(self, sampler: Sampler) -> None:
         """Moves the next round's labels from the unlabelled pool to the labelled one, as the sampler chooses."""
         if self.number + 1 == len(self.counts):
             return
         started = time.perf_counter()
-        count = self.counts[self.number + 1] - len(self.labeled)
+        count = self.counts[self.number + 1] - len(self.bought)
         candidates = self.unlabeled
         if count < len(candidates):
             order = torch.randperm(len(candidates), generator=generator(self.args.seed, "subset", self.number))
             candidates = candidates[order[: self.args.subset].to(candidates.device)]
         chosen, scores = sampler.query(count, candidates)
-        self.run.state["labeled"] = torch.cat([self.labeled, chosen]).cpu()
+        self.run.state["labeled"] = torch.cat([self.bought, chosen]).cpu()
         scores = [f"{score:.6g}" for score in scores.tolist()]
         _note_queries(self.run, self.images, self.number + 1, chosen, scores)
         self.run.amend("timing", query_seconds=f"{time.perf_counter() - started:.2f}")

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from common import console, machine, startup
+from common import console, fair, machine, networks, startup
 from common.errors import InputError
 from common.flags import Parser, declare
-from common.samplers import SAMPLERS
+from common.samplers import SAMPLERS, Sampler
 from common.teachers import folding, recipes
 
 
@@ -77,9 +78,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         parser.error(f"{unknown[0]}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     if getattr(args, "recipe", "own") != "own":
-        if args.network != "teacher":
-            raise InputError(f"--recipe {args.recipe}: is a teacher's; add --network teacher")
-        parser.set_defaults(**recipes.RECIPES[args.recipe](args.model))
+        parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
     for name in ("data_dir", "save_path", "log_path", "teacher"):
@@ -103,6 +102,15 @@ def _parser(doc: str, defaults: dict) -> Parser:
     return parser
 
 
+def _recipe(args: argparse.Namespace) -> dict:
+    """The values of `--recipe`. Raises InputError for a teacher's where a student is trained, or the reverse."""
+    teacher = getattr(args, "network", "student") == "teacher"
+    if teacher != (args.recipe in recipes.RECIPES):
+        raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
+                         f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
+    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.method)
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows argparse's own defaults; the docstring keeps its lines."""
 
@@ -115,6 +123,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(
             f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
         )
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
     if args.fold_bn and not folding.foldable(args.model, args.network):
@@ -125,10 +135,27 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--ce_wt 0 --logit_wt 0: nothing would train the classifier; one of them must be more")
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
+    if "sampler" in args:
+        _check_sampler(args, SAMPLERS[args.sampler])
     if "warmup_epochs" in args and SAMPLERS[args.sampler].reaches_student and args.warmup_epochs >= args.train_epochs:
         _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
-    if "logit_loss" in args and args.logit_loss == "kl" and 0 < args.logit_wt < 0.01:
-        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; kl hardly counts with it, 1 works")
+    if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
+        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
+
+
+def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
+    """Can the strategy ask the network that it is to ask? Raises InputError."""
+    asked = getattr(args, "query_by", "student")
+    if asked == "teacher" and not kind.asks:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.asks)
+        raise InputError(f"--query_by teacher: --sampler {args.sampler} does not ask one network; these do: {able}")
+    part = "teacher" if asked == "teacher" else getattr(args, "network", "student")
+    if kind.needs_dropout and not networks.drops(args.model, part):
+        able = ", ".join(model for model in networks.PAIRS if networks.drops(model, "teacher"))
+        raise InputError(
+            f"--sampler {args.sampler}: the {part} of {args.model} has no dropout to draw functions by; ask a teacher, "
+            f"of {able} (--query_by teacher, or --network teacher)"
+        )
 
 
 def _warn(message: str) -> None:

@@ -26,7 +26,7 @@ class Images:
     test: Tensor  # (M, S, S, 3) uint8
     test_labels: Tensor  # (M,) int64
     val: Tensor  # (num_val,) int64, indices into train, held out
-    pool: Tensor  # (num_images - num_val,) int64, indices into train, in the order random labels are given
+    pool: Tensor  # int64, indices into train, in the order random labels are given: without val, or from it on
     origin: Tensor  # (num_images,) int64 on the CPU, each training image's index in the data set
     mirror: bool  # may a training view be the mirror image?
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
@@ -40,6 +40,11 @@ class Images:
     @property
     def device(self) -> torch.device:
         return self.train.device
+
+
+def pool_size(args) -> int:
+    """How many images the pool has whose labels are bought."""
+    return args.num_images - (args.num_val if args.val_labels == "extra" else 0)
 
 
 def load(args) -> Images:
@@ -70,7 +75,7 @@ def load(args) -> Images:
         test=_resize(torch.from_numpy(source.x_test), args.image_size).to(device),
         test_labels=torch.from_numpy(source.y_test).to(device),
         val=order[: args.num_val].sort().values.to(device),
-        pool=order[args.num_val :].to(device),
+        pool=order[args.num_val if args.val_labels == "extra" else 0 :].to(device),
         origin=kept,
         mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
         source=whole,

@@ -1,5 +1,7 @@
 """The teacher's outputs for every training view, computed once and looked up: the teacher never runs again."""
 
+import hashlib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,13 @@ from torch import nn
 from tqdm import tqdm
 
 from common import augment, memory, networks
-from common.augment import View
+from common.augment import View, Views
 from common.data import Images
 from common.errors import Damaged, InputError
 from common.files import locked, read_tensors, write_tensors
 from common.networks import SplitNet
 from common.objective import Teacher
+from common.seeds import generator
 
 Tensor = torch.Tensor
 FLOAT32_LIMIT = 2**30  # bytes; a larger cache of features is kept in float16
@@ -22,38 +25,72 @@ FLOAT32_LIMIT = 2**30  # bytes; a larger cache of features is kept in float16
 
 @dataclass
 class Targets:
-    """A teacher's outputs: views are the image and, if it may be mirrored, its mirror."""
+    """A teacher's outputs for the fixed views of each image, the first of which is the image itself."""
 
     pool: nn.Module  # the teacher's average pool: features are kept before it, where they are far fewer
-    z: Tensor  # (views, N, C, h, w)
+    z: Tensor  # (views, N, C, h, w); of the first view alone where features are not distilled
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
+    labels: int | None = None  # that the teacher saw, validation included; None when unknown
+    views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
+    net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
-    def of(self, view: View) -> Teacher:
-        """What the teacher makes of the images of `view`, mirrored or not as they are there."""
-        return Teacher(self.pool(self._at(self.z, view).float()), self._at(self.logits, view))
+    def of(self, view: View, features: bool = True) -> Teacher:
+        """What the teacher makes of the images of `view`, each as it is shown there."""
+        z = self.pool(self._at(self.z, view).float()) if features else None
+        return Teacher(z, self._at(self.logits, view))
 
     @staticmethod
     def _at(outputs: Tensor, view: View) -> Tensor:
-        row = view.index if view.mirrored is None else view.mirrored * outputs.shape[1] + view.index
+        which = view.mirrored if view.which is None else view.which
+        row = view.index if which is None else which * outputs.shape[1] + view.index
         return outputs.flatten(0, 1).index_select(0, row)
 
 
-def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = "", accuracy: str = "") -> Targets:
+def fixed_views(args, images: Images) -> Views | None:
+    """The `--views` of every training image, drawn by the seed; None for the image and its mirror."""
+    if not args.views:
+        return None
+    source = generator(args.seed, "views", args.views, args.shift)
+    return augment.draw(args.views, len(images.train), images.mirror, args.shift, source)
+
+
+def cache(
+    teacher: SplitNet,
+    images: Images,
+    folder: Path,
+    fingerprint: str = "",
+    accuracy: str = "",
+    views: Views | None = None,
+    features: bool = True,
+) -> Targets:
     """The teacher's outputs for all training views, read from `folder` if they were computed before.
 
-    The file is keyed by the teacher's weights (their `fingerprint`, where known) and the images' content. One that is
-    damaged is made again; one that holds another key under the right name is refused with InputError: it is never
-    used silently. Processes that want the same outputs compute them once.
+    The file is keyed by the teacher's weights (their `fingerprint`, where known), the images' content and the views.
+    One that is damaged is made again; one that holds another key under the right name is refused with InputError: it
+    is never used silently. Processes that want the same outputs compute them once.
+
+    Args:
+        views: fixed views; None takes the image and, if it may be mirrored, its mirror.
+        features: keep z of every view, and not of the first alone.
     """
     key = {
         "teacher": fingerprint or networks.fingerprint(teacher),
         "images": images.fingerprint,
         "count": len(images.train),
         "size": images.size,
-        "views": 2 if images.mirror else 1,
+        "views": 1 + images.mirror if views is None else len(views.mirrored),
     }
-    path = folder / f"outputs-{key['teacher'][:12]}-{images.fingerprint[:12]}-{key['views']}x{key['count']}.pt"
+    more = ""
+    if views is not None:
+        key["drawn"] = more = hashlib.sha256(
+            views.mirrored.numpy().tobytes() + views.offsets.numpy().tobytes()
+        ).hexdigest()
+    if not features:
+        key["features"] = "first"
+    more = f"-{more[:8]}" * bool(more) + "-logits" * (not features)
+    name = f"outputs-{key['teacher'][:12]}-{images.fingerprint[:12]}-{key['views']}x{key['count']}{more}.pt"
+    path = folder / name
     teacher.eval()
     outputs = _read(path, key) if path.exists() else None
     if outputs is None:
@@ -62,20 +99,22 @@ def cache(teacher: SplitNet, images: Images, folder: Path, fingerprint: str = ""
             with locked(folder / f".{path.stem}.lock", "another process that computes the teacher's outputs"):
                 outputs = _read(path, key) if path.exists() else None  # made while this process waited?
                 if outputs is None:
-                    outputs = _make(teacher, images, path, key)
+                    outputs = _make(teacher, images, path, key, views, features)
         except OSError as error:
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
             ) from None
     z, logits = (tensor.to(images.device) for tensor in outputs)
-    return Targets(teacher.pool, z, logits, accuracy)
+    return Targets(teacher.pool, z, logits, accuracy, views=views)
 
 
-def _make(teacher: SplitNet, images: Images, path: Path, key: dict) -> tuple[Tensor, Tensor]:
+def _make(
+    teacher: SplitNet, images: Images, path: Path, key: dict, views: Views | None, features: bool
+) -> tuple[Tensor, Tensor]:
     """Computes the outputs and writes them; what does not fit the memory goes to the disk and is read from there."""
     spill = path.with_name(f".{path.stem}.spill")
     try:
-        outputs = z, logits = compute(teacher, images, spill=spill)
+        outputs = z, logits = compute(teacher, images, spill=spill, views=views, features=features)
         write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
         spilled = spill.exists()
     finally:
@@ -106,8 +145,9 @@ def size(args, images: Images) -> int:
     with torch.device("meta"):
         net = networks.PAIRS[args.model].teacher(args.num_classes)
         floats = net.features(torch.zeros(1, 3, images.size, images.size)).numel()
-    views = len(images.train) * (2 if images.mirror else 1)
-    return views * (floats * _dtype(views * floats).itemsize + 4 * args.num_classes)
+    count, views = len(images.train), args.views or 1 + images.mirror
+    kept = count * (views if args.feat_wt else 1)
+    return kept * floats * _dtype(kept * floats).itemsize + views * count * 4 * args.num_classes
 
 
 def _dtype(floats: int) -> torch.dtype:
@@ -116,31 +156,38 @@ def _dtype(floats: int) -> torch.dtype:
 
 @torch.no_grad()
 def compute(
-    teacher: SplitNet, images: Images, batch_size: int = 250, only: int | None = None, spill: Path | None = None
+    teacher: SplitNet,
+    images: Images,
+    batch_size: int = 250,
+    only: int | None = None,
+    spill: Path | None = None,
+    views: Views | None = None,
+    features: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """z (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
-    `only` stops after so many images; `spill` is a file for features that do not fit the memory.
+    `only` stops after so many images; `spill` is a file for features that do not fit the memory; `views` and
+    `features` are `cache`'s.
     """
     teacher.eval()
-    count, views = only or len(images.train), 2 if images.mirror else 1
-    device = images.device
+    views = augment.both(len(images.train), images.mirror) if views is None else views
+    number, count, device = len(views.mirrored), only or len(images.train), images.device
     example = teacher.features(augment.see(images.train, View(torch.zeros(1, dtype=torch.long, device=device))))
-    floats = views * count * example[0].numel()
-    dtype = _dtype(floats)
-    shape = (views, count, *example.shape[1:])
+    shape = (number if features else 1, count, *example.shape[1:])
+    floats = math.prod(shape)
     if spill is None or device.type != "cpu":
-        features = torch.empty(shape, dtype=dtype, device=device)
+        kept = torch.empty(shape, dtype=_dtype(floats), device=device)
     else:
-        features = memory.empty(shape, dtype, spill)
-    logits = torch.empty(views, count, len(images.classes), device=device)
-    description = f"teacher's outputs ({floats * features.element_size() / 1e6:.0f} MB)"
-    with tqdm(total=views * count, desc=description, unit="img", mininterval=1, leave=False) as bar:
-        for mirrored in range(views):
-            for index in torch.arange(count, device=device).split(batch_size):
-                flags = torch.full((len(index),), bool(mirrored), device=device)
-                z = teacher.features(augment.see(images.train, View(index, flags)))
-                features[mirrored, index] = z.to(dtype)
-                logits[mirrored, index] = teacher.classifier(z)
+        kept = memory.empty(shape, _dtype(floats), spill)
+    logits = torch.empty(number, count, len(images.classes), device=device)
+    description = f"teacher's outputs ({(kept.numel() * kept.element_size() + logits.numel() * 4) / 1e6:.0f} MB)"
+    with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False) as bar:
+        for which in range(number):
+            for index in torch.arange(count).split(batch_size):
+                view = views.of(index, torch.full_like(index, which)).to(device)
+                z = teacher.features(augment.see(images.train, view))
+                if which < len(kept):
+                    kept[which, view.index] = z.to(kept.dtype)
+                logits[which, view.index] = teacher.classifier(z)
                 bar.update(len(index))
-    return features, logits
+    return kept, logits

@@ -7,7 +7,7 @@ import torch
 from common import augment, machine
 from common.augment import View
 from common.networks import SplitNet
-from common.runs import save_weights
+from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
 Tensor = torch.Tensor
@@ -24,21 +24,43 @@ class Fitted:
 
 
 @torch.no_grad()
-def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
-    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
+def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
+    """The class (N,) int64 that `net`, in eval mode, gives each of the unmirrored images (N, S, S, 3) uint8."""
     training = net.training
     net.eval()
-    correct = torch.zeros((), dtype=torch.long, device=images.device)
-    for index in torch.arange(len(images), device=images.device).split(batch_size):
-        correct += (net(augment.see(images, View(index))).argmax(1) == labels[index]).sum()
+    index = torch.arange(len(images), device=images.device)
+    classes = torch.cat([net(augment.see(images, View(part))).argmax(1) for part in index.split(batch_size)])
     net.train(training)
-    return 100 * correct.item() / len(images)
+    return classes
 
 
-def record(args, run, this_round, net: SplitNet, fitted: Fitted, teacher_accuracy: str = "") -> float:
+def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
+    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
+    return _percent(predict(net, images, batch_size), labels)
+
+
+def _percent(predicted: Tensor, labels: Tensor) -> float:
+    return 100 * (predicted == labels).sum().item() / len(labels)
+
+
+def labels_in_all(args, this_round, targets=None) -> int | None:
+    """Labels that any network of the round saw, each counted once: its own, the teacher's, and those that validate.
+
+    Those that validate count where the best epoch is chosen by them. None when the teacher's are unknown.
+    """
+    images, seen = this_round.images, len(this_round.bought)
+    if args.keep == "best" and args.val_labels == "extra":
+        seen += len(images.val)
+    if targets is None or targets.labels is None:
+        return seen if targets is None else None
+    return max(seen, targets.labels)  # a teacher of the round's own labels, or of all there are
+
+
+def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
     """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
     images = this_round.images
-    tested = accuracy(net, images.test, images.test_labels)
+    predicted = predict(net, images.test)
+    tested = _percent(predicted, images.test_labels)
     row = {
         "model": args.model,
         "dataset": images.name,
@@ -46,19 +68,21 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, teacher_accurac
         "network": getattr(args, "network", "student"),
         "seed": args.seed,
         "round": this_round.number,
-        "labeled": len(this_round.labeled),
+        "labeled": len(this_round.bought),
+        "labels_in_all": labels_in_all(args, this_round, targets),
         "percent": f"{this_round.percent:g}",
         "epochs": args.train_epochs,
         "updates": fitted.updates,
         "best_epoch": fitted.best_epoch,
         "val_accuracy": f"{fitted.validation:.2f}",
         "test_accuracy": f"{tested:.2f}",
-        "teacher_accuracy": teacher_accuracy,
+        "teacher_accuracy": "" if targets is None else targets.accuracy,
     }
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
     # what someone needs who has the file alone: `row` names the pair and which of its networks this is
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
     save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)
+    save_predictions(run.folder / f"predictions_{this_round.number:02d}.npz", predicted, images.test_labels)
     run.add("results", **row)
     run.add(
         "timing",

@@ -78,6 +78,10 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["auto", "bf16", "off"])  # fmt: skip
     flag("fast", "auto", "auto: quicker layers of the same function (common/fast). off: plain torch.nn",
          choices=fast.CHOICES)  # fmt: skip
+    flag("compile", "off", "on: updates through torch.compile, on CUDA as CUDA graphs (unmeasured); slower on a CPU",
+         choices=fast.COMPILE)  # fmt: skip
+    flag("tensorboard", False, "write losses, accuracies and queried images for TensorBoard too, from the run's state, "
+         "in its folder's tensorboard/ (pip install tensorboard)", action="store_true")  # fmt: skip
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
@@ -91,6 +95,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["drawn", "first"])  # fmt: skip
     flag("extra", False, "add SVHN's 531,131 extra images to its training set", action="store_true")
     flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
+    flag("val_labels", "extra", "extra: held out beside the pool (paper). bought: the first num_val labels of the "
+         "pool, which nothing is trained on", choices=["extra", "bought"])  # fmt: skip
     flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
     flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
     flag("flip", "auto", "train on mirror images too; auto: as fits the data set (digits: no)",
@@ -108,8 +114,10 @@ def declare(parser: Parser, defaults: dict) -> None:
     if method in PLAIN:
         flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
              choices=["student", "teacher"])  # fmt: skip
-        flag("recipe", "own", "own: this script's values. quick: the teacher's short recipe; other flags still count",
-             choices=["own", *recipes.RECIPES])  # fmt: skip
+    own = recipes.RECIPES if method in PLAIN else ()
+    flag("recipe", "own", "own: this script's values. fair: labels counted once, teacher included, and the best we know"
+         + "; quick: the teacher's short one" * bool(own) + ". Flags that are given still count",
+         choices=["own", "fair", *own])  # fmt: skip
     flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
          "quick look", type=COUNT)  # fmt: skip
     flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)
@@ -120,16 +128,20 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("weight_decay", 5e-4, "of SGD", type=WEIGHT)
     flag("nesterov", False, "Nesterov momentum; helps onecycle", action=SWITCH)
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
+    flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
+         "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
+    flag("ema_decay", 0.999, "of ema, an update", type=_number(float, 0, 1))
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
              type=_number(int, 0, 64))  # fmt: skip
+        flag("cutout", 0, "blank a square of so many pixels in each training image", type=_number(int, 0, 64))
         flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end: "
              "the same network in far fewer epochs", action=SWITCH)  # fmt: skip
         flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
              "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
         parser.set_defaults(ce_wt=1.0)
-    else:  # cached teacher outputs exist for unmoved images, and z must keep its shape
-        parser.set_defaults(shift=0, fold_bn=False)
+    else:  # z must keep its shape
+        parser.set_defaults(fold_bn=False, cutout=0)
 
     flag = group("teacher", DISTIL)
     quick = recipes.quick(defaults["model"])
@@ -141,22 +153,37 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
     flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
+    flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
+         type=WEIGHT)  # fmt: skip
+    flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
+         "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
+    flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
     flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
 
     flag = group("objective", DISTIL)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
     flag("feat_wt", 500.0, "weight of the feature loss between phi(z) and the teacher's features", type=WEIGHT)
-    flag("feature_loss", "mse", "mse: the paper's", choices=FEATURE_LOSSES)
+    flag("feature_loss", "mse", "mse: the paper's. Others want another --feat_wt: similarity 3000, relational 1 (their "
+         "papers')", choices=FEATURE_LOSSES)  # fmt: skip
     flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
-    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1", choices=LOGIT_LOSSES)
-    flag("temperature", 4.0, "of kl", type=RATE)
+    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1. dkd: decoupled KD",
+         choices=LOGIT_LOSSES)  # fmt: skip
+    flag("temperature", 4.0, "of kl and dkd", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
+    flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
+         "the teacher's outputs for it; 0: the image and its mirror", type=_number(int, 0, 127))  # fmt: skip
+    flag("shift", 0, "of --views: pixels that they are moved by, at most", type=_number(int, 0, 64))
+    flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
+         type=_number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
-    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query",
-         choices=OFFERED[method])  # fmt: skip
+    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
+         "oracle, it reads their labels", choices=OFFERED[method])  # fmt: skip
+    if method in DISTIL:
+        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
+             choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip

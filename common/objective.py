@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 
 Tensor = torch.Tensor
 
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 class Teacher(NamedTuple):
     """The teacher's outputs for a batch."""
 
-    features: Tensor  # (B, C, H, W) float32, after its average pool
+    features: Tensor | None  # (B, C, H, W) float32, after its average pool; None where they are not distilled
     logits: Tensor  # (B, classes) float32
 
 
@@ -39,7 +39,7 @@ def task_loss(
     student: nn.Module,
     phi: nn.Module | None,
     sampler,
-    labeled: Seen,
+    labeled: Seen | None,
     distilled: Seen | None,
     unlabeled: Seen | None,
 ) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def task_loss(
     Args:
         args: the weights; `--feature_loss` and `--logit_loss` name what stands in place of the two MSEs.
         sampler: has D as `judge`, and D's networks.
-        labeled: a batch of L with its labels.
+        labeled: a batch of L with its labels; None where no term needs it.
         distilled: the batch that is distilled, with its teacher's outputs; None trains without a teacher. The paper's
             is `labeled` itself, with `--distill_on pool` a batch of L and U.
         unlabeled: a batch of U; None leaves the adversarial term out, as while the sampler warms up.
@@ -66,7 +66,7 @@ def task_loss(
     if distilled is not None and args.logit_wt:
         if distilled is not labeled or not args.ce_wt:
             logits = C(distilled.z)
-        terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits)
+        terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits, distilled.y)
     if unlabeled is not None and args.adv_wt:
         D = sampler.judge
         with frozen(sampler.networks):
@@ -109,10 +109,32 @@ def feature_loss(args, phi_z: Tensor, teacher: Tensor) -> Tensor:
         return FEATURE_LOSSES[args.feature_loss](phi_z.float(), teacher, args)
 
 
-def logit_loss(args, logits: Tensor, teacher: Tensor) -> Tensor:
-    """`--logit_loss` between the student's and the teacher's logits, (B, classes) each."""
+def logit_loss(args, logits: Tensor, teacher: Tensor, y: Tensor | None = None) -> Tensor:
+    """`--logit_loss` between the student's and the teacher's logits, (B, classes) each; y (B,) are labels, if known."""
+    loss = LOGIT_LOSSES[args.logit_loss]
+    labels = (y,) if loss in WITH_LABELS else ()
     with _float32(logits):
-        return LOGIT_LOSSES[args.logit_loss](logits.float(), teacher, args)
+        return loss(logits.float(), teacher, args, *labels)
+
+
+def mixed(x: Tensor, teacher: Teacher, share: Tensor, temperature: float) -> tuple[Tensor, Teacher]:
+    """Each image blended with its batch's next one, and so what the teacher says of the two.
+
+    mixup, Zhang et al. 2018, https://arxiv.org/abs/1710.09412, with the teacher's outputs in the labels' place.
+    Softened probabilities are blended, so that `kl` compares with exactly their blend.
+
+    Args:
+        x: (B, 3, S, S).
+        share: (B,) in [0, 1], what an image keeps of itself.
+    """
+
+    def blend(values: Tensor) -> Tensor:
+        kept = share.view(-1, *[1] * (values.dim() - 1))
+        return kept * values + (1 - kept) * values.roll(-1, 0)
+
+    soft = blend((teacher.logits / temperature).softmax(1))
+    features = None if teacher.features is None else blend(teacher.features)
+    return blend(x), Teacher(features, temperature * soft.clamp_min(1e-30).log())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from common.experiments import ROOT
 
 CPUINFO = Path("/proc/cpuinfo")
+BEFORE = {"compile": "off"}  # what records lack that are older than the flag
 
 
 def describe(args) -> dict:
@@ -24,11 +25,13 @@ def describe(args) -> dict:
         "threads": args.threads,
         "amp": args.precision,
         "fast": args.fast,
+        "compile": args.compile,
     }
 
 
 def changes(before: dict, now: dict) -> str:
     """What differs between two records, as `threads 2 > 1, torch 2.13.0 > 2.14.1`; empty when nothing does."""
+    before = BEFORE | before
     names = [name for name in now if before.get(name) != now[name]]
     return ", ".join(f"{name} {_short(before.get(name))} > {_short(now[name])}" for name in names)
 

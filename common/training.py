@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, objective
+from common import augment, fast, objective
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
 from common.objective import Seen
+from common.schema import LOSSES
 from common.seeds import derive, generator
 
 Tensor = torch.Tensor
@@ -27,6 +30,7 @@ class Batch(NamedTuple):
     pool: View | None = None  # of labelled and unlabelled images, with --distill_on pool
     unlabeled: View | None = None  # where a sampler learns
     noise: Tensor | None = None  # (draws, 2 * batch_size, latent), where it has a VAE
+    mix: Tensor | None = None  # (batch_size,) shares of the pool's images that `--mixup` leaves of themselves
 
 
 def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
@@ -35,9 +39,10 @@ def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampl
     Args:
         args: hyperparameters; an epoch is num_images // batch_size updates whatever the labelled pool's size.
         this_round: the budget loop's: pools and images.
-        net: its weights are replaced by those of best validation accuracy (the earliest of equals).
+        net: its weights are replaced by those that `--keep` names: of best validation accuracy (the earliest of
+            equals), of the last epoch, or their moving average.
         decoder, targets: phi and the teacher's outputs; None trains without distillation.
-        sampler: trained beside the network where it learns, and left as it was when the network was best.
+        sampler: trained beside the network where it learns, and left as it was when the network was kept.
     Raises Diverged when a loss is not finite.
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
@@ -76,8 +81,17 @@ class Session:
             self.modules["sampler"] = self.sampler.networks
             self.optimizers |= self.sampler.optimizers
         self.schedule = schedule(args, self.optimizers["task"], self.updates)
+        self.average = None
+        if args.keep == "ema":
+            self.average = AveragedModel(
+                self.modules, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True
+            )
         self.epoch, self.seconds = 0, 0.0
         self.best_accuracy, self.best_epoch, self.best = -1.0, 0, None
+        self.compiled = None
+        if args.compile == "on":
+            resident = [self.images.train, self.images.labels, *([targets.z, targets.logits] if targets else [])]
+            self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
 
     def resume(self) -> None:
         """Goes on from the state of a killed run, if there is one of this round."""
@@ -89,6 +103,8 @@ class Session:
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
             self.schedule.load_state_dict(state["schedule"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             for name in self.SAVED:
                 setattr(self, name, state[name])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -104,17 +120,18 @@ class Session:
             "modules": self.modules.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             **{name: getattr(self, name) for name in self.SAVED},
         }
         self.run.save()
 
     def restore_best(self) -> Fitted:
-        """Puts the best validation weights back and says how good they were."""
+        """Puts the weights that are kept back and says how good they are on the validation images."""
         self.modules.load_state_dict(self.best)
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
 
     def train_epoch(self, bar) -> None:
-        """`updates` steps, then the validation accuracy; remembers the weights if they are the best so far."""
+        """`updates` steps, then the validation accuracy; remembers the weights if they are to be kept."""
         args, images = self.args, self.images
         started = time.perf_counter()
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
@@ -124,22 +141,31 @@ class Session:
             for name, value in self.step(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             self.schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.modules)
             if update % READ_EVERY == 0 or update == self.updates:
                 means = self._read(sums, update)
                 bar.set_postfix(epoch=self.epoch + 1, val=f"{self.best_accuracy:.2f}", **_short(means), refresh=False)
                 bar.update(self.epoch * self.updates + update - bar.n)
-        validation = accuracy(self.net, images.train[images.val], images.labels[images.val])
-        if validation > self.best_accuracy:
-            self.best_accuracy, self.best_epoch = validation, self.epoch + 1
-            self.best = copy.deepcopy(self.modules.state_dict())
+        kept = self.modules if self.average is None else self.average.module
+        validation = accuracy(kept["net"], images.train[images.val], images.labels[images.val])
         self.epoch += 1
+        better = validation > self.best_accuracy if args.keep == "best" else self.epoch == args.train_epochs
+        if better:  # else the validation images' labels decide nothing
+            self.best_accuracy, self.best_epoch = validation, self.epoch
+            self.best = copy.deepcopy(kept.state_dict())
         self.seconds += time.perf_counter() - started
         self._log(means, validation)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update of the student and phi on the task loss, then one of the sampler; returns the losses."""
+        """One update, of which the adversarial term is a part after the warm-up; returns the losses."""
         args, sampler = self.args, self.sampler
         adversarial = bool(sampler) and sampler.reaches_student and self.epoch >= args.warmup_epochs and args.adv_wt > 0
+        return (self.compiled or self.update)(batch, adversarial)
+
+    def update(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
+        """Of the student and phi on the task loss, then of the sampler; no number in it changes between updates."""
+        args, sampler = self.args, self.sampler
         with self._autocast():
             labeled, distilled, unlabeled = self.see(batch, adversarial)
             terms = objective.task_loss(
@@ -155,25 +181,28 @@ class Session:
                 losses |= sampler.step(labeled, unlabeled, batch.noise)
         return {name: value.detach() for name, value in losses.items()}
 
-    def see(self, batch: Batch, adversarial: bool) -> tuple[Seen, Seen | None, Seen | None]:
-        """The labelled, the distilled and the unlabelled images, each as the student sees them.
+    def see(self, batch: Batch, adversarial: bool) -> tuple[Seen | None, Seen | None, Seen | None]:
+        """The labelled, the distilled and the unlabelled images, each as the student sees them; None is not needed.
 
         Without the adversarial term no gradient flows through the unlabelled images' features.
         """
-        F, images = self.net.features, self.images
-        on_pool = batch.pool is not None
-        x = augment.see(images.train, batch.labeled)
-        teacher = self.targets.of(batch.labeled) if self.targets is not None and not on_pool else None
-        labeled = Seen(x, F(x), images.labels[batch.labeled.index], teacher)
-        distilled = labeled if self.targets is not None else None
+        args, F, images, targets = self.args, self.net.features, self.images, self.targets
+        labeled = distilled = unlabeled = None
+        features, on_pool = targets is not None and args.feat_wt > 0, batch.pool is not None
+        if args.ce_wt or not on_pool or self.sampler:
+            x = augment.see(images.train, batch.labeled)
+            teacher = targets.of(batch.labeled, features) if targets is not None and not on_pool else None
+            labeled = Seen(x, F(x), images.labels[batch.labeled.index], teacher)
+            distilled = labeled if targets is not None else None
         if on_pool:
-            x = augment.see(images.train, batch.pool)
-            distilled = Seen(x, F(x), teacher=self.targets.of(batch.pool))
-        if batch.unlabeled is None:
-            return labeled, distilled, None
-        x = augment.see(images.train, batch.unlabeled)
-        with torch.set_grad_enabled(adversarial):
-            unlabeled = Seen(x, F(x) if self.sampler.reaches_student else None)
+            x, teacher = augment.see(images.train, batch.pool), targets.of(batch.pool, features)
+            if batch.mix is not None:
+                x, teacher = objective.mixed(x, teacher, batch.mix, args.temperature)
+            distilled = Seen(x, F(x), teacher=teacher)
+        if batch.unlabeled is not None:
+            x = augment.see(images.train, batch.unlabeled)
+            with torch.set_grad_enabled(adversarial):
+                unlabeled = Seen(x, F(x) if self.sampler.reaches_student else None)
         return labeled, distilled, unlabeled
 
     def batches(self) -> Iterator[Batch]:
@@ -185,19 +214,31 @@ class Session:
             pools["unlabeled"] = self.round.unlabeled
         count = self.updates * self.args.batch_size
         streams = {name: self._stream(name, pool, count) for name, pool in pools.items()}
-        noise = self._noise()
+        noise, mix = self._noise(), self._mix(count)
         for update in range(self.updates):
             part = slice(update * self.args.batch_size, (update + 1) * self.args.batch_size)
             views = {name: view.part(part) for name, view in streams.items()}
-            yield Batch(**views, noise=None if noise is None else noise[update])
+            yield Batch(**views, noise=None if noise is None else noise[update], mix=None if mix is None else mix[part])
 
     def _stream(self, name: str, pool: Tensor, count: int) -> View:
         """An epoch's view of one pool, drawn on the CPU in one go and then moved to the images' device."""
         source, shift = self._generator(name), self.args.shift
         index = shuffled(pool.cpu(), count, source)
+        if self.targets is not None and self.targets.views is not None:
+            which = torch.randint(len(self.targets.views.mirrored), (count,), generator=source)
+            return self.targets.views.of(index, which).to(self.images.device)
         mirrored = torch.rand(count, generator=source) < 0.5
         offsets = torch.randint(-shift, shift + 1, (count, 2), generator=source) if shift else None
-        return View(index, mirrored if self.images.mirror else None, offsets).to(self.images.device)
+        boxes = augment.cut(count, self.images.size, self.args.cutout, source) if self.args.cutout else None
+        return View(index, mirrored if self.images.mirror else None, offsets, boxes=boxes).to(self.images.device)
+
+    def _mix(self, count: int) -> Tensor | None:
+        """An epoch's shares for `--mixup`, Beta(alpha, alpha) each; an image's partner is its batch's next one."""
+        if self.targets is None or not self.args.mixup:
+            return None
+        source = np.random.default_rng(derive(self.args.seed, "mixup", self.round.number, self.epoch))
+        shares = source.beta(self.args.mixup, self.args.mixup, count)
+        return torch.from_numpy(shares).float().to(self.images.device)
 
     def _noise(self) -> Tensor | None:
         """An epoch's noise (updates, draws, 2 * batch_size, latent) for the sampler, drawn and moved as a stream is."""
@@ -233,7 +274,8 @@ class Session:
     def _log(self, losses: dict[str, float], validation: float) -> None:
         """The finished epoch's row of history.csv and its line."""
         left = (self.args.train_epochs - self.epoch) * self.seconds / self.epoch
-        row = {"loss": f"{losses['loss']:.6g}", "val_accuracy": f"{validation:.2f}"}
+        row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
+        row["val_accuracy"] = f"{validation:.2f}"
         self.run.add("history", round=self.round.number, epoch=self.epoch, **row)
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.run.log(

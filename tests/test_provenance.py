@@ -17,7 +17,7 @@ from .conftest import BUDGET, ROOT, TOY, parse, run
 
 RECORD = {
     "commit": "a" * 40, "dirty": False, "torch": "2.14.1", "machine": "A CPU, AVX2", "device": "cpu", "threads": 1,
-    "amp": "off", "fast": "auto",
+    "amp": "off", "fast": "auto", "compile": "off",
 }  # fmt: skip
 
 
@@ -53,6 +53,9 @@ def test_a_checkout_with_changes_is_dirty(tmp_path, monkeypatch):
 
 def test_changes_are_named():
     assert provenance.changes(RECORD, RECORD) == ""
+    older = {name: value for name, value in RECORD.items() if name != "compile"}  # from before the flag
+    assert provenance.changes(older, RECORD) == ""
+    assert provenance.changes(older, RECORD | {"compile": "on"}) == "compile off > on"
     now = RECORD | {"threads": 2, "commit": "b" * 40}
     assert provenance.changes(RECORD, now) == "commit aaaaaaaaaa > bbbbbbbbbb, threads 1 > 2"
 
@@ -62,7 +65,9 @@ def test_config_json_names_the_teacher_and_the_sitting(tmp_path, teacher):
     config = json.loads((tmp_path / "kd-seed5" / "config.json").read_text())
     assert [sitting.keys() for sitting in config["made_with"]] == [RECORD.keys()]
     assert re.fullmatch("[0-9a-f]{64}", config["teacher_sha256"])
-    assert not {"amp", "precision", "threads", "device", "fast"} & config.keys()  # said where it is true: in made_with
+    assert (
+        not {"amp", "precision", "threads", "device", "fast", "compile"} & config.keys()
+    )  # said where it is true: in made_with
 
 
 def open_run(folder, made_with=RECORD, amp="auto", **config):

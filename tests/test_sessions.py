@@ -10,6 +10,7 @@ import torch
 
 from common import training
 from common.errors import InputError
+from common.schema import LOSSES, TABLES
 from common.seeds import derive
 
 from . import toys
@@ -177,7 +178,34 @@ def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(m
         "round 1/1: epoch 2/4 loss 2 ce 0.1235 val 50.00, 2:01 left",
     ]
     assert s.run.rows == [
-        {"round": 0, "epoch": 1, "loss": "2", "val_accuracy": "25.00"},
-        {"round": 0, "epoch": 2, "loss": "2", "val_accuracy": "50.00"},
+        {"round": 0, "epoch": 1, "loss": "2", "ce": "0.123456", "val_accuracy": "25.00"},
+        {"round": 0, "epoch": 2, "loss": "2", "ce": "0.123456", "val_accuracy": "50.00"},
     ]
     assert s.restore_best().seconds == 121
+
+
+def test_every_term_is_kept_by_epoch_and_one_without_a_column_is_only_said(monkeypatch):
+    """A term that joins after an epoch has a blank before."""
+    judged(monkeypatch, [25.0, 50.0])
+    s = toy_session("EnCoDe", *WORDS, run=Kept())
+    parts = {name: float(number) for number, name in enumerate(("feat", "logit", "vae", "disc"), 1)}
+    scripted(s, *[{"loss": 9.0, **parts, "own": 3.0}] * 4, *[{"loss": 9.0, **parts, "adv": 7.0}] * 4)
+    s.train_epoch(Quiet())
+    s.train_epoch(Quiet())
+    terms = {"loss": "9", "feat": "1", "logit": "2", "vae": "3", "disc": "4"}
+    assert s.run.rows == [
+        {"round": 0, "epoch": 1, **terms, "val_accuracy": "25.00"},
+        {"round": 0, "epoch": 2, **terms, "adv": "7", "val_accuracy": "50.00"},
+    ]
+    assert "own 3" in s.run.lines[0] and all(set(row) <= set(TABLES["history"]) for row in s.run.rows)
+
+
+def test_every_loss_of_the_objective_and_the_samplers_has_a_column(monkeypatch):
+    judged(monkeypatch, [50.0] * 40)
+    logged = set()
+    for sampler in ("vae", "discriminator"):
+        s = toy_session("EnCoDe", *WORDS, "--sampler", sampler, "--logit_wt", "0.1", run=Kept())
+        for _ in range(2):
+            s.train_epoch(Quiet())
+        logged |= set(s.run.rows[-1])
+    assert logged == {"round", "epoch", "loss", "val_accuracy", *LOSSES}

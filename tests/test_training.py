@@ -5,6 +5,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -453,10 +454,12 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     monkeypatch.setattr(run, "log", lines.append)
     monkeypatch.setattr(evaluation.machine, "peak_memory", lambda device: {"peak_memory_mb": 12.6})
     run.changed = "threads 1 > 2"
-    tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549), "81.00")
+    targets = distillation.Targets(None, None, None, "81.00", labels=50)
+    tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549), targets)
     assert tested == accuracy(net, images.test, images.test_labels)
     row = run.last("results")
     assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 549)
+    assert row["labels_in_all"] == 80  # 40 of these validate
     assert (row["val_accuracy"], row["teacher_accuracy"], row["method"]) == ("61.50", "81.00", "Random")
     assert row["test_accuracy"] == f"{tested:.2f}" and row["sampler"] == "random" and row["logit_loss"] == ""
     assert run.last("timing") == {
@@ -466,6 +469,11 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     kept = torch.load(run.folder / "round_00.pt", weights_only=True)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
     assert kept["record"]["labeled"] == 40
+    with np.load(run.folder / "predictions_00.npz") as columns:
+        assert {name: column.dtype for name, column in columns.items()} == {"predicted": np.uint8, "labels": np.uint8}
+        assert columns["labels"].tolist() == images.test_labels.tolist()
+        assert columns["predicted"].tolist() == evaluation.predict(net, images.test).tolist()
+        assert 100 * np.mean(columns["predicted"] == columns["labels"]) == pytest.approx(tested)
     said = f"test accuracy {tested:.2f}% (validation 61.50% at epoch 2), trained in 1830 s"
     assert lines == [f"{this_round.label}: {said}, about 61 min left"]  # two rounds as long
     this_round.number = 2

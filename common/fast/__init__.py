@@ -2,17 +2,18 @@
 
 `apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
 some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss` and
-`keep_freed_memory` are the two that are no modules.
+`keep_freed_memory` are the two that are no modules. `compiled` is what `--compile on` makes of an update.
 """
 
 import torch
 from torch import nn
 
+from common.fast.compiled import COMPILE, check, compiled
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
 from common.fast.memory import keep_freed_memory
 
-__all__ = ["CHOICES", "apply", "keep_freed_memory", "mse_loss"]
+__all__ = ["CHOICES", "COMPILE", "apply", "check", "compiled", "keep_freed_memory", "mse_loss"]
 
 CHOICES = ("auto", "off")
 

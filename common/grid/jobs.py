@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from common import budget, cli, flags, runs, teachers
+from common import budget, cli, data, flags, runs, teachers
 from common.errors import InputError
 from common.experiments import available, script
 
@@ -128,7 +128,7 @@ def _job(args: argparse.Namespace, experiment: tuple[str, str, str], expt: str, 
     words = [*words, "--expt", expt, "--seed", str(seed), "--save_path", args.save_path, "--threads", str(args.threads)]
     job = Job(*experiment, expt, seed, tuple(words), Path(args.save_path) / f"{expt}-seed{seed}", rounds=0)
     parsed = job.args()
-    return replace(job, rounds=len(budget.label_counts(parsed, parsed.num_images - parsed.num_val)))
+    return replace(job, rounds=len(budget.label_counts(parsed, data.pool_size(parsed))))
 
 
 def _groups(words: list[str]) -> list[list[str]]:

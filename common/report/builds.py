@@ -24,6 +24,7 @@ class Sitting:
     threads: str = ""
     amp: str = ""
     fast: str = ""
+    compile: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _texts(run: Made) -> list[str]:
         parts += [f"torch {sitting.torch}"] if sitting.torch else []
         parts += [part for part in (sitting.machine, sitting.device) if part]
         parts += [f"{sitting.threads} thread{'' if sitting.threads == '1' else 's'}"] if sitting.threads else []
-        parts += [f"{name} {getattr(sitting, name)}" for name in ("amp", "fast") if getattr(sitting, name)]
+        parts += [f"{name} {getattr(sitting, name)}" for name in ("amp", "fast", "compile") if getattr(sitting, name)]
         texts.append(", ".join(parts + teacher))
     return list(dict.fromkeys(texts))
 

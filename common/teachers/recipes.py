@@ -12,6 +12,8 @@ Each value says what it changes against the paper's schedule of 100 epochs of SG
 - `shift`, `label_smoothing`, `weight_decay`: against overfitting.
 """
 
+from collections.abc import Callable
+
 ONE_CYCLE = {"schedule": "onecycle", "nesterov": True, "weight_decay": 5e-4, "label_smoothing": 0.05}
 QUICK = {
     # 81.31% test accuracy on CIFAR-10 in 32 minutes on two float32 cores (n=1)
@@ -29,4 +31,29 @@ def quick(model: str) -> dict:
     return {**ONE_CYCLE, "feature_rms": 0.1, **QUICK.get(model, UNTRIED)}
 
 
+def self_training(args) -> dict:
+    """A second teacher goes on from the first and learns the pool from it: its soft outputs, from harder views.
+
+    Noisy student, Xie et al. 2020, https://arxiv.org/abs/1911.04252, which starts anew: from the first one's weights a
+    third of the epochs does as much.
+    """
+    return {**_harder(args), "lr_task": args.teacher_lr / 2, "ce_wt": 0.0, "logit_loss": "kl", "temperature": 1.0}
+
+
+def fixmatch(args) -> dict:
+    """One teacher learns its labels, and the pool from itself (`consistency`)."""
+    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": "off"}
+
+
+def _harder(args) -> dict:
+    """On the pool, from views that are moved and cut out."""
+    harder = {"distill_on": "pool", "cutout": args.image_size // 4, "shift": args.image_size // 8}
+    lengths = {"train_epochs": args.teacher_pool_epochs, "label_smoothing": 0.0}
+    return harder | lengths | {"feat_wt": 0.0, "logit_wt": 1.0, "views": 0, "mixup": 0.0}
+
+
+POOL: dict[str, Callable] = {
+    "self_training": self_training,
+    "fixmatch": fixmatch,
+}  # --teacher_pool
 RECIPES = {"quick": quick}  # --recipe; a recipe is a function of the model here, and its line

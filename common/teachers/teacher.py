@@ -1,6 +1,8 @@
 """The experiment's teacher: found or trained, checked against this experiment's data, its outputs cached."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -11,7 +13,8 @@ from common.distillation import Targets
 from common.errors import InputError
 from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
-from common.runs import Run, contents, save_weights
+from common.runs import Run, configuration, contents, save_weights
+from common.samplers import SAMPLERS
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -71,10 +74,11 @@ def identity(args, images: Images) -> dict:
 
 
 class Teacher:
-    """One teacher for all rounds, or with `--teacher_labels labeled` one for each."""
+    """One teacher for all rounds that saw every label; with `--teacher_labels labeled` one for each round's labels."""
 
     def __init__(self, args, run: Run, images: Images):
         self.args, self.run, self.images = args, run, images
+        self.views = distillation.fixed_views(args, images)
         self._targets: Targets | None = None
         if args.teacher:  # refuse a wrong one before anything is trained
             _check(args, images, Path(args.teacher), _read(Path(args.teacher))[1])
@@ -82,19 +86,26 @@ class Teacher:
     def targets(self, this_round: budget.Round) -> Targets:
         """The teacher's outputs for the round's training views; trains the teacher first when there is none."""
         if self.args.teacher_labels == "labeled":
-            return self._own(this_round)
+            return self._fair(this_round)
         if self._targets is None:
             self._targets = self._shared()
         return self._targets
 
-    def _own(self, this_round: budget.Round) -> Targets:
-        """Of a teacher trained on this round's labels alone."""
-        args, images = recipe(self.args, self.args.seed), self.images
-        where = self.run.folder / f"teacher_{this_round.number:02d}"
-        net, accuracy, run = _train(args, images, this_round.labeled, where)
-        run.close()
-        self.run.record_teacher(networks.fingerprint(net), this_round.number)
-        return distillation.cache(net, images, folder(args), accuracy=f"{accuracy:.2f}")
+    def _fair(self, this_round: budget.Round) -> Targets:
+        """Of the teacher of this round's labels: found by them, its recipe and seed, or trained, once for all runs."""
+        net, accuracy = fair(self.args, self.images, this_round.labeled)
+        key = networks.fingerprint(net)
+        self.run.record_teacher(key, this_round.number)
+        self.run.log(f"{this_round.label}: its teacher has {accuracy:.2f}% test accuracy")
+        return self._cache(net, key, f"{accuracy:.2f}", len(this_round.bought))
+
+    def _cache(self, net: SplitNet, key: str, accuracy: str, labels: int | None) -> Targets:
+        features = self.args.feat_wt > 0
+        found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
+        found.labels = labels
+        if SAMPLERS[self.args.sampler].runs_teacher:
+            found.net = net
+        return found
 
     def _shared(self) -> Targets:
         """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
@@ -119,7 +130,8 @@ class Teacher:
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
             )
         run.record_teacher(key)
-        return distillation.cache(net, images, folder(args), key, accuracy)
+        seen = record.get("labels"), record.get("trained", {}).get("num_val")
+        return self._cache(net, key, accuracy, None if None in seen else sum(seen))
 
 
 def _train_shared(args, path: Path) -> None:
@@ -132,8 +144,64 @@ def _train_shared(args, path: Path) -> None:
     run.close()
 
 
-def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet, float, Run]:
-    """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other."""
+def fair(args, images: Images, labeled: Tensor) -> tuple[SplitNet, float]:
+    """A teacher that saw these labels alone, and its test accuracy: a function of labels, recipe and seed.
+
+    It is kept under their SHA-256, so that runs which share the three share the teacher and its outputs; a run that
+    comes while another trains it waits. With `--teacher_pool` it is the teacher of a second one, which is returned.
+    """
+    labeled = labeled.sort().values  # whatever the order they were bought in
+    first, *others = stages(args, len(labeled))
+    net, accuracy, where = _kept(first, images, labeled)
+    for flags in others:
+        targets = distillation.cache(net, images, where, features=False)
+        net, accuracy, where = _kept(flags, images, labeled, targets, where)
+    return net, accuracy
+
+
+def stages(args, labels: int) -> list[argparse.Namespace]:
+    """The flags of a fair teacher's trainings, each of which learns from the one before."""
+    flags = fair_recipe(args, labels)
+    if args.teacher_pool == "none":
+        return [flags]
+    on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
+    if "own_outputs" in on_pool:
+        return [on_pool]
+    flags.goes_on = True
+    return [flags, on_pool]
+
+
+def fair_recipe(args, labels: int) -> argparse.Namespace:
+    """The flags of a teacher of so many labels: no other decides anything, and few are passed over less often."""
+    flags = recipe(args, args.seed)
+    flags.keep = "last"
+    if args.teacher_passes:
+        an_epoch = flags.num_images // flags.batch_size * flags.batch_size
+        flags.train_epochs = min(flags.train_epochs, max(1, round(args.teacher_passes * labels / an_epoch)))
+    return flags
+
+
+def _kept(
+    args, images: Images, labeled: Tensor, targets: Targets | None = None, where: Path | None = None
+) -> tuple[SplitNet, float, Path]:
+    """A fair teacher, its test accuracy and its folder, whose name says what it is a function of."""
+    config = {**configuration(vars(args)), "device": "", **contents(images)}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest.update(images.origin[labeled.cpu()].numpy().tobytes())
+    name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
+    place = (where or folder(args)) / (name if targets is None else f"second-{digest.hexdigest()[:12]}")
+    net, accuracy, run = _train(args, images, labeled, place, targets, start=where)
+    run.close()
+    return net, accuracy, place
+
+
+def _train(
+    args, images: Images, labeled: Tensor, where: Path, targets: Targets | None = None, start: Path | None = None
+) -> tuple[SplitNet, float, Run]:
+    """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
+
+    `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
+    """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
@@ -141,8 +209,8 @@ def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet
     if run.state["round"] == 0:
         run.state["labeled"] = labeled.cpu()
         this_round = budget.Round(args, run, images, [len(labeled)])
-        this_round.label = f"teacher ({len(labeled)} labels)"
-        fitted = training.fit(args, run, this_round, net)
+        this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
+        fitted = training.fit(args, run, this_round, net, targets, start)
         evaluation.record(args, run, this_round, net, fitted)
         run.commit_round()
     else:
@@ -153,9 +221,10 @@ def _train(args, images: Images, labeled: Tensor, where: Path) -> tuple[SplitNet
 def recipe(args, seed: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
     same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
-    same += " save_path device threads amp precision fast"
+    same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
+    flags |= {"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"}
     flags |= recipes.quick(args.model)
     flags |= {
         "train_epochs": args.teacher_epochs,

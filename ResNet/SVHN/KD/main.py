@@ -46,7 +46,7 @@ def main(args) -> None:
         decoder = networks.build(args, "decoder", this_round.number)
         # minimizes objective.task_loss
         fitted = training.fit(args, run, this_round, student, decoder, targets)
-        evaluation.record(args, run, this_round, student, fitted, targets.accuracy)
+        evaluation.record(args, run, this_round, student, fitted, targets)
         this_round.query(samplers.build(args, this_round, student, targets))
 
 

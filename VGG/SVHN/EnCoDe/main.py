@@ -54,7 +54,7 @@ def main(args) -> None:
         sampler = samplers.build(args, this_round, student, targets)
         # the student minimizes objective.task_loss; between its updates the sampler takes its own step
         fitted = training.fit(args, run, this_round, student, decoder, targets, sampler)
-        evaluation.record(args, run, this_round, student, fitted, targets.accuracy)
+        evaluation.record(args, run, this_round, student, fitted, targets)
         this_round.query(sampler)
 
 

@@ -1,0 +1,32 @@
+"""A teacher that learns the pool from itself: what it is sure of in an easy view holds for a harder one."""
+
+import torch
+from torch import nn
+
+from common import augment
+from common.augment import View
+from common.objective import Teacher
+
+
+class OwnOutputs:
+    """Stands in for a teacher's outputs (`distillation.Targets`): the trained network's own, for the unmoved image.
+
+    FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, with the logit loss `pseudo_label`. Batch norm stays
+    as it is while training; dropout is off, for it would be an error of the label.
+    """
+
+    views, labels, accuracy = None, None, ""
+
+    def __init__(self, net: nn.Module, images):
+        self.net, self.images = net, images
+
+    @torch.no_grad()
+    def of(self, view: View, features: bool = False) -> Teacher:
+        """The logits for the images of `view` as they are: mirrored as there, but neither moved nor cut out."""
+        dropouts = [layer for layer in self.net.modules() if isinstance(layer, nn.Dropout) and layer.training]
+        for layer in dropouts:
+            layer.eval()
+        logits = self.net(augment.see(self.images.train, View(view.index, view.mirrored)))
+        for layer in dropouts:
+            layer.train()
+        return Teacher(None, logits.float())

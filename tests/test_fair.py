@@ -1,0 +1,185 @@
+"""Labels counted once: whose labels count, and teachers that are a function of labels, recipe and seed."""
+
+import csv
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common import augment, budget, data, evaluation, losses
+from common.augment import View
+from common.errors import InputError
+from common.teachers import teacher as teachers
+from common.teachers.consistency import OwnOutputs
+
+from . import toys
+from .conftest import BUDGET, TOY, parse, run
+
+SMALL = "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 40 --train_epochs 1".split()  # noqa: SIM905
+
+
+# Labels are counted
+
+
+@pytest.mark.parametrize(
+    ("words", "teacher", "seen"),
+    [
+        (["--keep", "last"], None, 40),
+        (["--keep", "ema"], None, 40),
+        (["--keep", "best"], None, 80),  # 40 validation labels choose the epoch
+        (["--keep", "last"], 40, 40),  # the teacher's are the same
+        (["--keep", "last"], 200, 200),  # a teacher that saw every label
+        (["--keep", "best"], 40, 80),
+        (["--keep", "best", "--val_labels", "bought", "--num_val", "10"], 40, 40),
+        (["--keep", "last"], "unknown", None),
+    ],
+)
+def test_every_label_that_any_network_saw_counts_once(words, teacher, seen):
+    args = parse("KD", *words)
+    this_round = SimpleNamespace(bought=range(40), images=SimpleNamespace(val=range(args.num_val)))
+    targets = None if teacher is None else SimpleNamespace(labels=None if teacher == "unknown" else teacher)
+    assert evaluation.labels_in_all(args, this_round, targets) == seen
+
+
+def test_bought_validation_labels_come_from_the_pool_and_train_nothing(first_round):
+    words = ["--val_labels", "bought", "--num_val", "10"]
+    args, _, images, this_round = first_round("KD", *words)
+    assert len(images.pool) == 200 and budget.label_counts(args, 200) == [40, 100, 160, 200]
+    assert data.pool_size(args) == 200 and data.pool_size(parse("KD", "--num_val", "10")) == 190
+    assert set(images.val.tolist()) <= set(this_round.bought.tolist()) and len(this_round.bought) == 40
+    assert len(this_round.labeled) == 30 and not set(this_round.labeled.tolist()) & set(images.val.tolist())
+    assert len(this_round.unlabeled) == 160 and not set(this_round.unlabeled.tolist()) & set(images.val.tolist())
+    assert this_round.percent == 20
+
+
+def test_bought_validation_labels_leave_some_to_train_on():
+    args = parse("KD", "--val_labels", "bought")  # 40 of 40
+    with pytest.raises(InputError, match=r"--val_labels bought --num_val 40.*lower --num_val"):
+        budget.label_counts(args, 200)
+
+
+# Fair teachers
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The names of the rounds that were trained."""
+    fit, found = teachers.training.fit, []
+
+    def counted(args, run, this_round, net, targets=None, start=None):
+        found.append(this_round.label)
+        return fit(args, run, this_round, net, targets, start)
+
+    monkeypatch.setattr(teachers.training, "fit", counted)
+    return found
+
+
+def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path, trainings):
+    labels = images.pool[:40]
+
+    def fair(*words, labels=labels):
+        return teachers.fair(parse("KD", *SMALL, "--save_path", str(tmp_path), *words), images, labels)[0]
+
+    first = fair()
+    for words in (
+        ["--lr_task", "0.5", "--step_size", "3"],
+        ["--feat_wt", "1"],
+        ["--expt", "other"],
+        ["--batch_size", "20"],
+    ):
+        same = fair(*words)
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    fair(labels=labels.flip(0))  # the order they were bought in
+    assert len(trainings) == 1
+    for count, words in enumerate((["--teacher_lr", "0.01"], ["--teacher_epochs", "2"], ["--seed", "6"]), 2):
+        other = fair(*words)
+        assert len(trainings) == count
+        assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    fair(labels=images.pool[1:41])
+    assert len(trainings) == 5
+
+
+@pytest.mark.parametrize(
+    ("passes", "count", "epochs"), [(0, 40, 3), (10, 40, 2), (10, 20, 1), (10, 160, 3), (0.1, 40, 1)]
+)
+def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, epochs, images, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(teachers, "_kept", lambda args, *_: found.append(args) or (None, 0.0, tmp_path))
+    words = ["--teacher_passes", str(passes), "--teacher_epochs", "3", "--teacher_batch_size", "40"]
+    teachers.fair(parse("KD", *SMALL[:2], *words), images, images.pool[:count])
+    assert found[0].train_epochs == epochs and found[0].keep == "last"  # an epoch shows 200 images
+
+
+def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monkeypatch):
+    seen = []
+
+    def fit(args, run, this_round, net, targets=None, start=None):
+        seen.append((args, targets, this_round))
+        return evaluation.Fitted(1, 0.0, 1.0, 1)
+
+    monkeypatch.setattr(teachers.training, "fit", fit)
+    words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "7", "--save_path", str(tmp_path)]
+    teachers.fair(parse("KD", *SMALL, *words), images, images.pool[:40])
+    (first, none, _), (second, targets, this_round) = seen
+    assert none is None and first.train_epochs == 1 and first.cutout == 0
+    assert (second.train_epochs, second.distill_on, second.ce_wt, second.logit_loss) == (7, "pool", 0.0, "kl")
+    assert second.cutout == 16 and second.shift == 8 and second.keep == "last"
+    assert targets.logits.shape == (1, 200, 10)  # digits are not mirrored
+    assert this_round.label == "teacher (40 labels, second)" and len(this_round.unlabeled) == 120
+    with torch.no_grad():
+        net = teachers.networks.build(first, "teacher").eval()  # what the first was left as
+        expected = net(augment.see(images.train, View(torch.arange(5))))
+    assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "self_training", "fixmatch"])
+def test_runs_that_share_their_labels_share_the_teacher(kind, tmp_path, trainings):
+    """Two methods at once would wait for each other: here one after the other, and the second trains no teacher."""
+    words = [*TOY, *BUDGET, *SMALL, "--rounds", "1", "--save_path", str(tmp_path), "--teacher_pool", kind]
+    words += ["--teacher_pool_epochs", "1", "--warmup_epochs", "0"]
+    run("KD", *words[:-2], "--expt", "first")
+    trained = len(trainings)
+    run("EnCoDe", *words, "--expt", "second")
+    assert len(trainings) == trained == (2 if kind == "self_training" else 1)
+    rows = []
+    for name in ("first", "second"):
+        with open(tmp_path / f"{name}-seed5" / "results.csv", newline="", encoding="utf-8") as file:
+            rows += list(csv.DictReader(file))
+    assert rows[0]["teacher_accuracy"] == rows[1]["teacher_accuracy"] != ""
+    assert [row["teacher_pool"] for row in rows] == [kind] * 2
+    assert [row["labels_in_all"] for row in rows] == ["80"] * 2  # 40 bought, 40 choose the best epoch
+
+
+# FixMatch
+
+
+class Noisy(nn.Module):
+    """Linear on the image's mean, with batch norm and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout, self.linear = nn.BatchNorm2d(3), nn.Dropout(0.9), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.linear(self.dropout(self.norm(x).mean((2, 3))))
+
+
+def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout():
+    images, net = toys.images(), Noisy().train()
+    view = View(torch.tensor([0, 3, 4]), torch.tensor([True, False, False]), torch.tensor([[1, 1]] * 3),
+                boxes=torch.tensor([[0, 8, 0, 8]] * 3))  # fmt: skip
+    found = OwnOutputs(net, images).of(view)
+    x = augment.see(images.train, View(view.index, view.mirrored))
+    expected = net.linear(net.norm(x).mean((2, 3)))  # batch norm as while training
+    assert torch.allclose(found.logits, expected, atol=1e-6) and not found.logits.requires_grad
+    assert net.dropout.training and net.norm.training and found.features is None
+
+
+def test_pseudo_labels_count_where_the_teacher_is_sure():
+    teacher = torch.tensor([[5.0, 0, 0], [1.0, 0, 0], [0, 0, 4.0]])  # 0.987, 0.58, 0.965
+    student = torch.tensor([[1.0, 2, 3], [4, 5, 6], [0.5, 0, 1]])
+    expected = (F.cross_entropy(student[:1], torch.tensor([0])) + F.cross_entropy(student[2:], torch.tensor([2]))) / 3
+    assert losses.pseudo_label(student, teacher, None).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert losses.pseudo_label(student, 0 * teacher, None) == 0
