@@ -56,7 +56,6 @@ BEFORE = {
     **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
 }
 
-
 # export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.
 EXPORT = [
     *("model", "dataset", "method", "seed", "round", "percent"),  # as in results.csv: which network it is

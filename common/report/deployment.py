@@ -3,9 +3,6 @@
 import math
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import EngFormatter, NullFormatter
@@ -13,7 +10,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from common import networks
 from common.errors import InputError
 from common.files import write_text
-from common.report import markdown
+from common.report import markdown, style
 from common.report.results import PAPER_NETWORK, Results
 from common.report.statistics import interval
 from common.report.tables import DAGGER, cells, plain
@@ -21,7 +18,6 @@ from common.schema import EXPORT
 
 PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
 TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that the teacher's network has
-FEW = 3  # seeds below which no interval is drawn
 NUMBERS = ("seed", "round", "percent", "file_bytes", "parameters", "macs", "latency_ms", "accuracy")
 HEAD = {
     "row": "row",
@@ -202,15 +198,15 @@ def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
     """
     timed = table[table["ms"].notna() & (table["n"] > 0)]
     settings = [key for key, _ in timed.groupby(["model", "dataset"], sort=False)]
-    names = list(dict.fromkeys(timed["row"]))
-    shape = {"figsize": (11, 3.6 * len(settings)), "squeeze": False, "sharey": "row", "layout": "constrained"}
+    looks = {"teacher": {"color": style.INK}, **style.styles(found)}
+    shape = {"figsize": (11, 3.6 * len(settings)), "squeeze": False, "sharey": "row"}
     figure, panels = plt.subplots(len(settings), 2, **shape)
     for axes, setting in zip(panels, settings, strict=True):
         here = timed[(timed["model"] == setting[0]) & (timed["dataset"] == setting[1])]
         for axis, column, title in zip(axes, ("ms", "macs"), ("ms an image, one thread", "MACs"), strict=True):
             for line in here.itertuples():
-                half = line.half_width if line.n >= FEW else 0
-                color = f"C{names.index(line.row)}"
+                half = line.half_width if line.n >= style.FEW else 0
+                color = looks[line.row]["color"]
                 axis.errorbar(
                     [line.ms if column == "ms" else 1e6 * line.macs],
                     [line.accuracy],
@@ -231,8 +227,4 @@ def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
         low, high = axes[0].get_ylim()
         axes[0].set(ylabel="test accuracy (%)", ylim=(max(low, 0), min(high, 100)), title=" on ".join(setting))
         axes[1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    figure.savefig(files[0], dpi=200)
-    figure.savefig(files[1], metadata={"Date": None})
-    plt.close(figure)
-    return files
+    return style.save(figure, path)
