@@ -37,7 +37,7 @@ def await_labels(args, run, this_round) -> None:
 
 def check_teacher(args, images) -> None:
     """Raises InputError where a teacher of all labels is wanted and they are not all there."""
-    unknown = int((images.labels < 0).sum())
+    unknown = 0 if images.files is None else int((images.labels < 0).sum())
     if unknown and "teacher" in args and args.teacher_labels == "all" and not args.teacher:
         raise InputError(
             f"--teacher_labels all: {unknown} training images have no label in {args.labels}; add --teacher_labels "
