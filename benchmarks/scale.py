@@ -1,10 +1,14 @@
-"""A query over a large pool: seconds and peak memory of every strategy, each in a process of its own.
+"""A query over a large pool: time and memory of every strategy, each in a process of its own.
 
     python benchmarks/scale.py                                     # a million 32x32 images, the ResNet pair
-    python benchmarks/scale.py --count 100000 --strategies vaal
+    python benchmarks/scale.py --model AlexNet --count 40000       # every strategy, a whole CIFAR-10 pool of candidates
+    python benchmarks/scale.py --model AlexNet --count 40000 --query_by teacher --strategies badge coreset
 
-The pool is random pixels in memory; every image of it is a candidate. Networks have their initial weights: time and
-memory do not depend on them. VAAL's networks are two hundred times the student's, so it is left out unless named.
+The pool is random pixels in memory; `--subset` of its images are candidates, all unless it is said. Networks have their
+initial weights, and teacher outputs are random: time and memory do not depend on them. Strategies that choose a set
+jointly keep every candidate's features, so that of a million they get a subset of 40,000 unless one is named. VAAL's
+networks are two hundred times the student's, so it is left out unless named. Peak is the whole process's; extra is what
+the query added to it. Seconds of the CPU say what a busy machine would take if it were idle, on one core.
 """
 
 import argparse
@@ -26,27 +30,39 @@ WORDS = {"vaal": ["--sampler", "vae", "--sampler_input", "images"]}
 STRATEGIES = {name: WORDS.get(name, ["--sampler", name]) for name in [*samplers.SAMPLERS, "vaal"]}
 
 
-def measure(model: str, strategy: str, count: int, budget: int, results) -> None:
-    """Puts (seconds, peak memory in MB) of one query in `results`."""
-    module = script(model, "CIFAR10", "EnCoDe")
-    args = cli.parse(module.__doc__, module.DEFAULTS, STRATEGIES[strategy])
+JOINT = [name for name, kind in samplers.SAMPLERS.items() if kind.choose is not samplers.Sampler.choose]
+
+
+def measure(options: argparse.Namespace, strategy: str, subset: int, results) -> None:
+    """Puts (seconds, of the CPU, peak memory in MB, how much of it the query added) of one query in `results`."""
+    module, kind = script(options.model, "CIFAR10", "EnCoDe"), samplers.SAMPLERS.get(strategy, samplers.Sampler)
+    asked = "teacher" if kind.asks and (options.query_by == "teacher" or kind.needs_dropout) else "student"
+    args = cli.parse(module.__doc__, module.DEFAULTS, [*STRATEGIES[strategy], "--query_by", asked])
     machine.prepare(args)
-    size = args.image_size
-    pixels = torch.empty(count, size, size, 3, dtype=torch.uint8).random_(generator=torch.Generator().manual_seed(0))
+    size, count, source = args.image_size, options.count, torch.Generator().manual_seed(0)
+    pixels = torch.empty(count, size, size, 3, dtype=torch.uint8).random_(generator=source)
     index = torch.arange(count)
-    images = SimpleNamespace(train=pixels, device=pixels.device, size=size)
-    this_round = SimpleNamespace(number=0, images=images, labeled=index[:100], unlabeled=index[100:])
-    logits = (
-        torch.randn(1, count, args.num_classes)
-        if samplers.SAMPLERS.get(strategy, samplers.Sampler).needs_teacher
-        else None
-    )
-    targets = Targets(torch.nn.Identity(), torch.empty(0), logits)
+    labels = torch.randint(args.num_classes, (count,), generator=source)
+    images = SimpleNamespace(train=pixels, device=pixels.device, size=size, labels=labels)
+    labeled = index[: options.labeled]
+    this_round = SimpleNamespace(number=0, images=images, labeled=labeled, unlabeled=index[options.labeled :])
+    teacher = networks.build(args, "teacher") if kind.needs_teacher or asked == "teacher" else None
+    targets = None
+    if teacher is not None:
+        with torch.no_grad():
+            example = teacher.eval().features(torch.zeros(1, 3, size, size))
+        z = torch.randn(1, count, *example.shape[1:], generator=source).relu_()
+        targets = Targets(teacher.pool, z, torch.randn(1, count, args.num_classes, generator=source))
+        targets.net = teacher if kind.runs_teacher else None
     sampler = samplers.build(args, this_round, networks.build(args, "student"), targets)
-    started = time.perf_counter()
-    chosen, _ = sampler.query(budget, this_round.unlabeled)
-    assert len(chosen.unique()) == budget
-    results.put((time.perf_counter() - started, machine.peak_memory(images.device)["peak_memory_mb"]))
+    candidates = this_round.unlabeled[:subset]
+    before = machine.peak_memory(images.device)["peak_memory_mb"]
+    started, cpu = time.perf_counter(), time.process_time()
+    chosen, _ = sampler.query(options.budget, candidates)
+    assert len(chosen.unique()) == options.budget
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    peak = machine.peak_memory(images.device)["peak_memory_mb"]
+    results.put((seconds, cpu, peak, peak - before))
 
 
 def main() -> None:
@@ -54,16 +70,25 @@ def main() -> None:
     parser.add_argument("--model", choices=networks.PAIRS, default="ResNet")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=[*samplers.SAMPLERS])
     parser.add_argument("--count", type=int, default=1_000_000, help="images of the pool")
+    parser.add_argument("--labeled", type=int, default=5000, help="of them are labelled")
+    parser.add_argument("--subset", type=int, default=0, help="candidates among the others; 0: see above")
     parser.add_argument("--budget", type=int, default=5000, help="images queried")
-    chosen = parser.parse_args()
+    parser.add_argument("--query_by", choices=["student", "teacher"], default="student", help="who is asked")
+    options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    for strategy in chosen.strategies:
+    for strategy in options.strategies:
+        most = min(40_000, options.count) if strategy in JOINT else options.count
+        subset = min(options.subset or most, options.count - options.labeled)
         results = context.Queue()
-        process = context.Process(target=measure, args=(chosen.model, strategy, chosen.count, chosen.budget, results))
+        process = context.Process(target=measure, args=(options, strategy, subset, results))
         process.start()
-        seconds, peak = results.get()
+        seconds, cpu, peak, extra = results.get()
         process.join()
-        print(f"{strategy:20} {chosen.budget} of {chosen.count:,}: {seconds:7.1f} s, peak {peak:,.0f} MB", flush=True)
+        print(
+            f"{strategy:20} {options.budget} of {subset:,}: {seconds:7.1f} s ({cpu:.1f} s of the CPU), "
+            f"peak {peak:,.0f} MB, extra {extra:,.0f} MB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     cli -> flags -> teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses -> fast
     grid -> cli, report, teachers       report, analysis -> runs, data, networks      networks -> fast
+    export -> predict, report, runs, data     predict -> runs, networks, datasets
     runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory
 
 `augment` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up.

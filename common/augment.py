@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 Tensor = torch.Tensor
+NORMALIZATION = {"mean": 0.5, "std": 0.5}  # what `see` brings pixels of 0 to 1 to; kept beside a network's weights
 
 
 class View(NamedTuple):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 
+from common import annotation, proposal
 from common.data import Images
 from common.errors import InputError
 from common.runs import Run
@@ -34,7 +35,8 @@ def label_counts(args, pool: int) -> list[int]:
         if args.initial_budget > pool:
             raise InputError(
                 f"--initial_budget {args.initial_budget}: the pool has {pool} images "
-                f"(--num_images {args.num_images} less --num_val {args.num_val}); use at most that"
+                f"(--num_images {args.num_images} less --num_val {args.num_val}); these fit: "
+                + proposal.words(proposal.counts(args.num_images, validation=args.num_val), args, proposal.BUDGETS)
             )
         counts = [*range(args.initial_budget, pool, args.budget), pool]
     if args.val_labels == "bought" and counts[0] <= args.num_val:
@@ -62,6 +64,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):
         this_round = Round(args, run, images, counts)
+        annotation.await_labels(args, run, this_round)
         run.log(f"{this_round.label}: training")
         yield this_round
         run.commit_round()
@@ -110,4 +113,4 @@ def _note_queries(run: Run, images: Images, number: int, chosen: Tensor, scores:
     chosen = chosen.cpu()
     columns = images.origin[chosen].tolist(), images.labels.cpu()[chosen].tolist(), scores or [""] * len(chosen)
     for index, label, score in zip(*columns, strict=True):
-        run.add("queries", round=number, index=index, score=score, label=label)
+        run.add("queries", round=number, index=index, score=score, label=label if label >= 0 else "")

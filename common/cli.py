@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -9,15 +10,18 @@ from pathlib import Path
 
 import torch
 
-from common import console, machine, startup
-from common.errors import InputError
+from common import console, fair, machine, networks, proposal, startup
+from common.errors import InputError, LabelsNeeded
+from common.experiments import METHODS
 from common.flags import Parser, declare
-from common.samplers import SAMPLERS
+from common.networks import PAIRS
+from common.samplers import SAMPLERS, Sampler
 from common.teachers import folding, recipes
 
 
 def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None) -> None:
-    """Runs a script's `main`: bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130.
+    """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130, and a
+    run that waits for labels in a line that says for which, and 3.
 
     With an experiment's docstring and DEFAULTS, `main` gets the parsed flags of a process that is set up for them.
     """
@@ -30,6 +34,9 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             args = parse(doc, defaults)
             machine.prepare(args)
             main(args)
+    except LabelsNeeded as error:
+        console.say(str(error))
+        sys.exit(3)
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # nobody reads on, as behind `| head`
@@ -77,12 +84,10 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         parser.error(f"{unknown[0]}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     if getattr(args, "recipe", "own") != "own":
-        if args.network != "teacher":
-            raise InputError(f"--recipe {args.recipe}: is a teacher's; add --network teacher")
-        parser.set_defaults(**recipes.RECIPES[args.recipe](args.model))
+        parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
-    for name in ("data_dir", "save_path", "log_path", "teacher"):
+    for name in ("data_dir", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, ""):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args
@@ -95,12 +100,53 @@ def options(defaults: dict) -> set[str]:
 
 
 def _parser(doc: str, defaults: dict) -> Parser:
+    for key, known in (("model", PAIRS), ("method", METHODS)):
+        if defaults.get(key) not in list(known):
+            raise _wrong(defaults, key, f"it must be one of {', '.join(known)}")
     parser = Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
     declare(parser, defaults)
-    left = sorted(defaults.keys() - vars(parser.parse_args([])).keys())
+    actions = {action.dest: action for action in parser._actions}
+    left = sorted(defaults.keys() - actions.keys() - {"model", "method"})
     if left:
         raise InputError(f"DEFAULTS of {defaults['method']}: no such flag: {', '.join(left)}")
+    for key in defaults.keys() & actions.keys():
+        _check_default(parser, actions[key], defaults)
     return parser
+
+
+def _recipe(args: argparse.Namespace) -> dict:
+    """The values of `--recipe`. Raises InputError for a teacher's where a student is trained, or the reverse."""
+    teacher = getattr(args, "network", "student") == "teacher"
+    if teacher != (args.recipe in recipes.RECIPES):
+        raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
+                         f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
+    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.method)
+
+
+def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:
+    """A flag's value in DEFAULTS, held to what the command line would be: argparse itself checks no default."""
+    value = defaults[action.dest]
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if not isinstance(value, bool):
+            raise _wrong(defaults, action.dest, "it must be True or False")
+        return
+    several = action.nargs == "+"
+    if several and value is None:
+        return
+    if several != isinstance(value, list | tuple):
+        raise _wrong(defaults, action.dest, "it must be a list" if several else "it must be one value")
+    for one in value if several else [value]:
+        if action.type is None and not isinstance(one, str):
+            raise _wrong(defaults, action.dest, "it must be text")
+        try:
+            parser._check_value(action, parser._get_value(action, str(one)))
+        except argparse.ArgumentError as error:
+            raise _wrong(defaults, action.dest, error.message) from None
+
+
+def _wrong(defaults: dict, key: str, reason: str) -> InputError:
+    where = f"DEFAULTS of {defaults.get('model')} {defaults.get('method')}"
+    return InputError(f'{where}: "{key}": {defaults.get(key)!r}: {reason}')
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -110,11 +156,17 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def _check(args: argparse.Namespace) -> None:
     """What one flag's type cannot see. Raises InputError."""
     if args.num_val >= args.num_images:
-        raise InputError(f"--num_val {args.num_val}: must be less than --num_images {args.num_images}")
+        raise InputError(
+            f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
+        )
     if args.batch_size > args.num_images:
         raise InputError(
-            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; lower it"
+            f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; these fit: "
+            + proposal.words(proposal.counts(args.num_images), args)
         )
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
     if args.fold_bn and not folding.foldable(args.model, args.network):
@@ -125,10 +177,27 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--ce_wt 0 --logit_wt 0: nothing would train the classifier; one of them must be more")
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
+    if "sampler" in args:
+        _check_sampler(args, SAMPLERS[args.sampler])
     if "warmup_epochs" in args and SAMPLERS[args.sampler].reaches_student and args.warmup_epochs >= args.train_epochs:
         _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
-    if "logit_loss" in args and args.logit_loss == "kl" and 0 < args.logit_wt < 0.01:
-        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; kl hardly counts with it, 1 works")
+    if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
+        _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
+
+
+def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
+    """Can the strategy ask the network that it is to ask? Raises InputError."""
+    asked = getattr(args, "query_by", "student")
+    if asked == "teacher" and not kind.asks:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.asks)
+        raise InputError(f"--query_by teacher: --sampler {args.sampler} does not ask one network; these do: {able}")
+    part = "teacher" if asked == "teacher" else getattr(args, "network", "student")
+    if kind.needs_dropout and not networks.drops(args.model, part):
+        able = ", ".join(model for model in networks.PAIRS if networks.drops(model, "teacher"))
+        raise InputError(
+            f"--sampler {args.sampler}: the {part} of {args.model} has no dropout to draw functions by; ask a teacher, "
+            f"of {able} (--query_by teacher, or --network teacher)"
+        )
 
 
 def _warn(message: str) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as transforms
 
-from common import datasets, memory
+from common import annotation, datasets, memory, proposal
+from common.datasets import pixels
 from common.errors import InputError
 from common.seeds import generator
 
@@ -22,7 +22,7 @@ class Images:
     name: str
     classes: list[str]
     train: Tensor  # (num_images, S, S, 3) uint8: channels last, so that a gathered batch is too
-    labels: Tensor  # (num_images,) int64
+    labels: Tensor  # (num_images,) int64; -1 where --labels does not say it yet
     test: Tensor  # (M, S, S, 3) uint8
     test_labels: Tensor  # (M,) int64
     val: Tensor  # (num_val,) int64, indices into train, held out
@@ -32,6 +32,7 @@ class Images:
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
     fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
     test_fingerprint: str  # SHA-256 of the test images and labels as decoded, their size here and the classes' names
+    files: list[str] | None = None  # with --labels: the training images' names
 
     @property
     def size(self) -> int:
@@ -60,19 +61,23 @@ def load(args) -> Images:
     if args.num_images < len(source.x_train) and args.take == "drawn":
         kept = torch.randperm(len(source.x_train), generator=generator(args.seed, "images"))[: args.num_images]
     order = torch.randperm(args.num_images, generator=generator(args.seed, "split"))
+    if source.foldered is not None:  # labels that are there are used before anybody is asked for others
+        known = torch.from_numpy(source.foldered)[kept][order]
+        order = torch.cat([order[known], order[~known]])
     device = torch.device(args.device)
-    whole = _sha256(source.x_train, source.y_train)
-    pixels = torch.from_numpy(source.x_train)
-    if args.num_images < len(pixels):
-        pixels = pixels[kept]
-    train = _resize(pixels, args.image_size)
+    # labels that are still to come must not make it another data set
+    whole = _sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
+    taken = torch.from_numpy(source.x_train)
+    if args.num_images < len(taken):
+        taken = taken[kept]
+    train = pixels.resize(taken, args.image_size)
     labels = torch.from_numpy(source.y_train)[kept]
-    return Images(
+    images = Images(
         name=source.name,
         classes=source.classes,
         train=train.to(device),
         labels=labels.to(device),
-        test=_resize(torch.from_numpy(source.x_test), args.image_size).to(device),
+        test=pixels.resize(torch.from_numpy(source.x_test), args.image_size).to(device),
         test_labels=torch.from_numpy(source.y_test).to(device),
         val=order[: args.num_val].sort().values.to(device),
         pool=order[args.num_val if args.val_labels == "extra" else 0 :].to(device),
@@ -85,7 +90,10 @@ def load(args) -> Images:
             source.y_test,
             json.dumps([source.x_test.shape, args.image_size, source.classes]).encode(),
         ),
+        files=None if source.files is None else [source.files[index] for index in kept.tolist()],
     )
+    annotation.check_teacher(args, images)
+    return images
 
 
 def _sha256(*parts: np.ndarray | bytes) -> str:
@@ -96,19 +104,15 @@ def _sha256(*parts: np.ndarray | bytes) -> str:
 
 
 def _check(args, source: datasets.Source) -> None:
-    available = len(source.x_train)
+    """Raises InputError with all the counts that fit where one does not."""
+    available, classes, wrong = len(source.x_train), len(source.classes), []
+    fitting, names = proposal.counts(available, classes), ("num_classes",)
     if args.num_images > available:
-        tenth = max(available // 10, 1)
-        raise InputError(
-            f"--num_images {args.num_images}: {source.name} has {available} training images; "
-            f"try --num_images {available} --num_val {tenth} and, where there is a budget, "
-            f"--initial_budget {tenth} --budget {tenth} --subset {2 * tenth}"
-        )
-    classes = len(source.classes)
+        wrong, names = [f"--num_images {args.num_images}: {source.name} has {available} training images"], ()
     if classes != args.num_classes:
-        raise InputError(
-            f"--num_classes {args.num_classes}: {source.name} has {classes} classes; use --num_classes {classes}"
-        )
+        wrong.append(f"--num_classes {args.num_classes}: {source.name} has {classes} classes")
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}; these fit: {proposal.words(fitting, args, names)}")
 
 
 def _fits(args, source: datasets.Source) -> None:
@@ -122,13 +126,7 @@ def _fits(args, source: datasets.Source) -> None:
         )
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, size, size, 3) uint8, bilinear with antialiasing, as PIL would, in small chunks."""
-    if images.shape[1:3] == (size, size):
-        return images.contiguous()
-    resized = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
-    for start in range(0, len(images), 1000):  # torchvision's uint8 kernel, with no float copy of the data set
-        part = images[start : start + 1000].permute(0, 3, 1, 2)
-        part = transforms.resize(part, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
-        resized[start : start + 1000] = part.permute(0, 2, 3, 1)
-    return resized
+if __name__ == "__main__":  # python -m common.data PATH
+    from common import cli, survey
+
+    cli.start(survey.main)

@@ -33,6 +33,7 @@ class Targets:
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
     labels: int | None = None  # that the teacher saw, validation included; None when unknown
     views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
+    net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
     def of(self, view: View, features: bool = True) -> Teacher:
         """What the teacher makes of the images of `view`, each as it is shown there."""
@@ -180,7 +181,7 @@ def compute(
         kept = memory.empty(shape, _dtype(floats), spill)
     logits = torch.empty(number, count, len(images.classes), device=device)
     description = f"teacher's outputs ({(kept.numel() * kept.element_size() + logits.numel() * 4) / 1e6:.0f} MB)"
-    with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False) as bar:
+    with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False, disable=None) as bar:
         for which in range(number):
             for index in torch.arange(count).split(batch_size):
                 view = views.of(index, torch.full_like(index, which)).to(device)

@@ -9,5 +9,9 @@ class Diverged(InputError):
     """A loss became NaN or infinite; the message names the round, the epoch and what to lower."""
 
 
+class LabelsNeeded(InputError):
+    """The run waits for labels; the message names the file of images. Not a fault: the script exits with 3."""
+
+
 class Damaged(InputError):
     """A file that does not hold what was written to it; the message names the file and what to delete."""

@@ -7,7 +7,7 @@ import torch
 from common import augment, machine
 from common.augment import View
 from common.networks import SplitNet
-from common.runs import save_weights
+from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
 Tensor = torch.Tensor
@@ -24,15 +24,23 @@ class Fitted:
 
 
 @torch.no_grad()
-def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
-    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
+def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
+    """The class (N,) int64 that `net`, in eval mode, gives each of the unmirrored images (N, S, S, 3) uint8."""
     training = net.training
     net.eval()
-    correct = torch.zeros((), dtype=torch.long, device=images.device)
-    for index in torch.arange(len(images), device=images.device).split(batch_size):
-        correct += (net(augment.see(images, View(index))).argmax(1) == labels[index]).sum()
+    index = torch.arange(len(images), device=images.device)
+    classes = torch.cat([net(augment.see(images, View(part))).argmax(1) for part in index.split(batch_size)])
     net.train(training)
-    return 100 * correct.item() / len(images)
+    return classes
+
+
+def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
+    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
+    return _percent(predict(net, images, batch_size), labels)
+
+
+def _percent(predicted: Tensor, labels: Tensor) -> float:
+    return 100 * (predicted == labels).sum().item() / len(labels)
 
 
 def labels_in_all(args, this_round, targets=None) -> int | None:
@@ -51,7 +59,8 @@ def labels_in_all(args, this_round, targets=None) -> int | None:
 def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
     """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
     images = this_round.images
-    tested = accuracy(net, images.test, images.test_labels)
+    predicted = predict(net, images.test)
+    tested = _percent(predicted, images.test_labels)
     row = {
         "model": args.model,
         "dataset": images.name,
@@ -70,7 +79,10 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         "teacher_accuracy": "" if targets is None else targets.accuracy,
     }
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
-    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row)
+    # what someone needs who has the file alone: `row` names the pair and which of its networks this is
+    use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
+    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)
+    save_predictions(run.folder / f"predictions_{this_round.number:02d}.npz", predicted, images.test_labels)
     run.add("results", **row)
     run.add(
         "timing",

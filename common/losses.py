@@ -1,7 +1,7 @@
 """Distillation losses by name. Adding one is a function here and its line in a registry; its flag offers it then.
 
 A loss takes the student's and the teacher's tensors and the run's flags, and returns a scalar. `objective` hands it
-float32 tensors, whatever the autocast.
+float32 tensors, whatever the autocast. One that also wants the batch's labels is named in `WITH_LABELS`.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,10 @@ from torch.nn import functional as F
 from common import fast
 
 Tensor = torch.Tensor
+DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the paper's for CIFAR
+RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's
+SLAM_TOP = 0.95
+NORM = 1e-4  # a vector shorter than this counts as that long: the cosine of 0 has a finite gradient
 
 
 def mse(student: Tensor, teacher: Tensor, args) -> Tensor:
@@ -38,9 +42,134 @@ def pseudo_label(student: Tensor, teacher: Tensor, args) -> Tensor:
     return (F.cross_entropy(student, label, reduction="none") * (confidence >= 0.95)).mean()
 
 
-FEATURE_LOSSES: dict[str, Callable] = {"mse": mse}  # --feature_loss: phi(z) and T_features, (B, C, H, W)
+def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """`kl`, each image weighted by the teacher's confidence, its largest probability, over the batch's mean of it."""
+    confidence = teacher.softmax(1).amax(1)
+    soft_student = F.log_softmax(student / args.temperature, dim=1)
+    soft_teacher = F.log_softmax(teacher / args.temperature, dim=1)
+    each = F.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(1)
+    return (each * confidence / confidence.mean()).mean() * args.temperature**2
+
+
+def slam(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """Student-label mixing: what the student says is mixed as the teacher errs before it is compared with the teacher.
+
+        cross entropy of softmax(teacher) with  a f + (1 - a) (1 - f) * top,   f = softmax(student)
+
+    The teacher is right with probability a, and errs among its `top` classes, the fewest that hold SLAM_TOP of its
+    probability. Kontonis et al. 2023, https://arxiv.org/abs/2302.03806, without the factor 1 / (k - 1) (remark B.1).
+    The paper fits a on held-out labels; here no label is spent on it: a is the teacher's largest probability.
+    """
+    p, f = teacher.softmax(1), student.softmax(1)
+    right = p.amax(1, keepdim=True)
+    sorted_p, order = p.sort(1, descending=True)
+    top = torch.zeros_like(p).scatter(1, order, (sorted_p.cumsum(1) - sorted_p < SLAM_TOP).to(p.dtype))
+    mixed = right * f + (1 - right) * (1 - f) * top
+    return -(p * mixed.clamp_min(1e-12).log()).sum(1).mean()
+
+
+def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tensor:
+    """Decoupled KD of logits (B, classes): KL of the target class against the rest, and KL among the rest.
+
+        T^2 * [DKD_ALPHA * KL(b_teacher || b_student) + DKD_BETA * KL(q_teacher || q_student)],   mean over the batch
+
+    b = (p_target, 1 - p_target) with p = softmax(logits / T) and T `--temperature`; q is the softmax over the other
+    classes. The target is the label y (B,); a batch without labels, as on the pool, takes what the teacher says.
+    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3.
+    """
+    target = teacher.argmax(1) if y is None else y
+    target = F.one_hot(target, teacher.shape[1]).bool()
+    binary, others = [], []
+    for logits in (student / args.temperature, teacher / args.temperature):
+        log_p = F.log_softmax(logits, dim=1)
+        # -1e30 leaves a class out; with -inf, 0 * inf would make NaN of it
+        binary.append(torch.stack([log_p.masked_fill(~target, -1e30), log_p.masked_fill(target, -1e30)]).logsumexp(2))
+        others.append(F.log_softmax(logits.masked_fill(target, -1e30), dim=1))
+    divergence = DKD_ALPHA * _kl(*binary) + DKD_BETA * _kl(*others)
+    return divergence / len(student) * args.temperature**2
+
+
+def cosine(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """1 - cosine of each image's two vectors (B, ...), mean over the batch.
+
+    Computed as half the squared distance of the unit vectors, which loses no digits near 0.
+    """
+    s, t = _unit(student.flatten(1)), _unit(teacher.flatten(1))
+    return (s - t).square().sum(1).mean() / 2
+
+
+def similarity(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """Similarity-preserving: mean squared difference of the batch's two similarity matrices (B, B).
+
+    A matrix is Q Q^T of the features Q (B, values), each row divided by its length.
+    Tung & Mori 2019, https://arxiv.org/abs/1907.09682, section 2; the paper weighs it by 3000.
+    """
+    s, t = (_unit(q @ q.T) for q in (student.flatten(1), teacher.flatten(1)))
+    return (s - t).square().mean()
+
+
+def relational(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """Relational KD: how the images of a batch lie to each other, RKD_DISTANCE * pairs + RKD_ANGLE * triplets.
+
+    Huber losses (delta 1) between student and teacher of the distances of all pairs, each divided by their mean, and of
+    the cosines of the angles that i and k make at j, for all triplets; means over both. The cosines follow from the
+    distances, so that memory is B^3 values whatever the features' size; images that coincide make no angle (0).
+    Park et al. 2019, https://arxiv.org/abs/1904.05068, section 3.2.
+    """
+    pairs = ~torch.eye(len(student), dtype=torch.bool, device=student.device)  # (B, B)
+    triplets = pairs[:, :, None] & pairs[None] & pairs[:, None]  # (i, j, k)
+    relations = []
+    for features in (student.flatten(1), teacher.flatten(1)):
+        d = _distances(features)
+        mean = d.sum() / pairs.sum().clamp(min=1)
+        halves = d**2 / 2
+        sides = d[:, :, None] * d[None]  # |ij| |jk|
+        cosines = (halves[:, :, None] + halves[None] - halves[:, None]) / sides.clamp(min=1e-30)
+        relations.append((d / mean.clamp(min=1e-12), cosines.masked_fill(~triplets | (sides == 0), 0)))
+    (s_distances, s_angles), (t_distances, t_angles) = relations
+    distance = F.smooth_l1_loss(s_distances, t_distances, reduction="sum") / pairs.sum().clamp(min=1)
+    angle = F.smooth_l1_loss(s_angles, t_angles, reduction="sum") / triplets.sum().clamp(min=1)
+    return RKD_DISTANCE * distance + RKD_ANGLE * angle
+
+
+def _kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of log-probabilities, summed."""
+    return F.kl_div(student, teacher, reduction="sum", log_target=True)
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """Euclidean distances (B, B) of rows; 0, with gradient 0, where they are equal but for a millionth.
+
+    By one product in float64: in float32 equal rows would lie apart, and torch.cdist takes many times as long.
+    """
+    rows = rows.double()
+    rows = rows - rows.mean(0)
+    products = rows @ rows.T
+    both = products.diagonal()[:, None] + products.diagonal()
+    squared = both - 2 * products
+    apart = squared > 1e-12 * both
+    return torch.where(apart, squared, 1.0).sqrt().float() * apart
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return F.normalize(rows, dim=1, eps=NORM)
+
+
+# --feature_loss: phi(z) and T_features, (B, C, H, W)
+FEATURE_LOSSES: dict[str, Callable] = {
+    "mse": mse,
+    "cosine": cosine,
+    "similarity": similarity,
+    "relational": relational,
+}
+# --logit_loss: C(z) and T_logits, (B, classes)
 LOGIT_LOSSES: dict[str, Callable] = {
     "mse": mse,
     "kl": kl,
+    "dkd": dkd,
+    "cosine": cosine,
+    "confident_kl": confident_kl,
+    "slam": slam,
     "pseudo_label": pseudo_label,
-}  # --logit_loss: C(z) and T_logits, (B, classes)
+}
+WITH_LABELS = {dkd}  # these take the batch's labels (B,) too, None where it has none

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 
 Tensor = torch.Tensor
 
@@ -66,7 +66,7 @@ def task_loss(
     if distilled is not None and args.logit_wt:
         if distilled is not labeled or not args.ce_wt:
             logits = C(distilled.z)
-        terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits)
+        terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits, distilled.y)
     if unlabeled is not None and args.adv_wt:
         D = sampler.judge
         with frozen(sampler.networks):
@@ -109,10 +109,12 @@ def feature_loss(args, phi_z: Tensor, teacher: Tensor) -> Tensor:
         return FEATURE_LOSSES[args.feature_loss](phi_z.float(), teacher, args)
 
 
-def logit_loss(args, logits: Tensor, teacher: Tensor) -> Tensor:
-    """`--logit_loss` between the student's and the teacher's logits, (B, classes) each."""
+def logit_loss(args, logits: Tensor, teacher: Tensor, y: Tensor | None = None) -> Tensor:
+    """`--logit_loss` between the student's and the teacher's logits, (B, classes) each; y (B,) are labels, if known."""
+    loss = LOGIT_LOSSES[args.logit_loss]
+    labels = (y,) if loss in WITH_LABELS else ()
     with _float32(logits):
-        return LOGIT_LOSSES[args.logit_loss](logits.float(), teacher, args)
+        return loss(logits.float(), teacher, args, *labels)
 
 
 def mixed(x: Tensor, teacher: Teacher, share: Tensor, temperature: float) -> tuple[Tensor, Teacher]:

@@ -6,22 +6,26 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from common import console, provenance
+from common.board import Board
 from common.errors import InputError
-from common.files import lock, read_tensors, write_tensors, write_text
+from common.files import lock, read_tensors, replacing, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
 # config.json under made_with.
 ELSEWHERE = {
     *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
-    "compile",
+    *("compile", "tensorboard"),
+    "labels",  # those that were used are in queries.csv and in the state
     "recipe",  # its values are flags of their own
 }
-MADE_WITH, TEACHER = "made_with", "teacher_sha256"  # keys of config.json that are no flags
+BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns
+MADE_WITH, TEACHER, POOL = "made_with", "teacher_sha256", "pool"  # keys of config.json that are no flags
 
 
 class Run:
@@ -50,6 +54,7 @@ class Run:
         remedy: str = "use its flags or another --expt",
     ):
         self.folder, self._remedy = Path(folder), remedy
+        self.board: Board | None = None  # where `--tensorboard` writes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / ".lock", wait, "another process that trains this")
@@ -68,11 +73,15 @@ class Run:
     def close(self) -> None:
         """Gives the folder up to the next process."""
         self._log.close()
+        if self.board:
+            self.board.close()
         self._lock.close()
 
     def save(self) -> None:
-        """Writes the state: everything up to here survives the process."""
+        """Writes the state: everything up to here survives the process, and is what TensorBoard shows."""
         write_tensors(self.folder / "state.pt", self.state)
+        if self.board:
+            self.board.show(self.state)
 
     def commit_round(self) -> None:
         """Ends a round: the next one starts from fresh weights, and the tables show this one."""
@@ -103,13 +112,19 @@ class Run:
         found = fingerprint
         if round_number is not None:
             found = [*self.config.get(TEACHER, [])[:round_number], fingerprint]
-        if self.config.get(TEACHER) != found:
-            self.config[TEACHER] = found
+        self.note(TEACHER, found)
+
+    def note(self, name: str, found: object) -> None:
+        """Keeps something that is no flag in config.json, under a key of its own."""
+        if self.config.get(name) != found:
+            self.config[name] = found
             self._write_config()
 
-    def bar(self, total: int, done: int, description: str) -> tqdm:
-        """A progress bar on a terminal; elsewhere the log's lines do."""
-        return tqdm(total=total, initial=done, desc=description, unit="update", disable=None, leave=False)
+    def bar(self, total: int, done: int, label: str) -> tqdm:
+        """A progress bar of the run's updates on a terminal, as wide as that is; elsewhere the log's lines do."""
+        name = label.split(" (")[0]  # how many labels the round has is in the log
+        shown = {"bar_format": BAR, "disable": None, "leave": False, "dynamic_ncols": True, "mininterval": 0.5}
+        return tqdm(total=total, initial=done, desc=name, **shown)
 
     def log(self, message: str) -> None:
         """One line on the screen and in log.txt."""
@@ -181,7 +196,13 @@ def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
     config = {**vars(args), **contents(images)}
-    return Run(folder, config, provenance.describe(args), args.amp, args.log_path)
+    run = Run(folder, config, provenance.describe(args), args.amp, args.log_path)
+    counts = torch.bincount(images.labels[images.pool].cpu(), minlength=len(images.classes))
+    run.note(POOL, {"classes": images.classes, "images": counts.tolist()})
+    if args.tensorboard:
+        run.board = Board(run.folder / "tensorboard", images, args.train_epochs)
+        run.board.show(run.state)
+    return run
 
 
 def contents(images) -> dict[str, str]:
@@ -222,6 +243,14 @@ def log_file(folder: Path, log_path: str) -> Path:
         return folder / "log.txt"
     Path(log_path).mkdir(parents=True, exist_ok=True)
     return Path(log_path) / f"{folder.name}.txt"
+
+
+def save_predictions(path: Path, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+    """A round's classes of the test images, (M,) each, as found and as they are: a byte an image before compression."""
+    kind = np.min_scalar_type(int(max(predicted.max(), labels.max())))
+    columns = {"predicted": predicted.cpu().numpy().astype(kind), "labels": labels.cpu().numpy().astype(kind)}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **columns)
 
 
 def save_weights(path: Path, net: torch.nn.Module, **record: object) -> None:

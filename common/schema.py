@@ -8,6 +8,7 @@ One list each, from which runs, records and the report take theirs.
 VARIANTS = {
     "sampler": ("random", "vae"),
     "sampler_input": ("features",),
+    "query_by": ("student",),
     "distill_on": ("labeled",),
     "feature_loss": ("mse",),
     "logit_loss": ("mse",),
@@ -18,6 +19,9 @@ VARIANTS = {
     "mixup": ("0.0",),
     "keep": ("best",),
 }
+
+# The terms that the task loss and the samplers report, each with its weight: means of an epoch, blank where none is.
+LOSSES = ("ce", "feat", "logit", "adv", "vae", "disc")
 
 TABLES = {
     "results": [
@@ -37,7 +41,7 @@ TABLES = {
         *("val_accuracy", "test_accuracy"),
     ],
     "queries": ["round", "index", "score", "label"],
-    "history": ["round", "epoch", "loss", "val_accuracy"],
+    "history": ["round", "epoch", "loss", *LOSSES, "val_accuracy"],
     "timing": [
         *("round", "train_seconds", "images_per_second", "query_seconds", "peak_memory_mb", "peak_gpu_memory_mb"),
         *("device", "threads", "changed"),  # changed: what differs from the machine and code the run began with
@@ -46,7 +50,16 @@ TABLES = {
 
 # Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
 BEFORE = {
+    "query_by": "student",
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
     **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "shift": 0, "views": 0, "mixup": 0.0, "val_labels": "extra"},
     **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
 }
+
+# export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.
+EXPORT = [
+    *("model", "dataset", "method", "seed", "round", "percent"),  # as in results.csv: which network it is
+    *("network", "precision", "file", "file_bytes", "parameters", "macs", "peak_activation_bytes"),
+    *("accuracy", "agreement", "largest_logit_difference"),  # agreement: test images of torch's class, in percent
+    *("latency_ms", "latency_ms_p95", "repeats", "threads", "cpu", "busy", "onnxruntime"),
+]

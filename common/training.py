@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, fast, objective
+from common import augment, fast, imbalance, objective
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
 from common.objective import Seen
+from common.schema import LOSSES
 from common.seeds import derive, generator
 
 Tensor = torch.Tensor
@@ -46,7 +47,9 @@ def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampl
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
     session.resume()
-    with run.bar(args.train_epochs * session.updates, session.epoch * session.updates, this_round.label) as bar:
+    each = args.train_epochs * session.updates  # of every round
+    done = this_round.number * each + session.epoch * session.updates
+    with run.bar(len(this_round.counts) * each, done, this_round.label) as bar:
         while session.epoch < args.train_epochs:
             session.train_epoch(bar)
             session.save()
@@ -91,6 +94,7 @@ class Session:
         if args.compile == "on":
             resident = [self.images.train, self.images.labels, *([targets.z, targets.logits] if targets else [])]
             self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
+        self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
 
     def resume(self) -> None:
         """Goes on from the state of a killed run, if there is one of this round."""
@@ -132,7 +136,7 @@ class Session:
     def train_epoch(self, bar) -> None:
         """`updates` steps, then the validation accuracy; remembers the weights if they are to be kept."""
         args, images = self.args, self.images
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), bar.n
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
         self.modules.train()
         sums: dict[str, Tensor] = {}
@@ -144,10 +148,12 @@ class Session:
                 self.average.update_parameters(self.modules)
             if update % READ_EVERY == 0 or update == self.updates:
                 means = self._read(sums, update)
-                bar.set_postfix(epoch=self.epoch + 1, val=f"{self.best_accuracy:.2f}", **_short(means), refresh=False)
-                bar.update(self.epoch * self.updates + update - bar.n)
+                epoch = f"{self.epoch + 1}/{args.train_epochs}"
+                bar.set_postfix(epoch=epoch, loss=f"{means['loss']:.3g}", **self.shown, refresh=False)
+                bar.update(begun + update - bar.n)
         kept = self.modules if self.average is None else self.average.module
         validation = accuracy(kept["net"], images.train[images.val], images.labels[images.val])
+        self.shown = {"val": f"{validation:.2f}"}
         self.epoch += 1
         better = validation > self.best_accuracy if args.keep == "best" else self.epoch == args.train_epochs
         if better:  # else the validation images' labels decide nothing
@@ -155,6 +161,8 @@ class Session:
             self.best = copy.deepcopy(kept.state_dict())
         self.seconds += time.perf_counter() - started
         self._log(means, validation)
+        if (self.round.number, self.epoch) == (0, 1) and (note := imbalance.note(args, means)):
+            self.run.log(note)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update, of which the adversarial term is a part after the warm-up; returns the losses."""
@@ -273,17 +281,14 @@ class Session:
     def _log(self, losses: dict[str, float], validation: float) -> None:
         """The finished epoch's row of history.csv and its line."""
         left = (self.args.train_epochs - self.epoch) * self.seconds / self.epoch
-        row = {"loss": f"{losses['loss']:.6g}", "val_accuracy": f"{validation:.2f}"}
+        row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
+        row["val_accuracy"] = f"{validation:.2f}"
         self.run.add("history", round=self.round.number, epoch=self.epoch, **row)
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.run.log(
             f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, "
             f"{left // 60:.0f}:{left % 60:02.0f} left"
         )
-
-
-def _short(losses: dict[str, float]) -> dict[str, str]:
-    return {name: f"{value:.3g}" for name, value in losses.items()}
 
 
 def schedule(args, optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -293,11 +298,12 @@ def schedule(args, optimizer: torch.optim.Optimizer, updates: int) -> torch.opti
     """
     if args.schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, args.step_size * updates, gamma=0.1)
+    total = args.train_epochs * updates + 1
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=args.train_epochs * updates + 1,
-        pct_start=0.25,
+        total_steps=total,
+        pct_start=max(0.25, 2 / total),  # up takes one update or more: it divides by their number
         div_factor=10,
         final_div_factor=100,
         cycle_momentum=False,

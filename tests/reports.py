@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.report import results
+from common.report import results, summary
 
 ALEXNET = ("AlexNet", "cifar10")
 COMMITS = ("0123456789" + "a" * 30, "fedcba9876" + "b" * 30)
@@ -51,9 +52,20 @@ def edit(folder, name, old, new):
     return folder
 
 
+def claims(found):
+    """What statistics.md says of these runs."""
+    return summary.text(summary.tables(found), found)
+
+
 def refused(*folders):
     """The one line with which the report refuses these runs."""
     with pytest.raises(InputError) as caught:
         results.read(list(folders))
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def predictions(folder, number, predicted, labels):
+    """What a round's network said of the test images, as a run keeps it."""
+    columns = {"predicted": np.array(predicted, np.uint8), "labels": np.array(labels, np.uint8)}
+    np.savez_compressed(folder / f"predictions_{number:02d}.npz", **columns)

@@ -85,6 +85,43 @@ def test_bad_flags_are_named_in_one_line(method, words, message):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schedule", "cosine", "\"schedule\": 'cosine': invalid choice: 'cosine' (choose from"),
+        ("sampler", "vae", "\"sampler\": 'vae': invalid choice"),  # no method's but EnCoDe's
+        ("logit_loss", ["kl"], "\"logit_loss\": ['kl']: it must be one value"),
+        ("batch_size", -4, '"batch_size": -4: -4 is out of range; it must be at least 1'),
+        ("batch_size", 16.5, "\"batch_size\": 16.5: '16.5' is not a whole number"),
+        ("lr_task", "fast", "\"lr_task\": 'fast': 'fast' is not a number"),
+        ("lr_task", None, "\"lr_task\": None: 'None' is not a number"),
+        ("budget", True, "\"budget\": True: 'True' is not a whole number"),
+        ("nesterov", "no", "\"nesterov\": 'no': it must be True or False"),
+        ("dry_run", 1, '"dry_run": 1: it must be True or False'),
+        ("percents", 40, '"percents": 40: it must be a list'),
+        ("percents", [10, 400], '"percents": [10, 400]: 400 is out of range'),
+        ("device", 0, '"device": 0: it must be text'),
+        ("model", "LeNet", "\"model\": 'LeNet': it must be one of AlexNet, ResNet, VGG"),
+        ("method", "Kd", "\"method\": 'Kd': it must be one of Single, Random, KD, EnCoDe"),
+        ("shift", 3, "no such flag: shift"),  # a plain method's: KD sets it itself
+        ("train_epoch", 3, "no such flag: train_epoch"),
+    ],
+)
+def test_defaults_are_held_to_what_the_flags_are(key, value, message):
+    module = script("KD")
+    with pytest.raises(InputError) as caught:
+        cli.parse(module.__doc__, module.DEFAULTS | {key: value}, [])
+    assert str(caught.value).startswith("DEFAULTS of ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_may_be_written_as_python_has_them():
+    written = {"percents": (10, 20.5), "nesterov": True, "feat_wt": 1, "weight_decay": 1e-5, "data_dir": "~/data"}
+    module = script("KD")
+    args = cli.parse(module.__doc__, module.DEFAULTS | written, [])
+    assert (args.percents, args.nesterov, args.feat_wt, args.weight_decay) == ((10, 20.5), True, 1, 1e-5)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--device cuda:99", "--device cuda:99: this machine has"),

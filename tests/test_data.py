@@ -7,6 +7,7 @@ import shutil
 import struct
 import tarfile
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
-from common.datasets import cifar10, svhn
+from common.datasets import cifar10, pixels, svhn
 from common.errors import InputError
 from common.seeds import generator
 
@@ -117,7 +118,7 @@ def test_one_test_image_with_its_label_in_a_column(tmp_path):
 def test_classes_that_no_image_has_count_and_others_do_not(tmp_path):
     path = toy(tmp_path / "gaps.npz", y_train=np.arange(30) % 3 * 2)
     assert load(path, "--num_classes", "5").classes == ["0", "1", "2", "3", "4"]
-    message_of(lambda: load(path, "--num_classes", "6"), "--num_classes 6: gaps-.* has 5 classes; use --num_classes 5")
+    message_of(lambda: load(path, "--num_classes", "6"), "--num_classes 6: gaps-.* has 5 classes; these fit: --num_classes 5")
 
 
 def test_fortran_order_is_the_same_data(tmp_path):
@@ -235,21 +236,28 @@ def image_folder(tmp_path):
 
 
 def test_an_image_folder(image_folder):
-    tmp_path = image_folder
-    images = load(tmp_path)
+    """Images that are square and of one size are resized as those of an .npz are."""
+    images = load(image_folder)
     assert images.classes == ["cat", "dog", "fox"]
     assert images.train[11].unique().tolist() == [10] and images.labels[11].item() == 1
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "test" / "dog" / "small.png")
-    with pytest.raises(InputError, match=r"small.png is \(8, 8\)"):
-        load(tmp_path)
+    rng = np.random.default_rng(0)
+    stack = rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    for number, pixels_ in enumerate(stack):
+        name = ("cat", "dog", "fox")[number // 10]
+        Image.fromarray(pixels_).save(image_folder / "train" / name / f"{number % 10}.png")
+    assert torch.equal(load(image_folder).train, torch.from_numpy(stack))
+    small = load(image_folder, "--image_size", "8").train
+    assert torch.equal(small, pixels.resize(torch.from_numpy(stack), 8))
     with pytest.raises(InputError, match="needs train/<class>/"):
-        load(tmp_path / "test")
+        load(image_folder / "test")
 
 
 def _png(path: Path, how: str, monkeypatch) -> None:
     content = path.read_bytes()
     if how == "bomb":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+        Image.new("RGB", (21, 20)).save(path)  # more than twice as many; the others have 256
+        content = path.read_bytes()
     changed = {
         "text": b"not an image",
         "empty": b"",
@@ -268,7 +276,7 @@ def _png(path: Path, how: str, monkeypatch) -> None:
 def test_a_damaged_image_is_named_in_one_line(image_folder, monkeypatch, how):
     path = image_folder / "train" / "cat" / "0.png"
     _png(path, how, monkeypatch)
-    message_of(lambda: load(image_folder), f"--dataset {image_folder}: {path} is not a readable image")
+    message_of(lambda: load(image_folder), f"--dataset {image_folder}: train/cat/0.png is not a readable image")
 
 
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, Image.DecompressionBombError, ValueError, IndexError])
@@ -277,7 +285,10 @@ def test_whatever_pil_raises_is_one_line(image_folder, monkeypatch, error):
         raise error("broken\nimage")
 
     monkeypatch.setattr(Image, "open", broken)
-    message_of(lambda: load(image_folder), r"0\.png is not a readable image \(broken image\)")
+    message = message_of(
+        lambda: load(image_folder), r"39 files are not readable images: train/cat/0\.png \(broken image\)"
+    )
+    assert message.count("(") == 10 and message.endswith("and 29 more; remove them")
 
 
 def test_a_class_without_test_images_is_refused(image_folder):
@@ -327,7 +338,7 @@ def test_a_class_by_another_name_is_another_test(image_folder):
 def test_resizing_is_pils_bilinear_with_antialiasing(size):
     """Within one grey level of PIL, which the authors used image by image."""
     source = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    resized = data._resize(torch.from_numpy(source), size)
+    resized = pixels.resize(torch.from_numpy(source), size)
     assert resized.dtype == torch.uint8 and resized.shape == (3, size, size, 3)
     for image, ours in zip(source, resized.numpy().astype(int), strict=True):
         theirs = np.asarray(transforms.resize(Image.fromarray(image), [size, size]))
@@ -337,12 +348,12 @@ def test_resizing_is_pils_bilinear_with_antialiasing(size):
 def test_many_images_are_resized_like_few():
     """They are resized a thousand at a time; images of the right size are left where they are."""
     source = torch.randint(0, 256, (2001, 4, 4, 3), dtype=torch.uint8, generator=generator(0))
-    resized = data._resize(source, 2)
+    resized = pixels.resize(source, 2)
     for index in (0, 999, 1000, 1001, 1999, 2000):
-        assert torch.equal(resized[index], data._resize(source[index : index + 1], 2)[0])
-    assert data._resize(source, 4).data_ptr() == source.data_ptr()
+        assert torch.equal(resized[index], pixels.resize(source[index : index + 1], 2)[0])
+    assert pixels.resize(source, 4).data_ptr() == source.data_ptr()
     wide = source[:, :2]
-    assert data._resize(wide, 4).shape == data._resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
+    assert pixels.resize(wide, 4).shape == pixels.resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
 
 
 def test_the_split_depends_on_the_seed_alone():
@@ -387,21 +398,24 @@ def test_memory_is_asked_for_only_where_a_copy_is_made(tmp_path, monkeypatch):
 
 
 def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
-    def refused(*words: str) -> str:
+    def refused(*words: str, method: str = "Single") -> str:
         with pytest.raises(InputError) as error:
-            data.load(parse("Single", *words))
+            data.load(parse(method, *words))
         return str(error.value)
 
     assert refused("--num_images", "5000") == (
-        "--num_images 5000: digits has 1438 training images; try --num_images 1438 --num_val 143 and, where there is "
-        "a budget, --initial_budget 143 --budget 143 --subset 286"
+        "--num_images 5000: digits has 1438 training images; these fit: --num_images 1438 --num_val 143 "
+        "--num_classes 10 --batch_size 16"
     )
-    assert refused("--num_classes", "7") == "--num_classes 7: digits has 10 classes; use --num_classes 10"
+    assert refused("--num_classes", "7") == "--num_classes 7: digits has 10 classes; these fit: --num_classes 10"
+    assert refused("--num_images", "5000", "--num_classes", "7", method="Random") == (
+        "--num_images 5000: digits has 1438 training images; --num_classes 7: digits has 10 classes; these fit: "
+        "--num_images 1438 --num_val 143 --num_classes 10 --initial_budget 143 --budget 143 --subset 286 "
+        "--batch_size 16"
+    )
     few = SimpleNamespace(name="few", x_train=range(5), classes=["a"])
-    with pytest.raises(
-        InputError, match=r"--num_images 5 --num_val 1 and, .* --initial_budget 1 --budget 1 --subset 2$"
-    ):
-        data._check(SimpleNamespace(num_images=6, num_classes=1), few)
+    with pytest.raises(InputError, match=r"these fit: --num_images 5 --num_classes 1$"):
+        data._check(Namespace(num_images=6, num_classes=1), few)
 
 
 def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
@@ -495,9 +509,9 @@ def test_the_npm_package_is_decoded_to_the_official_layout(tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(0)
     batches = {name: rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8) for name in [*range(1, 6), "test"]}
-    for name, pixels in batches.items():
+    for name, levels in batches.items():
         file = "test_batch.png" if name == "test" else f"data_batch_{name}.png"
-        Image.fromarray(pixels.reshape(2, 1024, 3)).save(folder / file)
+        Image.fromarray(levels.reshape(2, 1024, 3)).save(folder / file)
     (folder / "train_lables.json").write_text(json.dumps(list(range(10))))
     (folder / "test_lables.json").write_text("[3, 8]")
     with tarfile.open(tmp_path / "package.tgz", "w:gz") as archive:

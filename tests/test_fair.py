@@ -68,9 +68,9 @@ def trainings(monkeypatch):
     """The names of the rounds that were trained."""
     fit, found = teachers.training.fit, []
 
-    def counted(args, run, this_round, net, targets=None):
+    def counted(args, run, this_round, net, targets=None, start=None):
         found.append(this_round.label)
-        return fit(args, run, this_round, net, targets)
+        return fit(args, run, this_round, net, targets, start)
 
     monkeypatch.setattr(teachers.training, "fit", counted)
     return found
@@ -115,7 +115,7 @@ def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, 
 def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monkeypatch):
     seen = []
 
-    def fit(args, run, this_round, net, targets=None):
+    def fit(args, run, this_round, net, targets=None, start=None):
         seen.append((args, targets, this_round))
         return evaluation.Fitted(1, 0.0, 1.0, 1)
 

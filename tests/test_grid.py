@@ -30,7 +30,7 @@ def test_the_grid_is_a_product_with_teachers_first(tmp_path):
     names = [job.name for job in found]
     assert len(names) == len(set(names)) == 2 * 2 * (2 + 2 + 2)  # models x seeds x (Single, Random by network; EnCoDe)
     assert all("Single-teacher" in name for name in names[:4])
-    encode = next(job for job in found if job.name == "ResNet-SVHN-EnCoDe-entropy-seed2024")
+    encode = next(job for job in found if job.name == "ResNet-digits-EnCoDe-entropy-seed2024")
     parsed = encode.args()
     assert (parsed.model, parsed.sampler, parsed.seed, parsed.percents) == ("ResNet", "entropy", 2024, [20.0, 50.0])
     assert (encode.rounds, parsed.num_images, parsed.train_epochs) == (2, 200, 1)
@@ -53,6 +53,34 @@ def test_wrong_flags_are_named_before_anything_runs(tmp_path, more, message):
     assert message in str(caught.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([], ["AlexNet-CIFAR10-Random"]),
+        (["--dataset", "CIFAR10"], ["AlexNet-CIFAR10-Random"]),
+        (["--dataset", "digits"], ["AlexNet-digits-Random"]),
+        (["--dataset", "~/data/my birds.npz", "--tag", "x"], ["AlexNet-my birds-Random-x"]),
+        (["--dataset", "digits", "--datasets", "CIFAR10", "SVHN"],
+         ["AlexNet-CIFAR10-digits-Random", "AlexNet-SVHN-digits-Random"]),
+    ],
+)  # fmt: skip
+def test_runs_are_named_by_their_data(more, expected):
+    found = jobs.jobs(*runner.parse(["--methods", "Random", *more]))
+    assert [job.expt for job in found] == expected
+
+
+def test_a_learning_rate_for_each_method():
+    words = ["--methods", "Random", "KD", "EnCoDe", "--lr_task", "0.5", "--lr_tasks", "KD=0.004", "EnCoDe=0.002"]
+    found = {job.method: job.args().lr_task for job in jobs.jobs(*runner.parse(words))}
+    assert found == {"Random": 0.5, "KD": 0.004, "EnCoDe": 0.002}
+
+
+@pytest.mark.parametrize("wrong", [["0.1"], ["Single=0.1"], ["KD=0.1", "KD=0.2"]])
+def test_a_learning_rate_of_no_method_is_refused(wrong):
+    with pytest.raises(InputError, match=f"--lr_tasks {' '.join(wrong)}: write METHOD=RATE, each of Random, KD"):
+        runner.parse(["--methods", "Random", "KD", "--lr_tasks", *wrong])
+
+
 def test_make_table1_asks_for_runs_that_there_are():
     """Every one of its commands is accepted before hours of training lead up to it; none wants another's name."""
     make = subprocess.run(["make", "-n", "table1"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -66,13 +94,13 @@ def test_make_table1_asks_for_runs_that_there_are():
 
 def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     more = ["--methods", "Single", "Random", "--seeds", "2", "--first_seed", "1"]
-    other = tmp_path / "AlexNet-CIFAR10-Random-seed2"
+    other = tmp_path / "AlexNet-digits-Random-seed2"
     runner.main(words(tmp_path, "--methods", "Random", "--first_seed", "2", "--rounds", "1"))  # other flags, same name
     before = (other / "results.csv").read_bytes()
     with pytest.raises(InputError, match="1 of 4 runs failed"):
         runner.main(words(tmp_path, *more))
     captured = capsys.readouterr()
-    assert "failed AlexNet-CIFAR10-Random-seed2: " in captured.err and "--rounds (was 1, now 0)" in captured.err
+    assert "failed AlexNet-digits-Random-seed2: " in captured.err and "--rounds (was 1, now 0)" in captured.err
     assert "[2/4, about" in captured.out and "round 3/3 (160 labels, 100%)" in captured.out
     assert "| CM " in captured.out and "(n=2)" in captured.out  # the report has what is there
     assert (other / "results.csv").read_bytes() == before
@@ -94,7 +122,7 @@ class Closed(io.StringIO):
 def test_a_grid_whose_lines_nobody_reads_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Closed())
     runner.main(words(tmp_path, "--methods", "Random", "--rounds", "1"))
-    assert (tmp_path / "AlexNet-CIFAR10-Random-seed2023" / "results.csv").exists()
+    assert (tmp_path / "AlexNet-digits-Random-seed2023" / "results.csv").exists()
     assert (tmp_path / "report" / "table1.tex").exists()
 
 
@@ -152,9 +180,9 @@ def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
     capsys.readouterr()
     runner.main(words(tmp_path, "--methods", "Single", "Random", "--rounds", "2", "--seeds", "2", "--dry_run"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["AlexNet-CIFAR10-Single-seed2023", "done"]
-    assert lines[1].split() == ["AlexNet-CIFAR10-Random-seed2023", "done"]
-    assert lines[3].startswith("AlexNet-CIFAR10-Random-seed2024") and "0 of 2 rounds, about" in lines[3]
+    assert lines[0].split() == ["AlexNet-digits-Single-seed2023", "done"]
+    assert lines[1].split() == ["AlexNet-digits-Random-seed2023", "done"]
+    assert lines[3].startswith("AlexNet-digits-Random-seed2024") and "0 of 2 rounds, about" in lines[3]
     assert lines[4].startswith("4 runs, about")
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == state
 
@@ -204,7 +232,7 @@ def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
     (tmp_path / "teachers" / "AlexNet-digits-64px.pt").touch()
     args, passed = runner.parse(words(tmp_path, *cells))
     found = {job.name: job for job in jobs.with_teachers(jobs.jobs(args, passed))}
-    first, last = (f"AlexNet-CIFAR10-Single-teacher-seed{seed}" for seed in (2023, 2024))
+    first, last = (f"AlexNet-digits-Single-teacher-seed{seed}" for seed in (2023, 2024))
     assert len(found) == 6 and found[last].after == (first,) and found[last].needs == found[first].after == ()
     for name, job in found.items():
         assert job.needs == ((last,) if "KD" in name else ()), name
@@ -221,9 +249,9 @@ def test_a_teacher_that_fails_fails_its_students_by_name(tmp_path, capsys, monke
     assert "2 runs, 0 done before; first 1 teacher to train" in captured.out
     assert captured.err.splitlines() == [
         "failed teacher-AlexNet-digits-64px-seed2023: no teacher today",
-        "failed AlexNet-CIFAR10-KD-seed2023: teacher-AlexNet-digits-64px-seed2023, which makes its teacher, failed",
+        "failed AlexNet-digits-KD-seed2023: teacher-AlexNet-digits-64px-seed2023, which makes its teacher, failed",
     ]
-    assert (tmp_path / "AlexNet-CIFAR10-Random-seed2023" / "results.csv").exists()
+    assert (tmp_path / "AlexNet-digits-Random-seed2023" / "results.csv").exists()
 
 
 def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):

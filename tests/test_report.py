@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from common import report
-from common.report import inference, results, statistics
+from common.report import inference, latex, results, statistics
 from common.schema import VARIANTS
 
-from .reports import ALEXNET, HEADER, edit, refused, run, sitting
+from .reports import ALEXNET, HEADER, claims, edit, refused, run, sitting
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
     assert rows["EnCoDe†"][2] == "72.00 ± 0.00 (n=3) [71.48, +0.52]"
     assert "† distilled from a teacher that was trained on every label" in lines[-4]
     latex = (tmp_path / "out" / "table1.tex").read_text()
-    assert "\\toprule" in latex and "$55.00 \\pm 2.48$" in latex and "\\quad paper & 54.59 & 63.39 & 68.85" in latex
+    assert "\\toprule" in latex and "$55.00 \\pm 2.48$" in latex and "\\quad paper &  & 54.59 & 63.39 & 68.85" in latex
     first = (tmp_path / "out" / "table1.csv").read_text().splitlines()[1]
     assert first == "AlexNet,cifar10,CM,10,55,2.484,3,54.59,0.41"
     again = report.write(grid, tmp_path / "again", time_inference=False)
@@ -67,8 +67,8 @@ def test_flags_added_later_do_not_keep_runs_apart_but_those_both_have_do(tmp_pat
 def test_old_and_new_columns_of_one_configuration_are_one_row(tmp_path):
     old = run(tmp_path / "old", "KD", 1, {10: 60})  # without feature_loss and sampler_input
     new = run(tmp_path / "new", "KD", 2, {10: 61})
-    columns = [column for column in VARIANTS if column not in HEADER.split(",")]
-    assert columns == ["sampler_input", "feature_loss"]
+    columns = ["sampler_input", "feature_loss"]  # of those that came later
+    assert {*columns} <= VARIANTS.keys() - {*HEADER.split(",")}
     edit(new, "results.csv", HEADER, f"{HEADER},{','.join(columns)}")
     edit(new, "results.csv", ",61\n", ",61,,mse\n")
     assert results.read([old, new]).rows["label"].tolist() == ["CM+KD†", "CM+KD†"]
@@ -157,7 +157,7 @@ def test_a_paired_test_that_cannot_be_made_is_blank(grid, tmp_path):
     tests = table["p"].dropna()
     assert len(tests) == 2 and table.loc[tests.idxmin(), "p_holm"] == pytest.approx(2 * tests.min())
     assert table.loc[tests.idxmax(), "p_holm"] == pytest.approx(tests.max())
-    text = statistics.summary(results.read(grid))
+    text = claims(results.read(grid))
     line = next(line for line in text.splitlines() if line.startswith("| CM+KD†   | EnCoDe†"))
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["", ""]
 
@@ -190,11 +190,51 @@ def test_label_efficiency_interpolates(grid):
     assert math.isnan(table.loc[("CM", "EnCoDe†"), "with percent"])
 
 
+def test_label_efficiency_is_a_matrix_without_blank_lines(grid, tmp_path):
+    grid.append(run(tmp_path / "low", "Single", 1, {100: 20}))
+    lines = claims(results.read(grid)).split("Label efficiency")[1].split("## All")[0].splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert table == [
+        ["row", "Single: 20.00 at 100%", "CM: 68.00 at 100%", "CM+KD†: 71.50 at 100%"],  # nobody reaches EnCoDe's 72
+        ["CM", "≤ 10%", "", ""],  # its fewest labels suffice
+        ["CM+KD†", "≤ 10%", "68.2%", ""],  # 66 at 50%, 71.5 at 100%: 50 + 50 * 2 / 5.5
+        ["EnCoDe†", "≤ 10%", "43.3%", "87.5%"],
+    ]
+
+
+def test_penalties_leave_out_rows_without_a_test(tmp_path):
+    runs = [run(tmp_path / "one", "Single", 1, {100: 69})]
+    for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
+        runs.append(run(tmp_path / f"cm{seed}", "Random", seed, {10: 55}))
+        runs.append(run(tmp_path / f"kd{seed}", "KD", seed, {10: 57 + less}))
+    lines = claims(results.read(runs)).split("Pairwise penalty")[1].splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert table == [["", "CM", "CM+KD†"], ["CM", "", "0"], ["CM+KD†", "1.00", ""], ["mean", "1.00", "0"]]
+
+
+def test_latex_has_what_a_paper_needs(grid, tmp_path):
+    grid.append(run(tmp_path / "teacher", "Random", 1, {10: 71.5, 50: 80}, network="teacher"))
+    grid.append(run(tmp_path / "own", "EnCoDe", 4, {10: 59}, sampler="teacher_confidence"))
+    report.write(grid, tmp_path / "out", time_inference=False)
+    text = (tmp_path / "out" / "table1.tex").read_text(encoding="utf-8")
+    lines = {line.split(" & ")[0]: line.split(" & ")[1:] for line in text.splitlines() if " & " in line}
+    assert lines[""] == ["$n$", "10\\%", "50\\%", "100\\% \\\\"]
+    assert lines["Baseline"] == ["1", "$71.50$", "$80.00$", " \\\\"]  # a teacher is no student: not in bold
+    assert lines["CM"][:2] == ["3", "$55.00 \\pm 2.48$"]
+    assert lines["CM+KD$^\\dagger$"][1] == "$\\mathbf{60.00} \\pm 2.48$"
+    assert lines["EnCoDe$^\\dagger$"][1:3] == ["$58.00 \\pm 2.48$", "$\\mathbf{70.00} \\pm 2.48$"]
+    assert lines["EnCoDe (teacher\\_confidence)$^\\dagger$"][:2] == ["1", "$59.00$"]
+    assert text.count("\\mathbf") == 3 and text.count("{") == text.count("}")
+    assert text.count("\\begin{") == text.count("\\end{") == 2 and "\\label{tab:alexnet-cifar10}" in text
+    assert "\\caption{Test accuracy in percent of AlexNet on cifar10" in text and "$^\\dagger$ distilled from" in text
+    assert latex.escape("a_b & 5% {x}~\\") == "a\\_b \\& 5\\% \\{x\\}\\textasciitilde{}\\textbackslash{}"
+
+
 def test_class_balance_counts_the_queries(grid, tmp_path):
     report.write(grid, tmp_path / "out", time_inference=False)
     lines = (tmp_path / "out" / "queries.csv").read_text().splitlines()
-    assert lines[0] == "model,dataset,label,round,class,images"
-    assert "AlexNet,cifar10,EnCoDe†,1,0,1" in lines and "AlexNet,cifar10,EnCoDe†,1,1,2" in lines
+    assert lines[0] == "model,dataset,label,round,class,name,images"
+    assert "AlexNet,cifar10,EnCoDe†,1,0,0,1" in lines and "AlexNet,cifar10,EnCoDe†,1,1,1,2" in lines
 
 
 def test_contact_sheet_and_inference_time_of_a_run(tmp_path, capsys):

@@ -6,7 +6,7 @@ from common import report
 from common.errors import InputError
 from common.report import builds, results, statistics
 
-from .reports import ALEXNET, COMMITS, TEACHERS, made, run, sitting
+from .reports import ALEXNET, COMMITS, TEACHERS, claims, made, run, sitting
 
 CURVES = {1: {10: 60, 50: 66}, 2: {10: 61.5, 50: 66.2}, 3: {10: 59.7, 50: 65.6}}
 
@@ -111,18 +111,18 @@ def test_only_the_budgets_that_a_test_takes_are_compared(tmp_path):
 
 def test_one_seed_makes_no_test_to_refuse_but_its_difference_is_marked(tmp_path):
     folders = rows(tmp_path, by(), by(COMMITS[1]), seeds=(1,))
-    text = statistics.summary(results.read(folders))
+    text = claims(results.read(folders))
     assert "| CM+KD† | EnCoDe† | -1.00‡     | 1 |   |        |" in text
     assert "‡ runs of one seed differ in commit: the difference may come from that." in text
 
 
 def test_runs_without_a_record_are_reported_and_marked_beside_ones_with(tmp_path):
-    text = statistics.summary(results.read(rows(tmp_path / "old", nothing, nothing)))
+    text = claims(results.read(rows(tmp_path / "old", nothing, nothing)))
     assert "‡" not in text and "runs without a record of their commit cannot be checked" in text
     assert "- no record of commit, torch or machine: AlexNet on cifar10 CM+KD† (1-3), EnCoDe† (1-3)" in text
     table, unlike = compared(rows(tmp_path / "half", nothing, by()))
     assert table["unlike"].tolist() == [frozenset({builds.ONE_SIDED})] == list({*unlike.values()})
-    text = statistics.summary(results.read(rows(tmp_path / "begun", nothing, by())))
+    text = claims(results.read(rows(tmp_path / "begun", nothing, by())))
     assert "-2.00‡" in text and "‡ one of two runs has no record of its commit, amp or teacher" in text
 
     def begun_before(seed):  # there were records, and gone on with since

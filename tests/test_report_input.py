@@ -4,13 +4,14 @@ import io
 import os
 import re
 
+import numpy as np
 import pytest
 
 from common import cli, report
 from common.errors import InputError
 from common.report import results
 
-from .reports import HEADER, edit, refused, run
+from .reports import HEADER, edit, predictions, refused, run
 
 
 def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(tmp_path):
@@ -81,6 +82,8 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
         ("queries", "1,3,,1", "3,3,,1", "line 7: there is no round 3; results.csv has 2, counted from 0"),
         ("history", "round,epoch,loss,val_accuracy", "a,b,c,d", "not a run's history (no column round, epoch, val_acc"),
         ("history", "0,2,0.5,42", "0,2,0.5,nan", "line 3: val_accuracy is 'nan'; must be a number from 0 to 100"),
+        ("history", "0,2,0.5,42", "0,2,nan,42", "line 3: loss is 'nan'; must be a number, or blank"),
+        ("history", "0,2,0.5,42", "0,2,low,42", "line 3: loss is 'low'; must be a number, or blank"),
         ("history", "1,2,0.5", "7,2,0.5", "line 5: there is no round 7; results.csv has 2"),
     ],
 )
@@ -124,6 +127,51 @@ def test_a_config_that_is_no_object_is_refused(tmp_path, text):
 def test_a_record_that_is_none_is_refused(tmp_path, record):
     folder = run(tmp_path / "a", "KD", 7, {10: 60}, **record)
     assert refused(folder).startswith(f"{folder / 'config.json'}: {next(iter(record))} must be")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        {"classes": ["a"]},
+        {"classes": ["a"], "images": [1, 2]},
+        {"classes": ["a", "a"], "images": [1, 2]},
+        {"classes": [1], "images": [2]},
+        {"classes": ["a"], "images": [-1]},
+        {"classes": ["a"], "images": [0]},
+        {"classes": ["a"], "images": [True]},
+    ],
+)
+def test_a_pool_that_is_none_is_refused(tmp_path, record):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60}, pool=record)
+    assert refused(folder) == f"{folder / 'config.json'}: pool must be the classes' names and how many images each has"
+
+
+def test_predictions_must_be_the_rounds_own(tmp_path):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60, 20: 66.67})
+    predictions(folder, 0, [0, 1, 1, 1, 1], [0, 1, 1, 0, 0])
+    predictions(folder, 1, [0, 1, 1], [0, 1, 0])  # 66.67 is rounded
+    found = results.read([folder]).classes
+    assert found[["round", "class", "accuracy"]].to_numpy().tolist() == [
+        [0, 0, pytest.approx(100 / 3)], [0, 1, 100], [1, 0, 50], [1, 1, 100]
+    ]  # fmt: skip
+    path = folder / "predictions_00.npz"
+    predictions(folder, 0, [0, 1, 1, 1, 0], [0, 1, 1, 0, 0])
+    assert refused(folder).startswith(f"{path}: 4 of its 5 predictions are right, results.csv has 60.0%; it belongs to")
+    for predicted, labels in (([0, 1], [0, 1, 1]), ([[0], [1]], [[0], [1]])):
+        predictions(folder, 0, predicted, labels)
+        assert refused(folder).startswith(f"{path}: predicted and labels must be classes of one test set")
+    predictions(folder, 0, [], [])
+    assert refused(folder).startswith(f"{path}: 0 of its 0 predictions")
+    np.savez_compressed(path, predicted=np.zeros(2), labels=np.zeros(2))
+    assert refused(folder).startswith(f"{path}: predicted and labels must be classes")
+    np.savez_compressed(path, predicted=np.zeros(2, np.uint8))
+    assert refused(folder).startswith(f"{path}: not a round's predictions (")
+    predictions(folder, 0, [0, 1, 1, 1, 1], [0, 1, 1, 0, 0])
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:100], whole[:60] + b"\xff" * 4 + whole[64:], b"no archive"):
+        path.write_bytes(damaged)
+        assert refused(folder).startswith(f"{path}: not a round's predictions (")
 
 
 def test_a_folder_given_twice_is_refused(tmp_path):

@@ -118,6 +118,7 @@ def test_the_files_of_a_run(tmp_path):
     assert names == {
         "config.json", "results.csv", "queries.csv", "timing.csv", "history.csv", "state.pt",
         "round_00.pt", "round_01.pt", "round_02.pt",
+        "predictions_00.npz", "predictions_01.npz", "predictions_02.npz",
     }  # fmt: skip
     assert (tmp_path / "logs" / "random-seed5.txt").read_text().count("test accuracy") == 3
     assert json.loads((folder / "config.json").read_text())["budget"] == 60

@@ -104,6 +104,7 @@ def test_a_sampler_starts_from_the_seed_with_its_flags(name):
 @pytest.mark.parametrize("name", [*SAMPLERS, "images"])
 def test_a_sampler_lives_where_the_images_are(name):
     words = ["--sampler", "vae", "--sampler_input", "images"] if name == "images" else ["--sampler", name]
+    words += ["--query_by", "teacher"] if name == "bald" else []
     args = parse("EnCoDe", *words)
     logits = torch.zeros(2, 4, 10, device="meta")
     this_round = a_round("meta")

@@ -236,7 +236,8 @@ def test_the_image_vae_is_vaals():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_strategy_draws_on_the_cpu_from_the_seed_and_leaves_the_student_alone(name):
     """ResNet: a pass in train mode would move the statistics of its batch norm."""
-    args = parse("EnCoDe", "--sampler", name, model="ResNet")
+    asked = ["--query_by", "teacher"] if SAMPLERS[name].needs_dropout else []
+    args = parse("EnCoDe", "--sampler", name, *asked, model="AlexNet" if asked else "ResNet")
     this_round = a_round(torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), 2)
     student = networks.build(args, "student").train()
     before, state = networks.fingerprint(student), torch.get_rng_state()

@@ -10,6 +10,7 @@ import torch
 
 from common import training
 from common.errors import InputError
+from common.schema import LOSSES, TABLES
 from common.seeds import derive
 
 from . import toys
@@ -147,20 +148,36 @@ def test_dropout_of_an_epoch_follows_from_seed_round_and_epoch(monkeypatch):
 def test_means_so_far_are_shown_now_and_then_and_at_the_end(monkeypatch):
     """Every third of four updates: after 3 and 4 of the first epoch, of 4 on in the second."""
     monkeypatch.setattr(training, "READ_EVERY", 3)
-    judged(monkeypatch, [25.0, 50.0])
-    s, bar = toy_session("Random", run=Quiet()), Bar()
-    scripted(s, *({"loss": value} for value in (1.0, 2.0, 6.0, 7.0, 1.0, 1.0, 1.0, 5.0)))
-    s.train_epoch(bar)
-    s.train_epoch(bar)
-    assert bar.steps == [3, 1, 3, 1] and bar.n == 8
-    assert [(shown["epoch"], shown["val"], shown["loss"]) for shown in bar.shown] == [
-        (1, "-1.00", "3"),
-        (1, "-1.00", "4"),
-        (2, "25.00", "1"),
-        (2, "25.00", "2"),
+    judged(monkeypatch, [25.0, 20.0, 30.0])
+    s, bar = toy_session("Random", run=Quiet()), Bar(done=100)
+    scripted(s, *({"loss": value} for value in (1.0, 2.0, 6.0, 7.0, 1.0, 1.0, 1.0, 5.0, 3.0, 3.0, 3.0, 3.0)))
+    for _ in range(3):
+        s.train_epoch(bar)
+    assert bar.steps == [3, 1, 3, 1, 3, 1] and bar.n == 112
+    assert [(shown["epoch"], shown.get("val"), shown["loss"]) for shown in bar.shown] == [
+        ("1/2", None, "3"),
+        ("1/2", None, "4"),
+        ("2/2", "25.00", "1"),
+        ("2/2", "25.00", "2"),
+        ("3/2", "20.00", "3"),  # the last one, as in the log, not the best
+        ("3/2", "20.00", "3"),
     ]
     assert all(shown["refresh"] is False for shown in bar.shown)
-    assert [row["loss"] for row in s.run.rows] == ["4", "2"]
+    assert [row["loss"] for row in s.run.rows] == ["4", "2", "3"]
+
+
+def test_the_bar_is_of_all_rounds(monkeypatch):
+    """The second of three rounds, killed after its second epoch of four."""
+    judged(monkeypatch, [50.0] * 4)
+    args, this_round, *others = toys.parts("Random", "--train_epochs", "4")
+    this_round.number, this_round.counts, this_round.label = 1, [2, 4, 6], "round 2/3 (4 labels, 50%)"
+    run = Kept()
+    training.fit(args, run, this_round, *others)
+    judged(monkeypatch, [50.0] * 2)
+    again = Kept(run.saves[1])
+    training.fit(args, again, this_round, *others)
+    begun = [(48, 16, this_round.label), (48, 24, this_round.label)]
+    assert [run.bars[0].begun, again.bars[0].begun] == begun and run.bars[0].n == again.bars[0].n == 32
 
 
 def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(monkeypatch):
@@ -177,7 +194,34 @@ def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(m
         "round 1/1: epoch 2/4 loss 2 ce 0.1235 val 50.00, 2:01 left",
     ]
     assert s.run.rows == [
-        {"round": 0, "epoch": 1, "loss": "2", "val_accuracy": "25.00"},
-        {"round": 0, "epoch": 2, "loss": "2", "val_accuracy": "50.00"},
+        {"round": 0, "epoch": 1, "loss": "2", "ce": "0.123456", "val_accuracy": "25.00"},
+        {"round": 0, "epoch": 2, "loss": "2", "ce": "0.123456", "val_accuracy": "50.00"},
     ]
     assert s.restore_best().seconds == 121
+
+
+def test_every_term_is_kept_by_epoch_and_one_without_a_column_is_only_said(monkeypatch):
+    """A term that joins after an epoch has a blank before."""
+    judged(monkeypatch, [25.0, 50.0])
+    s = toy_session("EnCoDe", *WORDS, run=Kept())
+    parts = {name: float(number) for number, name in enumerate(("feat", "logit", "vae", "disc"), 1)}
+    scripted(s, *[{"loss": 9.0, **parts, "own": 3.0}] * 4, *[{"loss": 9.0, **parts, "adv": 7.0}] * 4)
+    s.train_epoch(Quiet())
+    s.train_epoch(Quiet())
+    terms = {"loss": "9", "feat": "1", "logit": "2", "vae": "3", "disc": "4"}
+    assert s.run.rows == [
+        {"round": 0, "epoch": 1, **terms, "val_accuracy": "25.00"},
+        {"round": 0, "epoch": 2, **terms, "adv": "7", "val_accuracy": "50.00"},
+    ]
+    assert "own 3" in s.run.lines[0] and all(set(row) <= set(TABLES["history"]) for row in s.run.rows)
+
+
+def test_every_loss_of_the_objective_and_the_samplers_has_a_column(monkeypatch):
+    judged(monkeypatch, [50.0] * 40)
+    logged = set()
+    for sampler in ("vae", "discriminator"):
+        s = toy_session("EnCoDe", *WORDS, "--sampler", sampler, "--logit_wt", "0.1", run=Kept())
+        for _ in range(2):
+            s.train_epoch(Quiet())
+        logged |= set(s.run.rows[-1])
+    assert logged == {"round", "epoch", "loss", "val_accuracy", *LOSSES}

@@ -74,7 +74,7 @@ def test_jobs_of_a_grid_equal_scripts_in_sequence(tmp_path, in_sequence, capsys)
     out = capsys.readouterr().out
     assert "[0/4, time left unknown yet] teacher-AlexNet-digits-64px-seed2023: teacher (160 labels): epoch 1/1" in out
     assert "training one first" not in out  # no run had to
-    assert "AlexNet-CIFAR10-KD-seed3: round 2/3 (100 labels, 50%): epoch 1/1" in out and "[4/4, " in out
+    assert "AlexNet-digits-KD-seed3: round 2/3 (100 labels, 50%): epoch 1/1" in out and "[4/4, " in out
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def end(process: int) -> None:
 def test_a_run_that_is_killed_fails_by_name_and_the_others_go_on(tmp_path, capsys):
     """And the same command goes on with it."""
     words = grid(tmp_path, "--methods", "Random", "--seeds", "2", "--rounds", "2")
-    victim = tmp_path / "AlexNet-CIFAR10-Random-seed2"
+    victim = tmp_path / "AlexNet-digits-Random-seed2"
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: os.kill(wait_for(lambda: training(victim, b"common.grid.worker")), signal.SIGKILL))
         with pytest.raises(InputError, match="1 of 2 runs failed"):
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_all_runs(tmp_path):
 
     def interrupt():
         for seed in "12":
-            folder = tmp_path / f"AlexNet-CIFAR10-Random-seed{seed}"
+            folder = tmp_path / f"AlexNet-digits-Random-seed{seed}"
             workers.append(wait_for(lambda folder=folder: training(folder, b"common.grid.worker")))
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 

@@ -5,6 +5,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -319,6 +320,14 @@ def test_onecycle_rises_for_a_quarter_from_a_tenth_and_falls_to_a_thousandth():
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("updates", range(1, 9))
+def test_onecycle_of_a_few_updates_begins_low_and_rises(updates):
+    """Three updates made a rise of none, a division by zero."""
+    found = rates(["--schedule", "onecycle"], updates, 1)
+    assert found[0] == pytest.approx(0.1) and max(found) <= 1 + 1e-6
+    assert updates == 1 or max(found) > 0.9
+
+
 def test_the_schedule_moves_once_an_update(tmp_path):
     s = toy_session("Random", "--step_size", "1", "--train_epochs", "2", "--lr_task", "0.5", run=Quiet())
     s.train_epoch(Quiet())
@@ -468,6 +477,11 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     kept = torch.load(run.folder / "round_00.pt", weights_only=True)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state_dict"].items())
     assert kept["record"]["labeled"] == 40
+    with np.load(run.folder / "predictions_00.npz") as columns:
+        assert {name: column.dtype for name, column in columns.items()} == {"predicted": np.uint8, "labels": np.uint8}
+        assert columns["labels"].tolist() == images.test_labels.tolist()
+        assert columns["predicted"].tolist() == evaluation.predict(net, images.test).tolist()
+        assert 100 * np.mean(columns["predicted"] == columns["labels"]) == pytest.approx(tested)
     said = f"test accuracy {tested:.2f}% (validation 61.50% at epoch 2), trained in 1830 s"
     assert lines == [f"{this_round.label}: {said}, about 61 min left"]  # two rounds as long
     this_round.number = 2

@@ -6,8 +6,8 @@ A data set is a function `load(data_dir, args) -> Source`. Adding one is a file 
 from collections.abc import Callable
 from pathlib import Path
 
-from common.datasets import cifar10, digits, files, svhn
-from common.datasets.source import Source
+from common.datasets import cifar10, digits, files, folder, svhn
+from common.datasets.source import Source, short_name
 from common.errors import InputError
 
 DATASETS: dict[str, Callable] = {
@@ -22,12 +22,14 @@ def load(args) -> Source:
 
     Raises InputError when the name is unknown or the path is missing or unreadable.
     """
-    name = args.dataset
+    name, labels = args.dataset, getattr(args, "labels", "")
+    path = Path(name).expanduser()
+    if name.lower() not in DATASETS and path.is_dir():
+        return folder.load(path, args.image_size, labels)
+    if labels:
+        raise InputError(f"--labels {labels}: names images by their files; --dataset {name} is no folder of images")
     if name.lower() in DATASETS:
         return DATASETS[name.lower()](Path(args.data_dir), args)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return files.load_folder(path)
     if path.is_file():
         return files.load_npz(path)
     raise InputError(
@@ -37,4 +39,4 @@ def load(args) -> Source:
 
 def name(dataset: str) -> str:
     """What `load` calls the images of this `--dataset`, without reading them."""
-    return dataset.lower() if dataset.lower() in DATASETS else files.name(Path(dataset).expanduser())
+    return dataset.lower() if dataset.lower() in DATASETS else short_name(Path(dataset).expanduser())

@@ -1,14 +1,12 @@
-"""A user's own images: an .npz in Keras' convention, or a folder with train/<class>/ and test/<class>/."""
+"""A user's own images in an .npz, in Keras' convention."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import ImageFolder
 
 from common.datasets import npz
 from common.datasets.local import KEYS
-from common.datasets.source import Source
+from common.datasets.source import Source, short_name
 from common.errors import InputError
 
 MOST_CLASSES = 10_000  # a larger label is a mistake, and each class up to the largest gets a name and a weight
@@ -33,41 +31,7 @@ def load_npz(path: Path) -> Source:
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise InputError(f"--dataset {path}: training and test images differ in size")
     classes = [str(label) for label in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
-    return Source(name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
-
-
-def load_folder(path: Path) -> Source:
-    """Reads train/<class>/* and test/<class>/* with torchvision's ImageFolder; all images must have one size."""
-    parts = {}
-    for part in ("train", "test"):
-        try:
-            folder = ImageFolder(str(path / part))
-        except (FileNotFoundError, OSError) as error:
-            raise InputError(
-                f"--dataset {path}: {error}; it needs train/<class>/ and test/<class>/ with images"
-            ) from None
-        images = []
-        for file, _ in folder.samples:
-            try:
-                images.append(np.asarray(folder.loader(file)))
-            except Exception as error:  # no closed list: each of PIL's formats raises its own
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                raise InputError(f"--dataset {path}: {file} is not a readable image ({reason})") from None
-            if images[-1].shape != images[0].shape:
-                raise InputError(
-                    f"--dataset {path}: {file} is {images[-1].shape[:2]}, others are {images[0].shape[:2]}"
-                )
-        parts[part] = (np.stack(images), np.array(folder.targets, dtype=np.int64), folder.classes)
-    if parts["train"][2] != parts["test"][2]:
-        raise InputError(f"--dataset {path}: train/ and test/ hold different classes")
-    if parts["train"][0].shape[1:] != parts["test"][0].shape[1:]:
-        raise InputError(f"--dataset {path}: training and test images differ in size")
-    return Source(name(path), *parts["train"][:2], *parts["test"][:2], parts["train"][2], mirror=None)
-
-
-def name(path: Path) -> str:
-    """The file's stem and a few digits of where it lies, so that two files of one name do not share a teacher."""
-    return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    return Source(short_name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
 
 
 def _rgb(path: Path, part: str, images: np.ndarray) -> np.ndarray:

@@ -84,13 +84,30 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         words = list(itertools.chain.from_iterable(group for group in groups if group[0] in known[method]))
         words += ["--network", network] if method in ("Single", "Random") else []
         words += ["--sampler", sampler] if sampler else []
+        words += ["--lr_task", args.lr_tasks[method]] if method in args.lr_tasks else []
         words += ["--percents", *args.percents] if args.percents and method in flags.LOOPS else []
-        parts = [model, dataset, method, network if network == "teacher" else "", sampler, args.tag]
+        parts = [
+            model,
+            _data(args, groups, dataset),
+            method,
+            network if network == "teacher" else "",
+            sampler,
+            args.tag,
+        ]
         expt = "-".join(filter(None, parts))
         found += [_job(args, (model, dataset, method), expt, args.first_seed + n, words) for n in range(args.seeds)]
     if not found:
         raise InputError("--methods, --networks: no experiment fits; KD and EnCoDe train students only")
     return sorted(found, key=lambda job: (job.method != "Single" or "teacher" not in job.expt, job.seed))
+
+
+def _data(args: argparse.Namespace, groups: list[list[str]], folder: str) -> str:
+    """The data set in a run's name: the folder's, or what `--dataset` puts in its place."""
+    named = [group[1] for group in groups if group[0] == "--dataset" and len(group) > 1]
+    if not named or named[-1].lower() == folder.lower():
+        return folder
+    stem = Path(named[-1]).stem
+    return stem if len(args.datasets) == 1 else f"{folder}-{stem}"  # each folder has its own hyperparameters
 
 
 def with_teachers(waiting: list[Job]) -> list[Job]:

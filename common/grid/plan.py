@@ -1,6 +1,7 @@
 """`--dry_run`: what a run would do and about how long it would take, from a few timed updates."""
 
 import copy
+import dataclasses
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,11 +35,14 @@ def show(args, images: Images) -> None:
         print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
     _show_memory(args, images)
     seconds = seconds_a_round(args, images) * len(counts)
-    if "teacher" in args:
+    if "teacher" in args and args.teacher_labels == "labeled":
+        each = fair_seconds(args, images, counts)
+        print(f"teacher    one of each round's labels, {' + '.join(map(duration, each))} where it is not there already")
+        seconds += sum(each)
+    elif "teacher" in args:
         path = args.teacher or teacher.shared_path(args, images)
-        times = len(counts) if args.teacher_labels == "labeled" else int(not Path(path).exists())
-        training_time = times * teacher_seconds(args, images) if times else 0.0
-        where = f"{path} ({'there' if not times else f'{times} to train, about {duration(training_time)}'})"
+        training_time = 0.0 if Path(path).exists() else teacher_seconds(args, images)
+        where = f"{path} ({f'to train, about {duration(training_time)}' if training_time else 'there'})"
         print(f"teacher at {where}")
         seconds += training_time
     print(f"time       about {duration(seconds)} (from {TIMED_UPDATES} timed updates; without evaluation and queries)")
@@ -61,9 +65,24 @@ def seconds_a_round(args, images: Images) -> float:
 
 
 def teacher_seconds(args, images: Images) -> float:
-    """An estimate of a teacher's training, where a run with these flags trains one."""
-    recipe = teacher.recipe(args, args.teacher_seed)
-    return _seconds_an_update(recipe, images) * recipe.train_epochs * (recipe.num_images // recipe.batch_size)
+    """An estimate of a shared teacher's training, where a run with these flags trains one."""
+    return _recipe_seconds(teacher.recipe(args, args.teacher_seed), images)
+
+
+def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
+    """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
+    epoch = _recipe_seconds(teacher.fair_recipe(args, counts[0]), images, epochs=1)
+    stages = [teacher.stages(args, count) for count in counts]
+    # a network that learns the pool from itself sees two images more for each, one of them forward alone
+    return [
+        epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages
+    ]
+
+
+def _recipe_seconds(recipe, images: Images, epochs: int = 0) -> float:
+    return (
+        _seconds_an_update(recipe, images) * (epochs or recipe.train_epochs) * (recipe.num_images // recipe.batch_size)
+    )
 
 
 def runs_that_fit(device: torch.device) -> int:
@@ -81,6 +100,7 @@ def _seconds_an_update(args, images: Images) -> float:
     """Times real updates of a round with the first labels, against stand-in teacher outputs of the right shape."""
     args = copy.copy(args)
     args.warmup_epochs = 0  # the longer part of the training
+    images = dataclasses.replace(images, labels=images.labels.clamp(min=0))  # those that --labels lacks still
     labeled = images.pool[: budget.label_counts(args, len(images.pool))[0]]
     this_round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
     net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None

@@ -14,7 +14,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import console, data, flags, machine, report
+from common import budget, console, data, flags, machine, report
 from common.errors import InputError
 from common.experiments import METHODS, ROOT, available
 from common.grid import plan, work
@@ -28,6 +28,8 @@ def show(found: list[Job]) -> None:
     listed = with_teachers([job for job in found if job.rounds_done() < job.rounds])
     missing = [job for job in listed if job.teacher]
     several = f"{len(found)} runs{_teachers(len(missing), ' and ')}"
+    if any(getattr(job.args(), "teacher_labels", "all") == "labeled" for job in found):
+        several += ", less where they share their labels and so their teachers"
     timer, total = Timer(), 0.0
     for job in missing + found:
         done = job.rounds_done()
@@ -70,6 +72,9 @@ class Timer:
                 self._key, self.images = key, data.load(args)
             timed = plan.teacher_seconds if job.teacher else plan.seconds_a_round
             self._seconds[job.expt] = timed(args, self.images)
+            if not job.teacher and getattr(args, "teacher_labels", "all") == "labeled":
+                counts = budget.label_counts(args, data.pool_size(args))
+                self._seconds[job.expt] += sum(plan.fair_seconds(args, self.images, counts)) / len(counts)
         return rounds * self._seconds[job.expt] if job.expt in self._seconds else None
 
 
@@ -83,6 +88,8 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"])
     flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
     flag("--samplers", nargs="+", choices=flags.OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
+    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
+         "KD=0.004")  # fmt: skip
     flag("--seeds", type=flags.COUNT, default=1, help="how many")
     flag("--first_seed", type=flags.COUNT0, default=2023)
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
@@ -98,11 +105,20 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     args.save_path = str(Path(args.save_path).expanduser().resolve())
+    args.lr_tasks = _by_method(args.lr_tasks, args.methods)
     if args.ray and args.jobs:
         raise InputError(f"--jobs {args.jobs} --ray {args.ray}: one of them; --jobs needs no Ray, on this machine")
     if not args.threads and (args.ray or args.jobs):
         args.threads = 1 if args.ray else max(1, machine.cores() // args.jobs)
     return args, passed
+
+
+def _by_method(words: list[str], methods: list[str]) -> dict[str, str]:
+    """`KD=0.004` -> {"KD": "0.004"}; the rate itself is main.py's to check."""
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(found) < len(words) or not found.keys() <= set(methods):
+        raise InputError(f"--lr_tasks {' '.join(words)}: write METHOD=RATE, each of {', '.join(methods)} at most once")
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from common import fast
 from common.networks.split import SequentialNet, SplitNet
 from common.seeds import initialization
 
-__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "fingerprint"]
+__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "drops", "fingerprint"]
 
 PAIRS: dict[str, ModuleType] = {
     "AlexNet": import_module("common.networks.alexnet"),
@@ -40,6 +40,13 @@ def cost(model: str, part: str, num_classes: int, image_size: int) -> tuple[int,
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             net(torch.zeros(1, 3, image_size, image_size))
     return sum(weight.numel() for weight in net.parameters()), counter.get_total_flops() // 2
+
+
+def drops(model: str, part: str) -> bool:
+    """Has a pair's `teacher` or `student` dropout among its classifier's layers?"""
+    with torch.device("meta"):
+        classifier = getattr(PAIRS[model], part)(2).classifier
+    return isinstance(classifier, nn.Sequential) and any(isinstance(layer, nn.Dropout) for layer in classifier)
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -2,10 +2,10 @@
 
     python -m common.report runs/encode-seed2023 runs/kd-seed2023 --output runs/report
 
-Reads the runs' folders, text files alone. Rows are what was trained, columns percent of labels, cells the mean test
+Reads the runs' text files and predictions. Rows are what was trained, columns percent of labels, cells the mean test
 accuracy in percent with its 95% interval over n seeds. Runs of one seed are tested against each other only if one
-build (commit, amp, teacher) made them, unless --mixed, which marks it. The contact sheet of queried images needs the
-data set too.
+build (commit, amp, teacher) made them, unless --mixed, which marks it. report.html has all of it on one page. The
+contact sheets of queried images need the data set too.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import cli
 from common.errors import InputError
-from common.report import figures, inference, results, statistics, tables
+from common.report import deployment, figures, heatmaps, inference, page, results, sheets, summary, tables
 
 
 def write(
@@ -37,16 +37,19 @@ def write(
     were not made alike (unless `mixed`), or `output` cannot be written.
     """
     found = results.read(folders)
-    summary = statistics.summary(found, mixed)  # first: nothing is written of what may not be compared
+    claims = summary.tables(found, mixed)  # first: nothing is written of what may not be compared
     try:
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
-        files += tables.write_table2(found, ratios, output)
-        files += statistics.write(summary, output)
-        files += figures.curves(found, output) + figures.epochs(found, output) + figures.class_balance(found, output)
+        files += deployment.write(found, ratios, output)
+        files += summary.write(summary.text(claims, found), output)
+        for draw in (figures.curves, figures.epochs, figures.losses, figures.macs):
+            files += draw(found, output)
+        files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
         if data_dir is not None:
-            files += figures.contact_sheets(found, data_dir, output)
+            files += sheets.contact_sheets(found, data_dir, output)
+        files += page.write(found, claims, files, output)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
     return files

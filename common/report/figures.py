@@ -1,143 +1,207 @@
-"""Curves, class balance and contact sheets, as PNG and SVG."""
+"""Curves: accuracy against labels, epochs and multiply-accumulates, and the losses against epochs."""
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from common import datasets
-from common.errors import InputError
-from common.report.results import Results
+from common import networks
+from common.report import style
+from common.report.results import Results, paper_curve
 from common.report.statistics import interval
+from common.schema import LOSSES
 
-# Okabe & Ito's palette: told apart by colour-blind readers too; markers and labels say it again.
-COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = "osD^vPX"
-EPOCHS_AT = 50  # percent of labels at which the paper shows accuracy against epochs
-plt.rcParams["svg.hashsalt"] = "encode"  # the same bytes for the same numbers
+HALF = 50  # percent of labels at which the paper shows accuracy against epochs
+GUESSING = {"disc": np.log(2)}  # the loss of a discriminator that cannot tell
 
 
-def curves(found: Results, output: Path) -> list[Path]:
-    """Test accuracy against percent of labels, mean and 95% interval, a panel for each model and data set."""
+class Labels(NamedTuple):
+    """What the budget curves stand on: a column of results.csv."""
+
+    column: str
+    title: str
+    highest: float | None = None
+    paper: bool = False  # whether the paper's curves have this axis
+
+
+PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper=True)
+
+
+def curves(found: Results, output: Path, x: Labels = PERCENT, name: str = "curves") -> list[Path]:
+    """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set."""
+    looks = style.styles(found)
 
     def panel(axes, setting) -> None:
-        for style, (label, group) in zip(_styles(), found.of(setting).groupby("label", sort=False), strict=False):
-            _band(axes, group, "percent", "test_accuracy", f"{label} (n={group['seed'].nunique()})", style)
-        axes.set(xlabel="labelled images (% of training images)", ylabel="test accuracy (%)")
+        rows = found.of(setting)
+        for label in style.order(rows["label"]):
+            group = rows[rows["label"] == label]
+            style.curve(axes, group, x.column, "test_accuracy", looks[label], label)
+            theirs = paper_curve(found, setting, label) if x.paper else pd.Series(dtype=float)
+            if len(theirs) > 1 and not label.startswith("Single"):
+                axes.plot(theirs.index, theirs, "--", color=looks[label]["color"], linewidth=1, clip_on=False)
+        axes.set(xlabel=x.title, ylabel="test accuracy (%)", xlim=(0, x.highest))
+        style.limit(axes)
 
-    return _panels(found, panel, output / "curves")
+    handles = [Line2D([], [], color="#7F7F7F", linestyle="--", linewidth=1, label="the paper's")]
+    drawn = any(len(paper_curve(found, setting, "CM")) for setting in found.settings()) and x.paper
+    return _panels(found, found.rows, panel, output / name, handles if drawn else [])
 
 
 def epochs(found: Results, output: Path) -> list[Path]:
     """Validation accuracy against epochs in the round with about half of the labels, as the paper's figure."""
-    if found.history.empty:
+    history, looks = at_half(found.history), style.styles(found)
+    if history.empty:
         return []
 
     def panel(axes, setting) -> None:
-        history = found.of(setting, "history")
-        for style, (label, group) in zip(_styles(), history.groupby("label", sort=False), strict=False):
-            at = min(group["percent"].unique(), key=lambda percent: abs(percent - EPOCHS_AT))
-            name = f"{label}, {at:g}% (n={group['seed'].nunique()})"
-            _band(axes, group[group["percent"] == at], "epoch", "val_accuracy", name, style | {"marker": ""})
-        axes.set(xlabel="epoch", ylabel="validation accuracy (%)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        here = _of(history, setting)
+        for label in style.order(here["label"]):
+            group = here[here["label"] == label]
+            style.curve(axes, group, "epoch", "val_accuracy", looks[label] | {"marker": ""}, label)
+        axes.set(xlabel="epoch", ylabel="validation accuracy (%)", xlim=(1, max(2, here["epoch"].max())))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style.limit(axes)
 
-    return _panels(found, panel, output / "epochs")
+    return _panels(found, history, panel, output / "epochs")
 
 
-def class_balance(found: Results, output: Path) -> list[Path]:
-    """queries.csv: images of each class queried in each round, mean over seeds; a figure of each class's share."""
-    if found.queries.empty:
+def losses(found: Results, output: Path) -> list[Path]:
+    """losses: each term of the objective and of the samplers, with its weight, against epochs at half of the labels."""
+    history, looks = at_half(found.history), style.styles(found)
+    terms = [term for term in ("loss", *LOSSES) if term in history and history[term].notna().any()]
+    if not terms:
         return []
-    counts = found.queries.groupby(["model", "dataset", "label", "round", "class", "run"], sort=False).size()
-    counts = counts.groupby(level=[0, 1, 2, 3, 4], sort=False).mean().rename("images").reset_index()
-    path = output / "queries.csv"
-    counts.sort_values(["model", "dataset", "label", "round", "class"]).to_csv(
-        path, index=False, float_format="%.5g", lineterminator="\n"
-    )
-
-    def panel(axes, setting) -> None:
-        here = counts[(counts["model"] == setting[0]) & (counts["dataset"] == setting[1])]
-        chosen = here[here["round"] > 0]
-        shares = chosen.pivot_table(index="label", columns="class", values="images", aggfunc="sum", sort=False)
-        if shares.empty:
-            return
-        shares = 100 * shares.fillna(0).div(shares.sum(axis=1), axis=0)
-        picture = axes.imshow(shares, cmap="cividis", aspect="auto", vmin=0)
-        axes.set_yticks(range(len(shares)), shares.index)
-        axes.set_xticks(range(shares.shape[1]), shares.columns)
-        axes.set(xlabel="class")
-        axes.figure.colorbar(picture, ax=axes, label="share of the queried images (%)")
-
-    return [path, *_panels(found, panel, output / "queries", legend=False)]
-
-
-def contact_sheets(found: Results, data_dir: Path, output: Path, each: int = 10) -> list[Path]:
-    """The first queried images of each class in each round, a sheet for each run: rows rounds, columns classes."""
-    files = []
-    for run, queries in found.queries.groupby("run", sort=False):
-        config = found.configs[run]
-        if not isinstance(config.get("dataset"), str):
-            raise InputError(f"{run}: has no config.json whose dataset says which images were queried")
-        options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
-        source = datasets.load(argparse.Namespace(**options))
-        if queries["index"].max() >= len(source.x_train):
-            raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
-                             f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
-        rounds = sorted(queries["round"].unique())
-        size, classes = source.x_train.shape[1], len(source.classes)
-        sheet = np.full((len(rounds) * (size + 4), classes * (each * size + 8), 3), 255, np.uint8)
-        for row, number in enumerate(rounds):
-            index = queries.loc[queries["round"] == number, "index"].to_numpy()
-            for column in range(classes):
-                chosen = index[source.y_train[index] == column][:each]
-                for place, image in enumerate(source.x_train[chosen]):
-                    top, left = row * (size + 4), column * (each * size + 8) + place * size
-                    sheet[top : top + size, left : left + size] = image
-        figure, axes = plt.subplots(figsize=(2.4 * classes, 0.4 * len(rounds) + 0.8), layout="constrained")
-        axes.imshow(sheet)
-        axes.set_xticks([(each * size + 8) * (column + 0.5) for column in range(classes)], source.classes)
-        axes.set_yticks([(size + 4) * (row + 0.5) for row in range(len(rounds))], rounds)
-        axes.set(xlabel=f"class (the first {each} of each)", ylabel="round of the query")
-        axes.set_title(Path(run).name)
-        path = output / f"queried-{Path(run).name}.png"
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
-        files.append(path)
-    return files
+    columns, settings = min(3, len(terms)), found.settings()
+    lines = -(-len(terms) // columns)
+    figure = plt.figure(figsize=(max(6.5, 2.6 * columns + 0.4), (2.2 * lines + 0.5) * len(settings) + 0.6))
+    parts = figure.subfigures(len(settings), squeeze=False)[:, 0]
+    for part, setting in zip(parts, settings, strict=True):
+        part.suptitle(" on ".join(setting), fontsize="medium")
+        part.supxlabel("epoch", fontsize="small")
+        here = _of(history, setting)
+        for number, term in enumerate(terms):
+            axes = part.add_subplot(lines, columns, number + 1)
+            for label in style.order(here["label"]):
+                group = here[(here["label"] == label) & here[term].notna()]
+                if not group.empty:
+                    bare = looks[label] | {"marker": "" if group["epoch"].nunique() > 1 else looks[label]["marker"]}
+                    style.curve(axes, group, "epoch", term, bare, label, highest=np.inf)
+            if term in GUESSING and axes.lines:
+                axes.axhline(GUESSING[term], color="#7F7F7F", linestyle=":", linewidth=1)
+            axes.set_title({"loss": "all terms"}.get(term, term), fontsize="small")
+            axes.set_xlim(1, max(2, here["epoch"].max()))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+            axes.tick_params(labelsize="x-small")
+            axes.grid(alpha=0.3)
+            style.limit(axes, high=np.inf)
+    _legend(figure, found, history, _shares(history), marker="")
+    return style.save(figure, output / "losses")
 
 
-def _styles():
-    return ({"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]} for n in range(100))
+def macs(found: Results, output: Path) -> list[Path]:
+    """Test accuracy with the most labels that a row has, against multiply-accumulates: a panel for each data set."""
+    looks, datasets = style.styles(found), list(dict.fromkeys(found.rows["dataset"]))
+    figure, panels = _grid(len(datasets))
+    for axes, dataset in zip(panels, datasets, strict=True):
+        rows, costs = found.rows[found.rows["dataset"] == dataset], []
+        for model, here in rows.groupby("model", sort=False):
+            for part, group in here.groupby("network", sort=False):
+                labels = style.order(group["label"])
+                cost = networks.cost(model, part, *_shape(found, group["run"].iloc[0], model))[1]
+                costs.append(cost)
+                for place, label in enumerate(labels):
+                    # beside each other: one network has one cost, whichever way it was trained
+                    at = cost * 1.12 ** (place - (len(labels) - 1) / 2)
+                    most = group[group["label"] == label]
+                    most = most[most["percent"] == most["percent"].max()]
+                    look = looks[label] | {"linestyle": ""}
+                    _point(axes, at, most["test_accuracy"].to_numpy(float), look, label)
+                axes.annotate(f"{model} {part}\n{cost / 1e6:.3g} M", (cost, 0), xycoords=("data", "axes fraction"),
+                              xytext=(0, 4), textcoords="offset points", ha="center", fontsize="x-small")  # fmt: skip
+        axes.set(xscale="log", xlabel="multiply-accumulates for one image", ylabel="test accuracy (%)", title=dataset)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(costs) / 4, max(costs) * 4)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the networks' names
+        axes.grid(alpha=0.3)
+        style.limit(axes)
+    most = found.rows.groupby("label")["percent"].max()
+    shares = {label: f", {style.percent(at)}" for label, at in most.items()}
+    _legend(figure, found, found.rows, shares, linestyle="")
+    return style.save(figure, output / "macs")
 
 
-def _band(axes, group: pd.DataFrame, x: str, y: str, label: str, style: dict) -> None:
-    """Mean of y at each x, with the band of its 95% interval where there are several seeds."""
-    points = [(at, *interval(values)) for at, values in group.groupby(x)[y]]
-    at, mean, half = (np.array(column, float) for column in zip(*points, strict=True))
-    axes.plot(at, mean, label=label, **style)
-    if np.isfinite(half).any():
-        half = np.nan_to_num(half)
-        axes.fill_between(at, mean - half, mean + half, color=style["color"], alpha=0.15, linewidth=0)
+def at_half(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the round with about half of the labels, of each row of the tables."""
+    kept = []
+    for _, group in table.groupby(["model", "dataset", "label"], sort=False):
+        at = min(group["percent"].unique(), key=lambda percent: abs(percent - HALF))
+        kept.append(group[group["percent"] == at])
+    return pd.concat(kept) if kept else table
 
 
-def _panels(found: Results, draw: Callable, path: Path, legend: bool = True) -> list[Path]:
-    settings = found.settings()
-    figure, panels = plt.subplots(1, len(settings), figsize=(6 * len(settings), 4), layout="constrained", squeeze=False)
-    for axes, setting in zip(panels[0], settings, strict=True):
+def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
+    mean, half = interval(values)
+    error = half if len(values) >= style.FEW else 0
+    low, high = min(error, mean), min(error, 100 - mean)
+    axes.errorbar([at], [mean], yerr=[[low], [high]], capsize=2 if error else 0, label=label, **look)
+    if 1 < len(values) < style.FEW:
+        axes.scatter([at] * len(values), values, s=14, color=look["color"], alpha=0.6, linewidth=0)
+
+
+def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
+    """Classes and image size of a run; those of the paper where its config.json does not say."""
+    config = found.configs[run]
+    return int(config.get("num_classes", 10)), int(config.get("image_size", networks.PAIRS[model].IMAGE_SIZE))
+
+
+def _of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
+    return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
+
+
+def _panels(found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = ()) -> list[Path]:
+    """A panel for each setting over one legend: a row has one colour in all of them."""
+    settings = [setting for setting in found.settings() if not _of(table, setting).empty]
+    figure, panels = _grid(len(settings))
+    for axes, setting in zip(panels, settings, strict=True):
         draw(axes, setting)
         axes.set_title(" on ".join(setting))
-        if legend:
-            axes.grid(alpha=0.3)
-            axes.legend(frameon=False, fontsize="small")
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    figure.savefig(files[0], dpi=200)
-    figure.savefig(files[1], metadata={"Date": None})
-    plt.close(figure)
-    return files
+        axes.grid(alpha=0.3)
+    whole = table is found.rows
+    _legend(figure, found, table, {} if whole else _shares(table), more, **({} if whole else {"marker": ""}))
+    return style.save(figure, path)
+
+
+def _grid(count: int) -> tuple[Figure, list]:
+    """So many panels, two in a row."""
+    columns, lines = min(2, count), -(-count // 2)
+    figure = plt.figure(figsize=(6 * columns, 3.6 * lines + 1.0))
+    return figure, [figure.add_subplot(lines, columns, number + 1) for number in range(count)]
+
+
+def _shares(table: pd.DataFrame) -> dict[str, str]:
+    """At which percents of labels each row is looked at."""
+    return {
+        label: f", {' or '.join(style.percent(value) for value in sorted(group.unique()))}"
+        for label, group in table.groupby("label")["percent"]
+    }
+
+
+def _legend(
+    figure: Figure, found: Results, table: pd.DataFrame, at: dict[str, str], more: Sequence = (), **changes: str
+) -> None:
+    """Under the panels: each row's colour, at which percent of labels it is looked at, and over how many seeds."""
+    looks, handles = style.styles(found), []
+    for label in style.order(table["label"]):
+        seeds = table[table["label"] == label].groupby(["model", "dataset", "percent"])["seed"].nunique()
+        n = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+        text = f"{label}{at.get(label, '')} (n={n})"
+        handles.append(Line2D([], [], linewidth=1.5, label=text, **(looks[label] | changes)))
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=2, frameon=False, fontsize="small")

@@ -1,4 +1,22 @@
-"""A table in Markdown that reads well as plain text too."""
+"""A table as every part of the report hands it on, and in Markdown that reads well as plain text too."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head, what is said before them and behind; `lacking` stands where there are no rows."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    lacking: str = ""
+
+    def markdown(self) -> list[str]:
+        """Paragraphs: the title, the table, the notes."""
+        body = table([self.head, *self.rows]) if self.rows else f"({self.lacking})"
+        return [*filter(None, [self.title]), body, *self.notes]
 
 
 def table(lines: list[list[str]]) -> str:

@@ -2,13 +2,18 @@
 
 import csv
 import json
+import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.errors import InputError
 from common.experiments import METHODS
 from common.networks import PAIRS
+from common.runs import POOL
+from common.schema import LOSSES
 
 KNOWN = {"model": tuple(PAIRS), "method": METHODS, "network": ("student", "teacher")}  # what results.csv may name
 WHOLE = {"seed", "round", "epoch", "index", "label"}
@@ -18,7 +23,12 @@ NEEDED = {  # columns that the report reads, all of them numbers; a table may ha
     "history": ("round", "epoch", "val_accuracy"),
     "queries": ("round", "index", "label"),
 }
+MAYBE = {"history": ("loss", *LOSSES)}  # numbers too, where the column is there and not blank
 LARGEST = 2**63 - 1  # of the whole numbers that a column holds
+
+
+HUNDREDTH = 0.01  # accuracies are kept in hundredths
+NO_CLASSES = pd.DataFrame({"round": pd.Series(dtype="int64"), "class": pd.Series(dtype="int64"), "accuracy": []})
 
 
 def results(folder: Path) -> pd.DataFrame:
@@ -45,7 +55,8 @@ def details(folder: Path, name: str, rounds: int) -> pd.DataFrame:
     """
     path = folder / f"{name}.csv"
     if not path.exists():
-        return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in NEEDED[name]})
+        columns = (*NEEDED[name], *MAYBE.get(name, ()))
+        return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
     frame = _table(path, name)
     beyond = frame["round"] > rounds  # a run that goes on has rows of the round it is in
     if beyond.any():
@@ -68,6 +79,53 @@ def config(folder: Path) -> dict:
     return found
 
 
+def pool(folder: Path, config: dict) -> dict[str, int]:
+    """How many images of each class, by name, the run's pool has; empty where config.json does not say.
+
+    Raises InputError when what it says is no record of that.
+    """
+    found = config.get(POOL, {"classes": [], "images": []})
+    try:
+        names, counts = found["classes"], found["images"]
+        good = len(names) == len(counts) == len(set(names)) and all(isinstance(name, str) for name in names)
+        good = good and all(type(count) is int and count >= 0 for count in counts) and (sum(counts) > 0 or not counts)
+    except (TypeError, KeyError):
+        good = False
+    if not good:
+        raise InputError(f"{folder / 'config.json'}: {POOL} must be the classes' names and how many images each has")
+    return dict(zip(names, counts, strict=True))
+
+
+def classes(folder: Path, rounds: pd.DataFrame) -> pd.DataFrame:
+    """predictions_NN.npz of each round that has one: round, class, accuracy (percent of the class's test images).
+
+    Args:
+        rounds: results.csv, whose test accuracy the predictions must have.
+    Raises InputError when a file is damaged, its two columns differ in length, or it is of another round's network.
+    """
+    found = []
+    for number, tested in zip(rounds["round"], rounds["test_accuracy"], strict=True):
+        path = folder / f"predictions_{number:02d}.npz"
+        if not path.exists():
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as columns:
+                predicted, labels = columns["predicted"], columns["labels"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: not a round's predictions ({error})") from None
+        if predicted.shape != labels.shape or labels.ndim != 1 or {predicted.dtype.kind, labels.dtype.kind} != {"u"}:
+            raise InputError(f"{path}: predicted and labels must be classes of one test set, one an image; they have "
+                             f"{predicted.size} and {labels.size}")  # fmt: skip
+        hits = predicted == labels
+        if not len(hits) or abs(100 * hits.mean() - tested) > HUNDREDTH:
+            raise InputError(f"{path}: {hits.sum()} of its {len(hits)} predictions are right, results.csv has "
+                             f"{tested}%; it belongs to another run or round")  # fmt: skip
+        right = pd.Series(100.0 * hits).groupby(labels).mean()
+        classes = right.index.astype("int64")
+        found.append(pd.DataFrame({"round": number, "class": classes, "accuracy": right.to_numpy()}))
+    return pd.concat(found, ignore_index=True) if found else NO_CLASSES
+
+
 def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
     """A CSV file whose lines are as long as its header, with the columns that the report reads as numbers."""
     try:
@@ -87,7 +145,10 @@ def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
         if len(line) != len(header):
             raise InputError(f"{path}: line {number} has {len(line)} values under {len(header)} columns")
     frame = pd.DataFrame(lines, columns=header, dtype=str)
-    return frame.assign(**{column: _numbers(path, frame[column]) for column in NEEDED[name]})
+    found = {column: _numbers(path, frame[column]) for column in NEEDED[name]}
+    blank = pd.Series("", frame.index)
+    found |= {column: _losses(path, frame.get(column, blank).rename(column)) for column in MAYBE.get(name, ())}
+    return frame.assign(**found)
 
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
@@ -104,6 +165,16 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
             raise InputError(f"{path}: line {number}: {column.name} is {text!r}; must be {wanted}")
         values.append(value)
     return pd.Series(values, column.index, dtype=_kind(column.name))
+
+
+def _losses(path: Path, column: pd.Series) -> pd.Series:
+    """Finite numbers, NaN where there is none."""
+    values = pd.to_numeric(column.where(column != ""), errors="coerce").astype("float64")
+    wrong = ~np.isfinite(values) & (column != "")
+    if wrong.any():
+        at = wrong.argmax()
+        raise InputError(f"{path}: line {at + 2}: {column.name} is {column[at]!r}; must be a number, or blank")
+    return values
 
 
 def _kind(column: str) -> str:

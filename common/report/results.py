@@ -24,7 +24,7 @@ DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
-OWN |= {"made_with", "teacher_sha256", "data", "recipe", "amp", "fast", "compile"}
+OWN |= {"made_with", "teacher_sha256", "pool", "data", "recipe", "amp", "fast", "compile"}
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Results:
     rows: pd.DataFrame  # results.csv: a row a round of a run, with columns label and run
     history: pd.DataFrame  # history.csv with label, model, dataset, seed, percent
     queries: pd.DataFrame  # queries.csv likewise, with the round's queried images
+    classes: pd.DataFrame  # class and accuracy likewise: test accuracy of each class, where predictions were kept
+    pools: dict[str, dict[str, int]]  # run folder -> class name -> images in its pool, empty where there is no record
     configs: dict[str, dict]  # run folder -> config.json, empty where there is none
     made: dict[str, builds.Made]  # run folder -> what it was made with
     paper: pd.DataFrame  # network, dataset, label, percent, accuracy
@@ -47,6 +49,12 @@ class Results:
         table = getattr(self, frame)
         return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
 
+    def class_names(self, dataset: str, count: int) -> list[str]:
+        """Of the first `count` classes of a data set, in their order; their numbers where no run has a record."""
+        runs = self.rows.loc[self.rows["dataset"] == dataset, "run"].unique()
+        names = next((list(self.pools[run]) for run in runs if self.pools[run]), [])
+        return [*names, *map(str, range(len(names), count))][:count]
+
 
 def read(folders: list[Path]) -> Results:
     """All runs, the paper's rows first.
@@ -54,7 +62,7 @@ def read(folders: list[Path]) -> Results:
     Raises InputError when a file of one is damaged or missing, or two of one cell have other flags or the same seed.
     """
     frames, configs = [], {}
-    extra: dict[str, list[pd.DataFrame]] = {"history": [], "queries": []}
+    extra: dict[str, list[pd.DataFrame]] = {"history": [], "queries": [], "classes": []}
     for folder in map(Path, folders):
         if folder.resolve() in {Path(run).resolve() for run in configs}:
             raise InputError(f"{folder}: is named twice; name each run once")
@@ -62,23 +70,44 @@ def read(folders: list[Path]) -> Results:
         columns = list(dict.fromkeys([*frame.columns, *VARIANTS]))
         frames.append(frame.reindex(columns=columns, fill_value="").assign(run=str(folder)))
         configs[str(folder)] = reading.config(folder)
-        for name, found in extra.items():
+        for name in ("history", "queries"):
             table = reading.details(folder, name, len(frame))
-            found.append(table.rename(columns={"label": "class"}).assign(run=str(folder)))
+            extra[name].append(table.rename(columns={"label": "class"}).assign(run=str(folder)))
+        extra["classes"].append(reading.classes(folder, frame).assign(run=str(folder)))
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise InputError(f"{', '.join(map(str, folders))}: no finished round yet")
-    rows = _labels(rows)
+    own = len(rows)  # the rows of networks that were trained for themselves
+    rows = _labels(pd.concat([rows, _fair_teachers(rows)], ignore_index=True))
     _check(rows, configs)
+    rows["own"] = rows.index < own
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     made = {run: builds.made(run, configs[run], bool(shared[run])) for run in shared.index}
     heads = [list(NAMES).index(pair) for pair in zip(rows["method"], rows["network"], strict=True)]
     rows = rows.iloc[pd.Series(heads).argsort(kind="stable")].reset_index(drop=True)
-    keys = rows[["run", "round", "label", "model", "dataset", "seed", "percent"]]
-    history, queries = (
+    keys = rows.loc[rows["own"], ["run", "round", "label", "model", "dataset", "seed", "percent"]]
+    history, queries, classes = (
         pd.concat(found, ignore_index=True).merge(keys, on=["run", "round"]) for found in extra.values()
     )
-    return Results(rows, history, queries, configs, made, paper())
+    pools = {run: reading.pool(Path(run), config) for run, config in configs.items()}
+    return Results(rows, history, queries, classes, pools, configs, made, paper())
+
+
+def _fair_teachers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone."""
+    if "teacher_accuracy" not in rows:
+        return rows.iloc[:0]
+    accuracy = pd.to_numeric(rows["teacher_accuracy"], errors="coerce")
+    fair = (rows["method"] == "KD") & (rows["teacher_labels"] == "labeled") & (rows["sampler"] == "random")
+    found = rows[fair & accuracy.between(0, 100)].copy()
+    found["test_accuracy"] = accuracy[found.index]
+    found = found.assign(method="Random", network="teacher")
+    # flags of the student say nothing about its teacher
+    found[[name for name in VARIANTS if name not in ("sampler", "teacher_pool")]] = ""
+    keys = ["model", "dataset", "seed", "percent"]
+    found = found.drop_duplicates([*keys, "teacher_pool"])
+    trained = rows.loc[(rows["method"] == "Random") & (rows["network"] == "teacher"), keys]
+    return found[~found[keys].apply(tuple, axis=1).isin(set(trained.apply(tuple, axis=1)))]
 
 
 def paper() -> pd.DataFrame:
@@ -90,15 +119,19 @@ def paper() -> pd.DataFrame:
     return long.rename(columns={"method": "label"})
 
 
-def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> float | None:
-    """The paper's number for a row of `rows`, which must be one of the paper's own rows (Single: its 100% column)."""
+def paper_curve(found: Results, setting: tuple[str, str], label: str) -> pd.Series:
+    """The paper's accuracy by percent for a row's label; empty unless it is one of the paper's (Single: CM's)."""
     table = found.paper
-    label = row["label"].removesuffix("†")
+    label = label.removesuffix("†")
     label = {"Single": "CM", "Single teacher": "Baseline"}.get(label, label)
     network = PAPER_NETWORK.get(setting[0], setting[0])
-    match = table[(table["network"] == network) & (table["dataset"] == setting[1])]
-    match = match[(match["label"] == label) & (match["percent"] == row["percent"])]
-    return None if match.empty else float(match["accuracy"].iloc[0])
+    match = table[(table["network"] == network) & (table["dataset"] == setting[1]) & (table["label"] == label)]
+    return match.set_index("percent")["accuracy"].dropna().sort_index()
+
+
+def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> float | None:
+    """The paper's number for a row of `rows`; None where it has none."""
+    return paper_curve(found, setting, row["label"]).get(row["percent"])
 
 
 def _labels(rows: pd.DataFrame) -> pd.DataFrame:

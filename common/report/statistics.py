@@ -1,14 +1,12 @@
 """What may be claimed from the runs: intervals, areas, paired tests, penalties, label efficiency."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import integrate, stats
 
-from common.files import write_text
-from common.report import builds, markdown
+from common.report import builds
 from common.report.results import Results
 
 LEVEL = 0.05
@@ -161,67 +159,3 @@ def _crossing(percents: np.ndarray, accuracy: np.ndarray, target: float) -> floa
             share = (target - accuracy[number - 1]) / (value - accuracy[number - 1])
             return percents[number - 1] + share * (percents[number] - percents[number - 1])
     return float("nan")
-
-
-def summary(found: Results, mixed: bool = False) -> str:
-    """statistics.md: areas, paired tests, penalty matrix, label efficiency; what needs more seeds says so.
-
-    Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
-    """
-    parts = []
-    for setting in found.settings():
-        rows, title = found.of(setting), f"{setting[0]} on {setting[1]}"
-        area, tests = areas(rows), paired_tests(found, setting, mixed)
-        table = [
-            {"row": label, "area": interval(values)[0], "±": interval(values)[1], "n": len(values)}
-            for label, values in area.groupby(level="label", sort=False)
-        ]
-        parts += [f"## {title}", "Area under the budget curve divided by its width (mean accuracy over the budgets, %),"
-                  " with its 95% interval:", _markdown(pd.DataFrame(table), "needs runs with two budgets in common"),
-                  "Paired t-tests of these areas over seeds, with Holm's correction; p is blank where there is one"
-                  " seed or the differences do not vary:", *_marked_tests(tests),
-                  "Label efficiency: percent of labels (interpolated) with which a row reaches another's last accuracy;"
-                  " blank where it does not:", _markdown(label_efficiency(rows), "needs two rows")]  # fmt: skip
-    parts += ["## All settings", "Pairwise penalty matrix: how often, in settings, the row beats the column (paired "
-              "t-test over seeds at each budget, p < 0.05); blank where no test can be made. The lower a column's mean,"
-              " the better.", *_marked_penalties(*penalties(found, mixed)),
-              "\n".join(builds.footnote(found.rows, found.made))]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
-
-
-def write(text: str, output: Path) -> list[Path]:
-    """Keeps the `summary` as statistics.md."""
-    path = output / "statistics.md"
-    write_text(path, text)
-    return [path]
-
-
-def _marked_tests(tests: pd.DataFrame) -> list[str]:
-    """The table of the paired tests, and what its marks mean."""
-    if tests.empty:
-        return [_markdown(tests, "needs two seeds of two rows")]
-    marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
-    shown = tests.assign(difference=marked).drop(columns="unlike")
-    return [_markdown(shown, ""), *builds.explain(frozenset().union(*tests["unlike"]))]
-
-
-def _marked_penalties(matrix: pd.DataFrame, unlike: dict[tuple[str, str], frozenset[str]]) -> list[str]:
-    """The penalty matrix, and what its marks mean."""
-    shown = matrix.map(_cell)
-    for (row, column), words in unlike.items():
-        shown.loc[row, column] += builds.mark(words)
-    text = _markdown(shown, "needs two seeds of two rows", index=True)
-    return [text, *builds.explain(frozenset().union(*unlike.values()))]
-
-
-def _markdown(table: pd.DataFrame, lacking: str, index: bool = False) -> str:
-    if table.empty:
-        return f"({lacking})"
-    table = table.reset_index(names="") if index else table
-    return markdown.table([list(table.columns), *([_cell(value) for value in row] for row in table.to_numpy())])
-
-
-def _cell(value) -> str:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)

@@ -1,4 +1,4 @@
-"""Table I and Table II, as Markdown, LaTeX (booktabs) and CSV."""
+"""Table I, as Markdown, LaTeX (booktabs) and CSV."""
 
 import math
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
-from common.report import builds, markdown
+from common.report import builds, latex
+from common.report.markdown import Table
 from common.report.results import Results, paper_accuracy
 from common.report.statistics import interval
+from common.report.style import percent as percent_text
 
 DAGGER = "† distilled from a teacher that was trained on every label, whatever the percent the student has."
-PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
 
 
 def cells(found: Results) -> pd.DataFrame:
@@ -29,87 +30,69 @@ def cells(found: Results) -> pd.DataFrame:
     return pd.DataFrame(table, columns=columns).astype({"paper": float, "difference": float})
 
 
+def table1(found: Results, table: pd.DataFrame) -> list[Table]:
+    """Table I from its `cells`, a part for each setting: mean ± 95% interval (n) [the paper's, the difference]."""
+    parts = []
+    for setting in found.settings():
+        percents, labels, grid = _grid(table, setting)
+        head = [f"{setting[0]}, {setting[1]}: test accuracy, %", *map(percent_text, percents)]
+        rows = [[label, *(_markdown(grid.get((label, percent))) for percent in percents)] for label in labels]
+        parts.append(Table("", head, rows))
+    return parts
+
+
+def notes1(found: Results, table: pd.DataFrame) -> list[str]:
+    """What stands below Table I."""
+    notes = ["mean ± half its 95% interval over n seeds (no ± for one) [the paper's number, ours less the paper's]"]
+    notes += [DAGGER] if table["label"].str.endswith("†").any() else []
+    return notes + labels_counted(found)
+
+
+def labels_counted(found: Results) -> list[str]:
+    """How many labels stand behind each cell, teacher and validation included; empty where no run has a record."""
+    if "labels_in_all" not in found.rows:
+        return []
+    lines = []
+    for setting in found.settings():
+        rows = found.of(setting)
+        for label in dict.fromkeys(rows["label"]):
+            counts = rows[rows["label"] == label].drop_duplicates("percent").sort_values("percent")["labels_in_all"]
+            said = ", ".join(f"{int(count):,}" if str(count).isdigit() else "unknown" for count in counts)
+            lines.append(f"{' on '.join(setting)}, {label}: {said}")
+    head = "Labels that any network of a cell saw, each counted once, the teacher's and those that chose an epoch too:"
+    return ["\n".join([head, *(f"- {line}" for line in lines)])]
+
+
 def write_table1(found: Results, output: Path) -> list[Path]:
     """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
 
     The first two end with what the runs were made with.
     """
     table = cells(found)
-    texts, latex = [], []
-    for setting in found.settings():
-        part = table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
-        percents = sorted(part["percent"].unique())
-        labels = list(dict.fromkeys(part["label"]))
-        grid = {(row.label, row.percent): row for row in part.itertuples()}
-        lines = [[f"{setting[0]}, {setting[1]}: test accuracy, %", *(f"{percent:.3g}%" for percent in percents)]]
-        lines += [[label, *(_markdown(grid.get((label, percent))) for percent in percents)] for label in labels]
-        texts.append(markdown.table(lines))
-        latex.append(_latex_table(setting, percents, labels, grid))
-    notes = ["mean ± half its 95% interval over n seeds (no ± for one) [the paper's number, ours less the paper's]"]
-    if table["label"].str.endswith("†").any():
-        notes.append(DAGGER)
     footnote = builds.footnote(found.rows, found.made)
-    notes.append("\n".join(footnote))
-    latex.append("\n".join(f"% {line}" for line in footnote))
+    texts = [line for part in table1(found, table) for line in part.markdown()]
+    tex = [latex.table(found, setting, *_grid(table, setting)) for setting in found.settings()]
+    tex.append("\n".join(f"% {line}" for line in footnote))
     files = [output / "table1.md", output / "table1.tex", output / "table1.csv"]
-    write_text(files[0], "\n\n".join([*texts, *notes]) + "\n")
-    write_text(files[1], "\n\n".join(latex) + "\n")
+    write_text(files[0], "\n\n".join([*texts, *notes1(found, table), "\n".join(footnote)]) + "\n")
+    write_text(files[1], "\n\n".join(tex) + "\n")
     write_text(files[2], table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
     return files
 
 
-def write_table2(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
-    """table2.md and table2.csv: accuracy, percent of labels and inference time, teacher 1, of what is deployed."""
-    table = cells(found)
-    lines = []
-    for (model, dataset), part in table.groupby(["model", "dataset"], sort=False):
-        for label in dict.fromkeys(part["label"]):
-            row = part[part["label"] == label]
-            at = row["percent"].max()
-            if label.startswith("EnCoDe") and (row["percent"] == PAPER_PERCENT).any():
-                at = PAPER_PERCENT
-            cell = row[row["percent"] == at].iloc[0]
-            ratio = 1.0 if label in ("Baseline", "Single teacher") else ratios.get(model, math.nan)
-            lines.append((model, dataset, label, at, _plain(cell["mean"], cell["half_width"]), cell["n"], ratio))
-    columns = ["model", "dataset", "row", "labels, %", "accuracy, %", "n", "inference time, teacher 1"]
-    result = pd.DataFrame(lines, columns=columns)
-    result[columns[-1]] = result[columns[-1]].map(lambda ratio: "" if math.isnan(ratio) else f"{ratio:.3g}")
-    text = [columns, *([f"{value:g}" if isinstance(value, float) else str(value) for value in line]
-                       for line in result.itertuples(index=False))]  # fmt: skip
-    files = [output / "table2.md", output / "table2.csv"]
-    note = "Inference: median of 50 forward passes of one image on this machine's CPU, float32."
-    write_text(files[0], "\n\n".join([markdown.table(text), note, DAGGER]) + "\n")
-    write_text(files[1], result.to_csv(index=False, lineterminator="\n"))
-    return files
+def _grid(table: pd.DataFrame, setting: tuple[str, str]) -> tuple[list[float], list[str], dict]:
+    """Percents, labels and cells by (label, percent) of one setting."""
+    part = table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
+    grid = {(row.label, row.percent): row for row in part.itertuples()}
+    return sorted(part["percent"].unique()), list(dict.fromkeys(part["label"])), grid
 
 
-def _plain(mean: float, half_width: float) -> str:
+def plain(mean: float, half_width: float) -> str:
     return f"{mean:.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
 
 
 def _markdown(cell) -> str:
     if cell is None:
         return ""
-    text = f"{_plain(cell.mean, cell.half_width)} (n={cell.n})"
+    text = f"{plain(cell.mean, cell.half_width)} (n={cell.n})"
     return text if math.isnan(cell.paper) else f"{text} [{cell.paper:.2f}, {cell.difference:+.2f}]"
-
-
-def _latex_table(setting: tuple[str, str], percents: list[float], labels: list[str], grid: dict) -> str:
-    """A booktabs table: the mean with its interval, below it the paper's number where there is one."""
-    lines = [f"% {setting[0]} on {setting[1]}; needs \\usepackage{{booktabs}}"]
-    lines += [f"\\begin{{tabular}}{{l{'r' * len(percents)}}}", "\\toprule"]
-    lines += [" & ".join(["labels", *(f"{percent:.3g}\\%" for percent in percents)]) + " \\\\", "\\midrule"]
-    for label in labels:
-        row = [grid.get((label, percent)) for percent in percents]
-        name = label.replace("_", "\\_").replace("†", "$^\\dagger$")
-        lines.append(" & ".join([name, *(_latex(cell) for cell in row)]) + " \\\\")
-        if any(cell is not None and not math.isnan(cell.paper) for cell in row):
-            theirs = ["" if cell is None or math.isnan(cell.paper) else f"{cell.paper:.2f}" for cell in row]
-            lines.append(" & ".join(["\\quad paper", *theirs]) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
-
-
-def _latex(cell) -> str:
-    if cell is None:
-        return ""
-    return f"${cell.mean:.2f}" + ("$" if math.isnan(cell.half_width) else f" \\pm {cell.half_width:.2f}$")

@@ -1,4 +1,4 @@
-"""What every query strategy shares: it scores candidates, the highest are queried."""
+"""What every query strategy shares: the network it asks, and a query of the candidates that it scores highest."""
 
 from collections.abc import Iterable
 
@@ -15,8 +15,10 @@ CHUNK = 250  # candidates looked at together
 
 
 class Sampler:
-    """Built anew in each round; a strategy overrides `score`.
+    """Built anew in each round; a strategy overrides `score`, or `choose` where it selects a set jointly.
 
+    It asks a network for its `logits`, or for features and logits (`outputs`): the student, or with
+    `--query_by teacher` the teacher.
     One that `learns` beside the student owns its networks in `networks` and its optimizers in `optimizers` (both are
     saved and restored with the student's) and has `step`. If its D judges z, so that its verdict can train the student
     through the adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
@@ -25,10 +27,16 @@ class Sampler:
     learns = False
     reaches_student = False
     needs_teacher = False
+    asks = False  # a network, which `--query_by` names
+    needs_dropout = False  # in the network that is asked
+    runs_teacher = False  # needs the teacher itself, `targets.net`, where that is asked
+    oracle = False  # reads the labels it asks for
     draws = 0  # latents that an update draws for each image
 
     def __init__(self, args, this_round, student, targets):
         self.args, self.images, self.student, self.targets = args, this_round.images, student, targets
+        self.labeled = this_round.labeled
+        self.by_teacher = getattr(args, "query_by", "student") == "teacher"  # methods without a teacher lack the flag
         self.generator = generator(args.seed, "query", this_round.number)
         self.networks = nn.ModuleDict()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -36,6 +44,18 @@ class Sampler:
     def score(self, index: Tensor) -> Tensor:
         """One score (B,) for each candidate image (B,): the higher, the sooner it is queried."""
         raise NotImplementedError
+
+    def choose(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the `count` queried ones stand among the candidates, each once, and their scores, first choice first.
+
+        Here the highest scores; equal ones in the candidates' order. Memory: one score a candidate, and one chunk of
+        images at a time.
+        """
+        scores = torch.empty(len(candidates), device=candidates.device)
+        for start in range(0, len(candidates), CHUNK):  # into one array: pieces kept apart would fragment the heap
+            scores[start : start + CHUNK] = self.score(candidates[start : start + CHUNK])
+        best = scores.sort(descending=True, stable=True).indices[:count]
+        return best, scores[best]
 
     def judge(self, z: Tensor) -> Tensor:
         """D's logit (B,) that an image with features z (B, C, h, w) is labelled."""
@@ -63,17 +83,49 @@ class Sampler:
 
     @torch.no_grad()
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """The `count` candidates of highest score and their scores, best first; each candidate at most once.
-
-        Memory: one score a candidate, and one chunk of images at a time. Equal scores keep the candidates' order.
-        """
+        """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first."""
         self.student.eval()
         self.networks.eval()
-        scores = torch.empty(len(candidates), device=candidates.device)
-        for start in range(0, len(candidates), CHUNK):  # into one array: pieces kept apart would fragment the heap
-            scores[start : start + CHUNK] = self.score(candidates[start : start + CHUNK])
-        best = scores.sort(descending=True, stable=True).indices[:count]
-        return candidates[best], scores[best]
+        chosen, scores = self.choose(count, candidates)
+        return candidates[chosen], scores
+
+    def logits(self, index: Tensor) -> Tensor:
+        """Of the network that is asked, (B, classes)."""
+        return self.teacher_logits(index) if self.by_teacher else self.student(self.look(index))
+
+    def outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, d) and logits (B, classes) of the network that is asked, in one pass.
+
+        The student's features are what its last layer sees, the teacher's are `teacher_features`.
+        """
+        if self.by_teacher:
+            return self.teacher_features(index), self.teacher_logits(index)
+        seen = []
+        last = [layer for layer in self.student.modules() if isinstance(layer, nn.Linear)][-1]
+        handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.student(self.look(index))
+        finally:
+            handle.remove()
+        return seen[0].flatten(1).float(), logits
+
+    def all_outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`outputs` of any number of images, (N, d) and (N, classes), looked at in chunks."""
+        found = ()
+        for start in range(0, len(index), CHUNK):
+            outputs = self.outputs(index[start : start + CHUNK])
+            found = found or tuple(each.new_empty(len(index), each.shape[1]) for each in outputs)
+            for whole, part in zip(found, outputs, strict=True):
+                whole[start : start + CHUNK] = part
+        return found
+
+    def teacher_logits(self, index: Tensor) -> Tensor:
+        """Of the unmirrored images, (B, classes), looked up."""
+        return self.targets.logits[0, index]
+
+    def teacher_features(self, index: Tensor) -> Tensor:
+        """The teacher's z of the unmirrored images, averaged over its map, (B, C), looked up."""
+        return self.targets.z[0, index].float().mean((2, 3))
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:

@@ -1,8 +1,10 @@
-"""What the student is least sure of (Lewis & Gale 1994, uncertainty sampling)."""
+"""The highest entropy. Settles 2009, Active Learning Literature Survey, section 3.1."""
 
 from common.samplers.base import Sampler, entropy
 
 
 class Entropy(Sampler):
+    asks = True
+
     def score(self, index):
-        return entropy(self.student(self.look(index)))
+        return entropy(self.logits(index))

@@ -1,4 +1,4 @@
-"""What the teacher is surest of: a tiny student cannot use what is hard."""
+"""`confidence` that always asks the teacher."""
 
 from common.samplers.base import Sampler, entropy
 
@@ -7,4 +7,4 @@ class TeacherConfidence(Sampler):
     needs_teacher = True
 
     def score(self, index):
-        return -entropy(self.targets.logits[0, index])
+        return -entropy(self.teacher_logits(index))

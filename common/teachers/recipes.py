@@ -32,16 +32,17 @@ def quick(model: str) -> dict:
 
 
 def self_training(args) -> dict:
-    """A second teacher learns the pool from the first: its soft outputs for the clean image, from harder views.
+    """A second teacher goes on from the first and learns the pool from it: its soft outputs, from harder views.
 
-    Noisy student, Xie et al. 2020, https://arxiv.org/abs/1911.04252.
+    Noisy student, Xie et al. 2020, https://arxiv.org/abs/1911.04252, which starts anew: from the first one's weights a
+    third of the epochs does as much.
     """
-    return {**_harder(args), "ce_wt": 0.0, "logit_loss": "kl", "temperature": 1.0}
+    return {**_harder(args), "lr_task": args.teacher_lr / 2, "ce_wt": 0.0, "logit_loss": "kl", "temperature": 1.0}
 
 
 def fixmatch(args) -> dict:
     """One teacher learns its labels, and the pool from itself (`consistency`)."""
-    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True}
+    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": "off"}
 
 
 def _harder(args) -> dict:
@@ -52,7 +53,6 @@ def _harder(args) -> dict:
 
 
 POOL: dict[str, Callable] = {
-    "none": lambda args: {},
     "self_training": self_training,
     "fixmatch": fixmatch,
 }  # --teacher_pool

@@ -14,6 +14,7 @@ from common.errors import InputError
 from common.files import read_tensors
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, configuration, contents, save_weights
+from common.samplers import SAMPLERS
 from common.teachers import recipes, training
 
 Tensor = torch.Tensor
@@ -102,6 +103,8 @@ class Teacher:
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.labels = labels
+        if SAMPLERS[self.args.sampler].runs_teacher:
+            found.net = net
         return found
 
     def _shared(self) -> Targets:
@@ -148,20 +151,34 @@ def fair(args, images: Images, labeled: Tensor) -> tuple[SplitNet, float]:
     comes while another trains it waits. With `--teacher_pool` it is the teacher of a second one, which is returned.
     """
     labeled = labeled.sort().values  # whatever the order they were bought in
-    flags = recipe(args, args.seed)
-    flags.keep = "last"  # no label but these decides anything
-    updates = flags.num_images // flags.batch_size
-    if args.teacher_passes:
-        most = round(args.teacher_passes * len(labeled) / (updates * flags.batch_size))
-        flags.train_epochs = min(flags.train_epochs, max(1, most))
+    first, *others = stages(args, len(labeled))
+    net, accuracy, where = _kept(first, images, labeled)
+    for flags in others:
+        targets = distillation.cache(net, images, where, features=False)
+        net, accuracy, where = _kept(flags, images, labeled, targets, where)
+    return net, accuracy
+
+
+def stages(args, labels: int) -> list[argparse.Namespace]:
+    """The flags of a fair teacher's trainings, each of which learns from the one before."""
+    flags = fair_recipe(args, labels)
+    if args.teacher_pool == "none":
+        return [flags]
     on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
     if "own_outputs" in on_pool:
-        return _kept(on_pool, images, labeled)[:2]
-    net, accuracy, where = _kept(flags, images, labeled)
-    if args.teacher_pool == "none":
-        return net, accuracy
-    targets = distillation.cache(net, images, where, features=False)
-    return _kept(on_pool, images, labeled, targets, where)[:2]
+        return [on_pool]
+    flags.goes_on = True
+    return [flags, on_pool]
+
+
+def fair_recipe(args, labels: int) -> argparse.Namespace:
+    """The flags of a teacher of so many labels: no other decides anything, and few are passed over less often."""
+    flags = recipe(args, args.seed)
+    flags.keep = "last"
+    if args.teacher_passes:
+        an_epoch = flags.num_images // flags.batch_size * flags.batch_size
+        flags.train_epochs = min(flags.train_epochs, max(1, round(args.teacher_passes * labels / an_epoch)))
+    return flags
 
 
 def _kept(
@@ -171,19 +188,21 @@ def _kept(
     config = {**configuration(vars(args)), "device": "", **contents(images)}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update(images.origin[labeled.cpu()].numpy().tobytes())
+    if images.files is not None:  # with --labels the data's fingerprint leaves the labels out
+        digest.update(images.labels[labeled].cpu().numpy().tobytes())
     name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
-    where = (where or folder(args)) / (name if targets is None else f"second-{digest.hexdigest()[:12]}")
-    net, accuracy, run = _train(args, images, labeled, where, targets)
+    place = (where or folder(args)) / (name if targets is None else f"second-{digest.hexdigest()[:12]}")
+    net, accuracy, run = _train(args, images, labeled, place, targets, start=where)
     run.close()
-    return net, accuracy, where
+    return net, accuracy, place
 
 
 def _train(
-    args, images: Images, labeled: Tensor, where: Path, targets: Targets | None = None
+    args, images: Images, labeled: Tensor, where: Path, targets: Targets | None = None, start: Path | None = None
 ) -> tuple[SplitNet, float, Run]:
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
 
-    `targets` are another teacher's outputs, which this one learns on the whole pool.
+    `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
@@ -193,7 +212,7 @@ def _train(
         run.state["labeled"] = labeled.cpu()
         this_round = budget.Round(args, run, images, [len(labeled)])
         this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
-        fitted = training.fit(args, run, this_round, net, targets)
+        fitted = training.fit(args, run, this_round, net, targets, start)
         evaluation.record(args, run, this_round, net, fitted)
         run.commit_round()
     else:
@@ -203,7 +222,7 @@ def _train(
 
 def recipe(args, seed: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
-    same = "model dataset data_dir data_source num_images take extra num_val num_classes image_size flip"
+    same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
     same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}

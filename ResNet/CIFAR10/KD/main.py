@@ -29,7 +29,7 @@ DEFAULTS = {
     "lr_dec": 0.01,
     "feat_wt": 10,
     "logit_wt": 0.00005,
-    "seed": 2024,
+    "seed": 2023,
 }
 
 

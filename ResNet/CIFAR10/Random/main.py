@@ -25,7 +25,7 @@ DEFAULTS = {
     "subset": 10000,
     "sampler": "random",
     "lr_task": 0.1,
-    "seed": 2024,
+    "seed": 2023,
 }
 
 

@@ -26,7 +26,7 @@ DEFAULTS = {
     "subset": 10000,
     "sampler": "random",
     "lr_task": 0.01,
-    "seed": 2024,
+    "seed": 2023,
 }
 
 

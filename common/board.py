@@ -1,0 +1,67 @@
+"""What `--tensorboard` writes: losses, accuracies and queried images, all of it from the run's state.
+
+A run that goes on starts the folder anew from its state: no point is there twice, none is missing, and the flag may
+come later than the run.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from common.schema import LOSSES
+
+SHEET = 8  # queried images in a row, and rows, of the sheet of a round
+
+
+class Board:
+    """One run's event file. Nothing else writes to its folder.
+
+    Args:
+        folder: is emptied.
+        images: whose training images the sheets show.
+        epochs: of a round; epochs are counted through all rounds.
+    """
+
+    def __init__(self, folder: Path, images, epochs: int):
+        from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer, self._images, self._epochs = SummaryWriter(str(folder)), images, epochs
+        self._place = {index: place for place, index in enumerate(images.origin.tolist())}
+        self._shown = {"history": 0, "results": 0, "queries": 0}  # rows
+
+    def show(self, state: dict) -> None:
+        """Writes the rows that a run's state has and the event file has not."""
+        for row in self._new(state, "history"):
+            epoch = int(row["round"]) * self._epochs + int(row["epoch"])
+            for name in ("loss", *LOSSES):
+                if row[name]:
+                    self._writer.add_scalar(f"loss/{name}", float(row[name]), epoch)
+            self._writer.add_scalar("accuracy/validation", float(row["val_accuracy"]), epoch)
+        for row in self._new(state, "results"):
+            self._writer.add_scalar("accuracy/test, by labels", float(row["test_accuracy"]), int(row["labeled"]))
+        queried: dict[int, list[int]] = {}
+        for row in self._new(state, "queries"):
+            queried.setdefault(int(row["round"]), []).append(self._place[int(row["index"])])
+        for number, places in queried.items():
+            self._writer.add_image(f"queried/round {number}", self._sheet(places), number, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the event file."""
+        self._writer.close()
+
+    def _new(self, state: dict, table: str) -> list[dict]:
+        columns = {name: values[self._shown[table] :] for name, values in state[table].items()}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        self._shown[table] += len(rows)
+        return rows
+
+    def _sheet(self, places: list[int]) -> np.ndarray:
+        """The first of these images, (rows * S, columns * S, 3) uint8, best first."""
+        chosen = self._images.train[places[: SHEET * SHEET]].cpu().numpy()
+        count, size = len(chosen), chosen.shape[1]
+        sheet = np.full((-(-count // SHEET) * SHEET, size, size, 3), 255, np.uint8)
+        sheet[:count] = chosen
+        return sheet.reshape(-1, SHEET, size, size, 3).swapaxes(1, 2).reshape(-1, SHEET * size, 3)

@@ -1,0 +1,136 @@
+"""A folder of images: train/<class>/ and test/<class>/, of any sizes and of PIL's modes.
+
+With `--labels` some training images may have no class yet: those in train/ itself or in train/unlabeled/.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from common import memory
+from common.datasets import labels, pixels
+from common.datasets.source import Source, short_name
+from common.errors import InputError
+
+UNLABELED = "unlabeled"
+NAMED = 10  # files that one message names
+NEEDED = "it needs train/<class>/ and test/<class>/ with images"
+
+
+class Listing(NamedTuple):
+    """The image files of a folder, unread."""
+
+    classes: list[str]
+    train: list[Path]
+    y_train: np.ndarray  # (N,) int64; -1 where no folder says the class
+    test: list[Path]
+    y_test: np.ndarray
+
+
+def load(path: Path, size: int, labels_file: str = "") -> Source:
+    """Every image's central square at `size`: the shorter side is resized to it, the longer one cut at both ends.
+
+    Args:
+        size: of the images in pixels; all are read at it, so that memory does not depend on their own.
+        labels_file: `--labels`, for the training images outside class folders.
+    Raises InputError when a part is missing, files are no images (naming them at once) or the memory does not suffice.
+    """
+    found = listing(path)
+    loose = int((found.y_train < 0).sum())
+    if loose and not labels_file:
+        raise InputError(
+            f"--dataset {path}: {loose} images in train/ lie in no class's folder (the first: "
+            f"{found.train[int(np.argmin(found.y_train))].relative_to(path)}); move them, or name a file for their "
+            "labels: --labels FILE"
+        )
+    taken = (len(found.train) + len(found.test)) * size**2 * 3
+    if taken > 0.9 * memory.available():
+        raise InputError(
+            f"--dataset {path}: its {len(found.train)} + {len(found.test)} images take {memory.megabytes(taken)} at "
+            f"--image_size {size}, {memory.megabytes(memory.available())} are available; lower it, or take fewer"
+        )
+    x_train, x_test = np.split(_read(path, [*found.train, *found.test], size), [len(found.train)])
+    names = (short_name(path), x_train, found.y_train, x_test, found.y_test, found.classes)
+    if not labels_file:
+        return Source(*names, mirror=None)
+    files = [str(file.relative_to(path / "train").as_posix()) for file in found.train]
+    y_train = labels.fill(Path(labels_file), files, found.y_train, found.classes)
+    source = Source(*names, mirror=None, files=files, foldered=found.y_train >= 0)
+    return source._replace(y_train=y_train)
+
+
+def listing(path: Path) -> Listing:
+    """The images of train/ and test/, class by class in the order of their names.
+
+    Raises InputError when a part has no classes, a class no images, or the parts other classes.
+    """
+    folders = {part: _classes(path, part) for part in ("train", "test")}
+    classes = folders["test"]
+    trained = [name for name in folders["train"] if name != UNLABELED or UNLABELED in classes]
+    loose = [file for file in sorted((path / "train").iterdir()) if file.is_file() and _is_image(file)]
+    if len(trained) < len(folders["train"]):
+        loose += sorted(file for file in (path / "train" / UNLABELED).rglob("*") if file.is_file() and _is_image(file))
+    here, there = set(trained), set(classes)
+    if here - there or (there - here and not loose):
+        parts = [f"only {part}/ has {', '.join(sorted(names)[:NAMED])}"
+                 for part, names in (("train", here - there), ("test", there - here)) if names]  # fmt: skip
+        raise InputError(f"--dataset {path}: train/ and test/ hold different classes ({'; '.join(parts)})")
+    samples = {}
+    for part, names in (("train", trained), ("test", classes)):
+        index = {name: classes.index(name) for name in names}
+        extensions, empty = IMG_EXTENSIONS, True
+        found = make_dataset(path / part, index, extensions, allow_empty=empty) if names else []
+        without = set(index.values()) - {label for _, label in found}
+        if without:
+            raise InputError(f"--dataset {path}: {part}/{classes[min(without)]}/ holds no image; {NEEDED}")
+        samples[part] = [Path(file) for file, _ in found], [label for _, label in found]
+    files, y_train = samples["train"]
+    y_train = np.array([*y_train, *[-1] * len(loose)], dtype=np.int64)
+    return Listing(classes, [*files, *loose], y_train, samples["test"][0], np.array(samples["test"][1], dtype=np.int64))
+
+
+def _classes(path: Path, part: str) -> list[str]:
+    try:
+        found = [entry.name for entry in (path / part).iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"--dataset {path}: {part}/ cannot be read ({error.strerror}); {NEEDED}") from None
+    if not found and part == "test":
+        raise InputError(f"--dataset {path}: test/ has no class's folder; {NEEDED}")
+    return sorted(found)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMG_EXTENSIONS
+
+
+def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
+    """(N, size, size, 3) uint8. Raises InputError naming the files that are no images."""
+    images, wrong = np.empty((len(files), size, size, 3), np.uint8), []
+
+    def read(number: int) -> str:
+        try:
+            images[number] = pixels.read(files[number], size)
+        except Exception as error:  # no closed list: each of PIL's formats raises its own
+            return " ".join(str(error).split())[:200] or type(error).__name__
+        return ""
+
+    names = [file.relative_to(path) for file in files]
+    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+        wrong = [
+            (file, reason) for file, reason in zip(names, pool.map(read, range(len(files))), strict=True) if reason
+        ]
+    if len(wrong) == 1:
+        raise InputError(f"--dataset {path}: {wrong[0][0]} is not a readable image ({wrong[0][1]})")
+    if wrong:
+        raise InputError(f"--dataset {path}: {len(wrong)} files are not readable images: {_listed(wrong)}; remove them")
+    return images
+
+
+def _listed(wrong: Iterable[tuple[Path, str]]) -> str:
+    wrong = list(wrong)
+    shown = ", ".join(f"{file} ({reason})" for file, reason in wrong[:NAMED])
+    return shown + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")

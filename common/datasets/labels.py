@@ -1,0 +1,50 @@
+"""`--labels FILE`: the classes of training images that lie in no class's folder, as far as somebody has given them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+
+COLUMNS = ["file", "label"]
+
+
+def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) -> np.ndarray:
+    """(N,) int64: `known` with what the file says; -1 where nobody has said it yet.
+
+    Args:
+        path: a CSV file with the columns file and label, a class's name each; a label may be empty, the file missing.
+        files: the training images' names, relative to train/.
+        known: -1 where no folder says the class.
+    Raises InputError naming the line that names another file or class, or contradicts what is known.
+    """
+    filled, place = known.copy(), {name: number for number, name in enumerate(files)}
+    for line, (name, label) in _rows(path):
+        if name not in place:
+            raise InputError(f"--labels {path}, line {line}: there is no training image {name!r}; names are relative "
+                             f"to train/, as {files[-1]!r}")  # fmt: skip
+        if not label:
+            continue
+        if label not in classes:
+            raise InputError(f"--labels {path}, line {line}: {label!r} is no class; use {', '.join(classes[:20])}")
+        before = filled[place[name]]
+        if before >= 0 and classes[before] != label:
+            raise InputError(f"--labels {path}, line {line}: {name} is {label}, but {classes[before]} by its folder or "
+                             "an earlier line; keep one")  # fmt: skip
+        filled[place[name]] = classes.index(label)
+    return filled
+
+
+def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
+    """(line, (file, label)) of each row."""
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {*COLUMNS} <= {*(reader.fieldnames or [])}:
+                raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}")
+            return [(reader.line_num, tuple((row[name] or "").strip() for name in COLUMNS)) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"--labels {path}: is not a readable CSV file ({error})") from None

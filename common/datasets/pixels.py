@@ -1,0 +1,53 @@
+"""Any image file or array of images as (S, S, 3) uint8."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms.v2 import functional as transforms
+
+Tensor = torch.Tensor
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, size, size, 3) uint8, bilinear with antialiasing, as PIL would, in small chunks."""
+    if images.shape[1:3] == (size, size):
+        return images.contiguous()
+    resized = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    for start in range(0, len(images), 1000):  # torchvision's uint8 kernel, with no float copy of the data set
+        part = images[start : start + 1000].permute(0, 3, 1, 2)
+        part = transforms.resize(part, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
+        resized[start : start + 1000] = part.permute(0, 2, 3, 1)
+    return resized
+
+
+def read(path: Path, size: int) -> np.ndarray:
+    """An image file's central square at (size, size, 3) uint8: the shorter side is resized, the longer cut."""
+    with Image.open(path) as image:
+        levels = rgb(image)
+    height, width = levels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(levels[top : top + side, left : left + side])
+    return resize(torch.from_numpy(square)[None], size)[0].numpy()
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of an image in any of PIL's modes, turned as its EXIF data says.
+
+    Transparency is laid over white, and 16 bits of gray become 8 (PIL's own conversion makes all above 255 white).
+    Raises ValueError where the levels have no such meaning.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("it holds fractions; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError(f"its levels go from {levels.min()} to {levels.max()}; 16 bits hold 0 to 65535")
+        return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,4 @@
+from common import cli
+from common.export import main
+
+cli.start(main)

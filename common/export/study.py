@@ -1,0 +1,105 @@
+"""Does int8 keep what distillation gained? Rounds of many runs in float32 and in 8 bits, on the whole test set.
+
+    python -m common.export.study runs/table1/AlexNet-CIFAR10-{Random,KD,EnCoDe}-*seed* --percents 10 40 100
+
+Each round's student is exported and quantized as `common.export` does, in a temporary folder; nothing is timed. Writes
+int8.csv, a line for each round of each run, and int8.md: for each row of Table I and percent of labels the accuracy in
+float32 and in int8, how int8 changes it, and what the row gains over --against in each. Differences are taken seed by
+seed; ± is half a 95% interval over the n seeds.
+"""
+
+import argparse
+import math
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from common import cli
+from common.errors import InputError
+from common.export import add_data_flags, graph, images_of, int8
+from common.files import write_text
+from common.flags import RATE
+from common.predict import load_student
+from common.report import markdown, results
+from common.report.statistics import interval
+
+KEY = ["model", "dataset", "label", "percent"]
+
+
+def measure(rows: pd.DataFrame, data_dir: Path, dataset: str, calibration: int, full_range: bool) -> pd.DataFrame:
+    """For each row of `results.Results.rows` the test accuracy of its student: columns fp32, int8, agreement added."""
+    found = []
+    for run, part in rows.groupby("run", sort=False):
+        images = None
+        for row in part.itertuples():
+            student = load_student(run, row.round)
+            images = images or images_of(student, data_dir, dataset)
+            net = student.on_pixels()
+            expected = graph.torch_logits(net, images.test)
+            with tempfile.TemporaryDirectory() as folder:
+                fp32, quantized = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+                graph.write(net, student.image_size, fp32)
+                graph.check(graph.logits(graph.session(fp32), images.test), expected)
+                drawn = int8.calibration_images(images, row.seed, calibration)
+                int8.quantize(fp32, drawn, quantized, full_range)
+                logits = graph.logits(graph.session(quantized), images.test)
+            plain, small = (graph.compare(values, expected, images.test_labels) for values in (expected, logits))
+            accuracies = {"fp32": plain["accuracy"], "int8": small["accuracy"], "agreement": small["agreement"]}
+            found.append({"run": run, "seed": row.seed, **{name: getattr(row, name) for name in KEY}, **accuracies})
+            print(f"{run}, {row.percent:g}%: {plain['accuracy']}, int8 {small['accuracy']}", flush=True)
+    return pd.DataFrame(found).astype({"fp32": float, "int8": float, "agreement": float})
+
+
+def summary(measured: pd.DataFrame, against: str) -> str:
+    """The table of int8.md, from `measure`'s columns."""
+    head = ["row", "labels, %", "n", "float32", "int8", "int8 less float32"]
+    head += [f"gain over {against}, float32", "int8"]
+    texts = []
+    for (model, dataset), setting in measured.groupby(["model", "dataset"], sort=False):
+        lines = [head]
+        for (label, percent), cell in setting.groupby(["label", "percent"], sort=False):
+            of = cell.set_index("seed")[["fp32", "int8"]]
+            base = setting[(setting["label"] == against) & (setting["percent"] == percent)].set_index("seed")
+            gain = of - base[["fp32", "int8"]]  # seeds that both have; empty on the base's own line
+            gain = gain.dropna() if label != against else gain[:0]
+            values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
+            signs = ("", "", "+", "+", "+")
+            lines.append([label, f"{percent:.3g}", str(len(of)), *map(_mean, values, signs)])
+        texts.append(f"{model} on {dataset}, test accuracy in percent\n\n{markdown.table(lines)}")
+    return "\n\n".join(texts)
+
+
+def _mean(values: pd.Series, sign: str) -> str:
+    if values.empty:
+        return ""
+    mean, half_width = interval(values)
+    return f"{mean:{sign}.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that trained students, with round_NN.pt")
+    parser.add_argument("--percents", nargs="+", type=RATE, help="of the rounds to measure; all without it")
+    parser.add_argument("--against", default="CM", help="the row that gains are taken over, as Table I names it")
+    parser.add_argument("--output", type=Path, default=Path("int8"), help="folder for int8.csv and int8.md")
+    add_data_flags(parser)
+    args = parser.parse_args(argv)
+    graph.need()
+    rows = results.read(args.runs).rows
+    rows = rows[rows["network"] == "student"]
+    if args.percents:
+        # 10.0139, as results.csv may have it, is 10
+        rows = rows[[any(abs(percent - asked) < 0.5 for asked in args.percents) for percent in rows["percent"]]]
+    if rows.empty:
+        raise InputError(f"--percents {args.percents}: no run has a student's round of that; see their results.csv")
+    measured = measure(rows, args.data_dir, args.dataset, args.calibration, args.full_range)
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_text(args.output / "int8.csv", measured.to_csv(index=False, lineterminator="\n"))
+    text = summary(measured, args.against)
+    write_text(args.output / "int8.md", text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    cli.start(main)

@@ -1,0 +1,215 @@
+"""What a trained network makes of your images.
+
+    python -m common.predict runs/encode-seed2023 photo.jpg scans/ "more/*.png" --top 3
+
+Writes CSV, a line for each image: file, class, probability, and with --top 3 the second and third class too. Images
+have any size and format that Pillow reads: the shorter side is resized to what the network was trained with, the middle
+of the longer one is kept. The network is that of a run's last round (or --round), or of a round_NN.pt alone.
+
+In a notebook:
+
+    from common.predict import load_student
+    load_student("runs/encode-seed2023").classify(["photo.jpg"], top=3)
+"""
+
+import argparse
+import csv
+import glob
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import nn
+
+from common import cli, files, runs
+from common.datasets import cifar10, pixels
+from common.errors import InputError
+from common.flags import COUNT, COUNT0
+from common.networks import PAIRS, SplitNet
+
+Tensor = torch.Tensor
+BATCH = 250  # images in memory at once
+CLASSES = {"cifar10": cifar10.CLASSES}  # names that the files of older runs lack; elsewhere they are numbers
+NUMBERED = ("digits", "svhn")
+
+
+class OnPixels(nn.Module):
+    """A network that takes pixels: uint8 images (B, S, S, 3) -> logits (B, classes), normalization included."""
+
+    def __init__(self, net: nn.Module, mean: float, std: float):
+        super().__init__()
+        self.net, self.mean, self.std = net, mean, std
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As `augment.see` normalizes: pixels of 0 to 1, less the mean, by the standard deviation."""
+        return self.net(((image.float() - 255 * self.mean) / (255 * self.std)).permute(0, 3, 1, 2))
+
+
+class Student(NamedTuple):
+    """A trained network, ready to use: `net, classes, image_size, *_ = load_student(run)`."""
+
+    net: SplitNet  # plain torch.nn in eval mode; normalized images (B, 3, S, S) float32 -> logits (B, classes)
+    classes: list[str]  # in the order of the logits
+    image_size: int  # S
+    normalization: dict[str, float]  # mean and std of pixels of 0 to 1
+    record: dict  # the row of results.csv: model, network, dataset, method, round, percent, test_accuracy, ...
+    path: Path  # of the round's file
+
+    def on_pixels(self) -> OnPixels:
+        """The network with its normalization: uint8 images (B, S, S, 3) -> logits (B, classes)."""
+        return OnPixels(self.net, **self.normalization).eval()
+
+    def classify(self, images: Iterable[str | Path], top: int = 1) -> list[list[tuple[str, float]]]:
+        """The `top` classes of each image file, as (class, probability), surest first.
+
+        Raises InputError naming the file that is no readable image.
+        """
+        return [self.name(self.read(image)[None], top)[0] for image in images]
+
+    def read(self, image: str | Path) -> Tensor:
+        """An image file as the network takes it: (S, S, 3) uint8. Raises InputError when it cannot be read."""
+        try:
+            return torch.from_numpy(pixels.read(Path(image), self.image_size))
+        except Exception as error:  # no closed list: each of PIL's formats raises its own
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{image}: not a readable image ({reason})") from None
+
+    @torch.no_grad()
+    def name(self, images: Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
+        """The `top` classes of each of the images (B, S, S, 3) uint8, as (class, probability), surest first."""
+        found = torch.softmax(self.on_pixels()(images), 1).topk(min(top, len(self.classes)))
+        both = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [[(self.classes[index], p) for index, p in zip(*pair, strict=True)] for pair in both]
+
+
+def load_student(run: str | Path, round: int | None = None) -> Student:
+    """The network of a run's last finished round, or of `round` (as results.csv counts, from 0), on the CPU.
+
+    Args:
+        run: a run's folder, or a round_NN.pt, which needs nothing beside it. A run that trained the teacher gives that.
+    Raises InputError when there is no finished round, the file is damaged, or it is an older run's and its classes
+    cannot be known.
+    """
+    path = _round_file(Path(run).expanduser(), round)
+    content = files.read_tensors(path, "restore it from a copy, or train the run again")
+    weights, record = content.get("state_dict"), content.get("record")
+    if not isinstance(weights, dict) or not isinstance(record, dict):
+        raise InputError(f"{path}: is no round_NN.pt of a run, which holds a network's weights and their record")
+    if "classes" not in record:
+        record = _older(path, record)
+    model, network = record.get("model"), record.get("network", "student")
+    if model not in PAIRS or network not in ("student", "teacher"):
+        raise InputError(f"{path}: trained the {network} of {model}; known pairs: {', '.join(PAIRS)}")
+    with torch.device("meta"):  # no initial weights for the loaded ones to replace
+        net = getattr(PAIRS[model], network)(len(record["classes"]))
+    try:
+        net.load_state_dict({name: tensor.contiguous() for name, tensor in weights.items()}, assign=True)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: is not the {model} {network} of this version ({reason})") from None
+    return Student(net.eval(), record["classes"], record["image_size"], record["normalization"], record, path)
+
+
+def rounds(run: Path) -> list[int]:
+    """The numbers of a run's finished rounds. Raises InputError when there is none, or no such folder."""
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder; name a run's, as runs/encode-seed2023")
+    found = sorted(int(path.stem[6:]) for path in run.glob("round_*.pt") if path.stem[6:].isdigit())
+    if not found:
+        raise InputError(f"{run}: has no finished round (no round_NN.pt); let the run finish its first one")
+    return found
+
+
+def _round_file(run: Path, number: int | None) -> Path:
+    if run.is_file() and number is None:
+        return run
+    if run.is_file():
+        raise InputError(f"--round {number}: {run} is a round's file already; name its folder or leave the flag out")
+    found = rounds(run)
+    if number is not None and number not in found:
+        raise InputError(f"--round {number}: {run} has finished the rounds {', '.join(map(str, found))}, from 0")
+    return run / f"round_{found[-1] if number is None else number:02d}.pt"
+
+
+def _older(path: Path, record: dict) -> dict:
+    """The record of a file from before it held the classes: they and the size come from the config.json beside it."""
+    config = runs.read_config(path.parent / "config.json") if (path.parent / "config.json").exists() else {}
+    dataset, count, size = (config.get(name) for name in ("dataset", "num_classes", "image_size"))
+    known = isinstance(dataset, str) and isinstance(count, int) and isinstance(size, int)
+    if known and dataset.lower() in CLASSES:
+        classes = CLASSES[dataset.lower()]
+    elif known and (dataset.lower() in NUMBERED or dataset.endswith(".npz")):
+        classes = [str(number) for number in range(count)]
+    else:
+        raise InputError(
+            f"{path}: was written before rounds held their classes' names, and no config.json beside it tells them "
+            "(it does for cifar10, svhn, digits and .npz files); put the run's config.json there, or train again"
+        )
+    return record | {"classes": classes, "image_size": size, "normalization": {"mean": 0.5, "std": 0.5}}
+
+
+def image_files(named: Iterable[str]) -> list[Path]:
+    """Files as they are named, the images in folders (those in their folders too), what patterns match; each once.
+
+    Raises InputError naming what is not there.
+    """
+    kinds = Image.registered_extensions()
+    found: list[Path] = []
+    for word in named:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in kinds and file.is_file())
+        elif path.exists():
+            here = [path]
+        else:
+            here = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+        if not here:
+            raise InputError(f"{word}: no image there; name files, a folder or a pattern")
+        found += here
+    return list(dict.fromkeys(found))
+
+
+def table(student: Student, images: list[Path], top: int, unreadable: list[str]) -> Iterator[list[str]]:
+    """The lines of the CSV, its head first, as they are computed; what cannot be read goes to `unreadable`."""
+    numbers = ["", *(f"_{number}" for number in range(2, min(top, len(student.classes)) + 1))]
+    yield ["file", *(name + number for number in numbers for name in ("class", "probability"))]
+    for start in range(0, len(images), BATCH):
+        squares: dict[Path, Tensor] = {}
+        for path in images[start : start + BATCH]:
+            try:
+                squares[path] = student.read(path)
+            except InputError as error:
+                unreadable.append(str(error))
+        named = student.name(torch.stack(list(squares.values())), top) if squares else []
+        for path, classes in zip(squares, named, strict=True):
+            yield [str(path), *(text for name, p in classes for text in (name, f"{p:.4f}"))]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's folder, or a round_NN.pt")
+    parser.add_argument("images", nargs="+", help="image files, folders, or patterns in quotes")
+    parser.add_argument("--round", type=COUNT0, help="which round's network, from 0; the last one without it")
+    parser.add_argument("--top", type=COUNT, default=1, help="how many classes of each image")
+    parser.add_argument("--output", type=Path, help="the CSV file; without it the lines are printed")
+    args = parser.parse_args(argv)
+    student = load_student(args.run, args.round)
+    unreadable: list[str] = []
+    lines = table(student, image_files(args.images), args.top, unreadable)
+    if args.output is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+        sys.stdout.flush()
+    else:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        files.write_text(args.output, text.getvalue())
+    if unreadable:
+        raise InputError(f"{len(unreadable)} of the files could not be read: {'; '.join(unreadable)}")
+
+
+if __name__ == "__main__":
+    cli.start(main)

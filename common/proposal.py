@@ -1,0 +1,26 @@
+"""Counts that fit a data set, as flags: the answer to a command whose counts do not, and what `common.data` prints."""
+
+BUDGETS = ("initial_budget", "budget", "subset")
+
+
+def counts(images: int, classes: int = 0, validation: int = 0) -> dict[str, int]:
+    """Flags for so many training images: a tenth to validate on, a tenth labelled in each round, 64 updates an epoch.
+
+    Args:
+        images: of training, validation included.
+        classes: 0 leaves num_classes out.
+        validation: held out; 0 takes a tenth.
+    The paper's own counts are the most: 5,000 validation images and labels a round, batches of 128.
+    """
+    tenth = min(5000, max(1, images // 10))
+    validation = validation or tenth
+    budget = max(1, min(tenth, images - validation))
+    batch_size = min(128, max(16, 2 ** ((images // 64).bit_length() - 1) if images >= 64 else 1), images)
+    found = {"num_images": images, "num_val": validation, "num_classes": classes}
+    found |= {"initial_budget": budget, "budget": budget, "subset": 2 * budget, "batch_size": batch_size}
+    return {name: value for name, value in found.items() if value}
+
+
+def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
+    """`--num_images 1438 --num_val 143 ...`: those of a method's flags, of `names` only where there are some."""
+    return " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))

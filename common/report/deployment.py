@@ -1,0 +1,230 @@
+"""Table II: what a network costs on a device and how good it is there, from the runs' export.csv; and its figure."""
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import EngFormatter, NullFormatter
+
+from common import networks
+from common.errors import InputError
+from common.files import write_text
+from common.report import markdown, style
+from common.report.results import PAPER_NETWORK, Results
+from common.report.statistics import interval
+from common.report.tables import DAGGER, cells, plain
+from common.schema import EXPORT
+
+PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
+TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that the teacher's network has
+NUMBERS = ("seed", "round", "percent", "file_bytes", "parameters", "macs", "latency_ms", "accuracy")
+HEAD = {
+    "row": "row",
+    "precision": "precision",
+    "percent": "labels, %",
+    "accuracy": "accuracy, %",
+    "n": "n",
+    "ms": "ms an image",
+    "ratio": "time, teacher 1",
+    "paper": "the paper's",
+    "megabytes": "file, MB",
+    "parameters": "parameters, M",
+    "macs": "MACs, M",
+}
+
+
+def exports(found: Results) -> pd.DataFrame:
+    """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`, the time by the
+    teacher's in the same file.
+
+    Raises InputError when a file is damaged or names a round that the run does not have.
+    """
+    tables = [_read(Path(run)) for run in dict.fromkeys(found.rows["run"]) if (Path(run) / "export.csv").exists()]
+    if not tables:
+        return pd.DataFrame(columns=[*EXPORT, "label", "run", "ratio"])
+    table = pd.concat(tables, ignore_index=True)
+    keys = found.rows.loc[found.rows["own"], ["run", "round", "label"]]
+    joined = table.merge(keys, on=["run", "round"], how="left")
+    for line in joined[joined["label"].isna()].itertuples():
+        raise InputError(f"{Path(line.run) / 'export.csv'}: is of round {line.round}, which results.csv does not have; "
+                         "export the run again")  # fmt: skip
+    return joined
+
+
+def _read(run: Path) -> pd.DataFrame:
+    path = run / "export.csv"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error}); export the run again") from None
+    if missing := [column for column in EXPORT if column not in table]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; export the run again")
+    for column in NUMBERS:
+        try:
+            table[column] = pd.to_numeric(table[column])  # an empty cell is NaN: the accuracy of an unknown teacher
+        except ValueError as error:
+            raise InputError(f"{path}: {column} holds what is no number ({error}); export the run again") from None
+    teacher = table.loc[table["network"] == "teacher", "latency_ms"]
+    if len(teacher) != 1 or not (table["latency_ms"] > 0).all():
+        raise InputError(f"{path}: holds no line of the teacher, or no times; export the run again")
+    return table.assign(run=str(run), ratio=table["latency_ms"] / teacher.iloc[0])
+
+
+def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
+    """A row for each network of Table II: model, dataset, HEAD's columns (numbers), half_width.
+
+    A row whose runs were exported shows what was measured there, in float32 and int8, at the percents that were
+    exported. Any other has its best percent (EnCoDe: the paper's 60 where it is there), and `ratios`' time, by model.
+    """
+    exported, table = exports(found), []
+    for setting in found.settings():
+        ours = exported[(exported["model"] == setting[0]) & (exported["dataset"] == setting[1])]
+        rows = cells(found)
+        rows = rows[(rows["model"] == setting[0]) & (rows["dataset"] == setting[1])]
+        teacher = ours[ours["network"] == "teacher"]
+        labels = list(dict.fromkeys(rows["label"]))
+        if not any(label in TEACHERS for label in labels) and not teacher.empty:
+            values = teacher.drop_duplicates(["accuracy"])["accuracy"].dropna()  # runs share one teacher
+            table.append(_line(found, setting, "teacher", "fp32", math.nan, values, teacher))
+        for label in labels:
+            here = ours[(ours["label"] == label) & (ours["network"] == "student")]
+            for (percent, precision), part in here.groupby(["percent", "precision"], sort=True):
+                table.append(_line(found, setting, label, precision, percent, part["accuracy"], part))
+            if here.empty:
+                at = _percent(label, rows[rows["label"] == label])
+                runs = found.of(setting)
+                values = runs[(runs["label"] == label) & (runs["percent"] == at)]["test_accuracy"]
+                line = _line(found, setting, label, "fp32", at, values, teacher if label in TEACHERS else here)
+                if math.isnan(line["ratio"]) and label not in TEACHERS:
+                    line["ratio"] = ratios.get(setting[0], math.nan)
+                table.append(line)
+    return pd.DataFrame(table)
+
+
+def _percent(label: str, row: pd.DataFrame) -> float:
+    if label.startswith("EnCoDe") and (row["percent"] == PAPER_PERCENT).any():
+        return PAPER_PERCENT
+    return row["percent"].max()
+
+
+def _line(found: Results, setting: tuple, label: str, precision: str, percent, accuracies, measured) -> dict:
+    """One row. `measured`: the lines of export.csv behind it; none gives cells without a time or a size."""
+    mean, half_width = interval(accuracies) if len(accuracies) else (math.nan, math.nan)
+    part = "teacher" if label in TEACHERS else "student"
+    runs = found.of(setting)
+    config = found.configs[runs["run"].iloc[0]]
+    size = config.get("image_size", networks.PAIRS[setting[0]].IMAGE_SIZE)
+    parameters, macs = networks.cost(setting[0], part, config.get("num_classes", 10), size)
+    same_cpu = measured["cpu"].nunique() == 1  # milliseconds of two machines have no mean
+    return {
+        "model": setting[0],
+        "dataset": setting[1],
+        "row": label,
+        "precision": precision,
+        "percent": percent,
+        "accuracy": mean,
+        "half_width": half_width,
+        "n": len(accuracies),
+        "ms": measured["latency_ms"].median() if same_cpu else math.nan,
+        "ratio": 1.0 if part == "teacher" else measured["ratio"].median(),
+        "paper": _paper_ratio(setting, label) if precision == "fp32" else math.nan,
+        "megabytes": measured["file_bytes"].median() / 1e6,
+        "parameters": parameters / 1e6,
+        "macs": macs / 1e6,
+    }
+
+
+def _paper_ratio(setting: tuple[str, str], label: str) -> float:
+    """Inference time by the teacher's in the paper's Table II, NaN where it has none. It has CIFAR-10 and SVHN."""
+    table = pd.read_csv(Path(__file__).with_name("table2.csv")).set_index("network")["inference_time_ratio"]
+    network, label = PAPER_NETWORK.get(setting[0], setting[0]), label.removesuffix("†")
+    theirs = {"Single": "Comp", "CM": "Comp", "EnCoDe": "Encode"} | dict.fromkeys(TEACHERS, "")
+    known = label in theirs and setting[1] in ("cifar10", "svhn")
+    return float(table.get(theirs[label] + network, math.nan)) if known else math.nan
+
+
+def write(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
+    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg; returns them.
+
+    Args:
+        ratios: student's time by teacher's, by model, for rows that were not exported.
+    Raises InputError when an export.csv is damaged.
+    """
+    table = lines(found, ratios)
+    texts = [[_text(line, column) for column in HEAD] for _, line in table.iterrows()]
+    settings = table[["model", "dataset"]].to_numpy().tolist()
+    text = [["model", "dataset", *HEAD.values()], *(a + b for a, b in zip(settings, texts, strict=True))]
+    files = [output / "table2.md", output / "table2.csv"]
+    notes = _notes(exports(found), bool(ratios))
+    write_text(files[0], "\n\n".join([markdown.table(text), *notes, DAGGER]) + "\n")
+    frame = pd.DataFrame(text[1:], columns=text[0])
+    write_text(files[1], frame.to_csv(index=False, lineterminator="\n"))
+    return files + (
+        figure(found, table, output / "deployment") if (table["ms"].notna() & (table["n"] > 0)).any() else []
+    )
+
+
+def _text(line: pd.Series, column: str) -> str:
+    value = line[column]
+    if line["n"] == 0 and column in ("accuracy", "n"):  # a teacher from elsewhere: nobody knows how good it is
+        return ""
+    if column == "accuracy":
+        return plain(value, line["half_width"])
+    if isinstance(value, str) or column == "n":
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+def _notes(exported: pd.DataFrame, timed: bool) -> list[str]:
+    notes = []
+    if not exported.empty:
+        cpus = ", ".join(dict.fromkeys(exported["cpu"]))
+        notes.append(
+            f"Rows with milliseconds: ONNX Runtime, one image, one thread of {cpus}; median of "
+            f"{', '.join(dict.fromkeys(exported['repeats']))} passes (`python -m common.export`)."
+        )
+        if busy := list(dict.fromkeys(exported.loc[exported["busy"] == "True", "run"])):
+            notes.append(f"Timed while other processes were busy, to be taken again: {', '.join(busy)}.")
+    if timed:
+        notes.append("Other times: median of 50 forward passes of one image in torch on this machine's CPU, float32.")
+    return notes
+
+
+def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
+    """Accuracy against latency and against multiply-accumulates: a point for each row, hollow for int8.
+
+    Bars are 95% intervals over three or more seeds. Only rows whose time was measured are drawn.
+    """
+    timed = table[table["ms"].notna() & (table["n"] > 0)]
+    settings = [key for key, _ in timed.groupby(["model", "dataset"], sort=False)]
+    looks = {"teacher": {"color": style.INK}, **style.styles(found)}
+    shape = {"figsize": (11, 3.6 * len(settings)), "squeeze": False, "sharey": "row"}
+    figure, panels = plt.subplots(len(settings), 2, **shape)
+    for axes, setting in zip(panels, settings, strict=True):
+        here = timed[(timed["model"] == setting[0]) & (timed["dataset"] == setting[1])]
+        for axis, column, title in zip(axes, ("ms", "macs"), ("ms an image, one thread", "MACs"), strict=True):
+            for line in here.itertuples():
+                half = line.half_width if line.n >= style.FEW else 0
+                color = looks[line.row]["color"]
+                axis.errorbar(
+                    [line.ms if column == "ms" else 1e6 * line.macs],
+                    [line.accuracy],
+                    [[min(half, line.accuracy)], [min(half, 100 - line.accuracy)]],
+                    color=color,
+                    marker="s" if line.row in TEACHERS else "o",
+                    markerfacecolor="none" if line.precision == "int8" else color,
+                    capsize=2 if half else 0,
+                    linestyle="",
+                    label=f"{line.row}{'' if math.isnan(line.percent) else f', {line.percent:.3g}%'}, {line.precision} "
+                    f"(n={line.n})",
+                )
+            axis.set(xscale="log", xlabel=title)
+            axis.xaxis.set_major_formatter((lambda at, _: f"{at:g}") if column == "ms" else EngFormatter(sep=" "))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.margins(x=0.15, y=0.15)
+            axis.grid(alpha=0.3)
+        low, high = axes[0].get_ylim()
+        axes[0].set(ylabel="test accuracy (%)", ylim=(max(low, 0), min(high, 100)), title=" on ".join(setting))
+        axes[1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return style.save(figure, path)

@@ -1,0 +1,72 @@
+"""Contact sheets of queried images, each of a size that fits a page."""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from common import datasets
+from common.errors import InputError
+from common.report import style
+from common.report.results import Results
+
+SIDE = 3  # images across and down in the cell of a class and a round
+ROUNDS, CLASSES = 10, 10  # rows and columns of one sheet
+CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter paper within its margins
+
+
+def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
+    """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes."""
+    files = []
+    for run, queries in found.queries.groupby("run", sort=False):
+        config = found.configs[run]
+        if not isinstance(config.get("dataset"), str):
+            raise InputError(f"{run}: has no config.json whose dataset says which images were queried")
+        options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
+        source = datasets.load(argparse.Namespace(**options))
+        if queries["index"].max() >= len(source.x_train):
+            raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
+                             f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
+        rounds, classes = sorted(queries["round"].unique()), list(range(len(source.classes)))
+        pages = [(rounds[row : row + ROUNDS], classes[column : column + CLASSES])
+                 for row in range(0, len(rounds), ROUNDS) for column in range(0, len(classes), CLASSES)]  # fmt: skip
+        percents = queries.groupby("round")["percent"].first()
+        for number, (down, across) in enumerate(pages, 1):
+            sheet = _sheet(source, queries, down, across)
+            name = Path(run).name + (f"-{number}" if len(pages) > 1 else "")
+            labels = [f"{round_}\n{style.percent(percents[round_])}" for round_ in down]
+            path = output / f"queried-{name}.png"
+            _draw(sheet, labels, [source.classes[column] for column in across], name, path)
+            files.append(path)
+    return files
+
+
+def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray:
+    """The images themselves, white between the cells."""
+    size = source.x_train.shape[1]
+    thin = max(1, size // 16)  # between images, and more between cells
+    gap, cell = 4 * thin, SIDE * (size + thin)
+    sheet = np.full((len(rounds) * (cell + gap), len(classes) * (cell + gap), 3), 255, np.uint8)
+    for row, number in enumerate(rounds):
+        index = queries.loc[queries["round"] == number, "index"].to_numpy()
+        for column, label in enumerate(classes):
+            for place, image in enumerate(source.x_train[index[source.y_train[index] == label][: SIDE**2]]):
+                top = row * (cell + gap) + gap // 2 + place // SIDE * (size + thin)
+                left = column * (cell + gap) + gap // 2 + place % SIDE * (size + thin)
+                sheet[top : top + size, left : left + size] = image
+    return sheet
+
+
+def _draw(sheet: np.ndarray, rounds: list[str], classes: list[str], title: str, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(CELL * max(4, len(classes)) + 0.8, CELL * len(rounds) + 1.0))
+    axes.imshow(sheet, extent=(0, len(classes), len(rounds), 0), interpolation="nearest")
+    axes.set_xticks(np.arange(len(classes)) + 0.5, [name[:12] for name in classes], fontsize="x-small")
+    axes.set_yticks(np.arange(len(rounds)) + 0.5, rounds, fontsize="x-small")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.xaxis.tick_top()
+    axes.set_ylabel("round of the query, labels then", fontsize="small")
+    axes.set_title(f"{title}: the first {SIDE**2} of each class", fontsize="small")
+    figure.savefig(path, dpi=200, facecolor=style.PAPER)
+    plt.close(figure)

@@ -1,0 +1,99 @@
+"""How every figure looks: one colour for a row wherever it stands, axes that end where the data can, PNG and SVG."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from common.report.results import NAMES, Results
+from common.report.statistics import interval
+
+# Okabe & Ito's palette, told apart by colour-blind readers too, less yellow and black, which a light or a dark page
+# swallows; markers and labels say it again.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D46", "#7F7F7F"]
+MARKERS = "oD^svPX*"
+LINES = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))  # when the colours are used up; dashed is the paper's
+OWN = {"CM": 0, "CM+KD": 1, "EnCoDe": 2, "Baseline": 3, "Single": 6, "Single teacher": 7}  # the same in every report
+INK, PAPER = "#1b1e23", "#ffffff"  # text and lines, and what they stand on: the page puts its own in their place
+FEW = 3  # of fewer seeds the points themselves are drawn: a t interval over two says nothing
+
+plt.rcParams["svg.hashsalt"] = "encode"  # the same bytes for the same numbers
+plt.rcParams["text.parse_math"] = False  # a class may be called $5
+plt.rcParams.update(
+    dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK)
+)
+plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True})
+
+
+def styles(found: Results) -> dict[str, dict]:
+    """Colour, marker and line of each row, by its label. The paper's rows have their own, others what is left."""
+    labels = list(dict.fromkeys(found.rows["label"]))
+    own = {label: OWN[label.removesuffix("†")] for label in labels if label.removesuffix("†") in OWN}
+    others = [label for label in labels if label not in own]
+    free = [number for number in range(len(COLORS)) if number not in own.values()] or [len(COLORS) - 1]
+    numbers = own | {label: free[place % len(free)] for place, label in enumerate(others)}
+    turns = {label: place // len(free) for place, label in enumerate(others)}
+    looks = {}
+    for label, number in numbers.items():
+        turn = turns.get(label, 0)
+        marker = MARKERS[(number + turn) % len(MARKERS)]
+        looks[label] = {"color": COLORS[number], "marker": marker, "linestyle": LINES[turn % len(LINES)]}
+    return looks
+
+
+def order(labels: Iterable[str]) -> list[str]:
+    """Labels in the tables' order: the paper's rows first, each followed by its variants."""
+    names = list(NAMES.values())
+    heads = {label: label.removesuffix("†").split(" (")[0] for label in dict.fromkeys(labels)}
+    return sorted(heads, key=lambda label: names.index(heads[label]))
+
+
+def percent(value: float) -> str:
+    """28.5714 -> 28.6%"""
+    return f"{value:.3g}%"
+
+
+def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float = 100) -> None:
+    """Mean of y at each x; around it the 95% interval, or the points themselves where they are few.
+
+    Args:
+        points: a frame with the columns x, y and seed.
+        style: of the line; with a marker "" the seeds of few are lines too.
+        highest: what y cannot pass; no band does.
+    """
+    groups = [(at, values.to_numpy(float)) for at, values in points.groupby(x)[y]]
+    at = np.array([at for at, _ in groups], float)
+    mean = np.array([values.mean() for _, values in groups])
+    axes.plot(at, mean, label=label, clip_on=False, zorder=3, **style)
+    many = np.array([len(values) >= FEW for _, values in groups])
+    if many.any():
+        half = np.array([interval(values)[1] if len(values) >= FEW else 0 for _, values in groups])
+        low, high = np.clip(mean - half, 0, highest), np.clip(mean + half, 0, highest)
+        axes.fill_between(at, low, high, where=many, color=style["color"], alpha=0.15, linewidth=0)
+    few = [(at, values) for at, values in groups if 1 < len(values) < FEW]
+    if few and style["marker"]:
+        scattered = np.array([(at, value) for at, values in few for value in values]).T
+        axes.scatter(*scattered, s=14, color=style["color"], alpha=0.6, linewidth=0, clip_on=False, zorder=2)
+    elif few:
+        for _, seed in points[points[x].isin([at for at, _ in few])].groupby("seed"):
+            axes.plot(seed[x], seed[y], color=style["color"], alpha=0.4, linewidth=0.7)
+
+
+def limit(axes, low: float = 0, high: float = 100) -> None:
+    """Ends the y axis where the data ends, a little beyond, and never below `low` or above `high`."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(low, bottom), min(high, top))
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes `path` as .png and .svg, and closes the figure."""
+    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    figure.savefig(files[0], dpi=200, facecolor=PAPER)
+    figure.savefig(files[1], metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"]), facecolor=PAPER)
+    plt.close(figure)
+    return files

@@ -1,0 +1,111 @@
+"""statistics.md, and the same tables for the page: areas, paired tests, label efficiency, penalties."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.files import write_text
+from common.report import builds, statistics
+from common.report.markdown import Table
+from common.report.results import Results
+from common.report.style import percent
+
+AREA = "Area under the budget curve divided by its width (mean accuracy over the budgets, %), with its 95% interval:"
+TESTS = ("Paired t-tests of these areas over seeds, with Holm's correction; p is blank where there is one seed or the "
+         "differences do not vary:")  # fmt: skip
+EFFICIENCY = ("Label efficiency: percent of labels (interpolated) with which a row reaches the last accuracy of a "
+              "column's, ≤ where its fewest suffice; blank where it does not, blank lines left out:")  # fmt: skip
+PENALTIES = ("Pairwise penalty matrix: how often, in settings, the row beats the column (paired t-test over seeds at "
+             "each budget, p < 0.05); blank where no test can be made, without rows that have none. The lower a "
+             "column's mean, the better.")  # fmt: skip
+
+
+def tables(found: Results, mixed: bool = False) -> dict[str, list[Table]]:
+    """What the runs show, by heading: each setting, and all of them.
+
+    Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
+    """
+    parts = {}
+    for setting in found.settings():
+        rows = found.of(setting)
+        areas = [
+            [label, *map(_cell, statistics.interval(values)), str(len(values))]
+            for label, values in statistics.areas(rows).groupby(level="label", sort=False)
+        ]
+        parts[f"{setting[0]} on {setting[1]}"] = [
+            Table(AREA, ["row", "area", "±", "n"], areas, lacking="needs runs with two budgets in common"),
+            _tests(statistics.paired_tests(found, setting, mixed)),
+            _efficiency(statistics.label_efficiency(rows), rows.groupby("label")["percent"].min().to_dict()),
+        ]
+    parts["All settings"] = [_penalties(*statistics.penalties(found, mixed))]
+    return parts
+
+
+def text(parts: dict[str, list[Table]], found: Results) -> str:
+    """The `tables` in Markdown, and below them what the runs were made with."""
+    lines = []
+    for heading, group in parts.items():
+        lines += [f"## {heading}", *(line for table in group for line in table.markdown())]
+    return "\n\n".join([*lines, "\n".join(builds.footnote(found.rows, found.made))]) + "\n"
+
+
+def write(content: str, output: Path) -> list[Path]:
+    """Keeps the `text` as statistics.md."""
+    path = output / "statistics.md"
+    write_text(path, content)
+    return [path]
+
+
+def _tests(tests: pd.DataFrame) -> Table:
+    """The table of the paired tests, and what its marks mean."""
+    if tests.empty:
+        return Table(TESTS, [], [], lacking="needs two seeds of two rows")
+    marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
+    shown = tests.assign(difference=marked).drop(columns="unlike")
+    rows = [[_cell(value) for value in row] for row in shown.to_numpy()]
+    return Table(TESTS, list(shown.columns), rows, builds.explain(frozenset().union(*tests["unlike"])))
+
+
+def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
+    """Rows reach columns: what is long in `label_efficiency`, as a matrix without blank rows and columns.
+
+    `least` is the percent each row begins with: what it has there it may have had with less.
+    """
+    lacking = "needs two rows, of which one reaches the other's last accuracy"
+    reached = found.dropna(subset="with percent") if len(found) else found
+    if reached.empty:
+        return Table(EFFICIENCY, [], [], lacking=lacking)
+    labels = list(dict.fromkeys(found["reaches what"]))
+    cells = {
+        (row, target): ("≤ " if needed == least[row] else "") + percent(needed)
+        for row, target, needed in reached[["row", "reaches what", "with percent"]].itertuples(index=False)
+    }
+    last = reached.drop_duplicates("reaches what").set_index("reaches what")
+    targets = [label for label in labels if label in last.index]
+    head = [f"{label}: {last['accuracy'][label]:.2f} at {percent(last['has at percent'][label])}" for label in targets]
+    rows = [
+        [label, *(cells.get((label, target), "") for target in targets)]
+        for label in labels
+        if label in set(reached["row"])
+    ]
+    return Table(EFFICIENCY, ["row", *head], rows)
+
+
+def _penalties(matrix: pd.DataFrame, unlike: dict[tuple[str, str], frozenset[str]]) -> Table:
+    """The penalty matrix, and what its marks mean."""
+    if matrix.empty:
+        return Table(PENALTIES, [], [], lacking="needs two seeds of two rows")
+    tested = matrix.notna().any() | matrix.notna().drop("mean").any(axis=1)
+    kept = [label for label in matrix.columns if tested[label]]
+    shown = matrix.loc[[*kept, "mean"], kept].map(_cell)
+    for (row, column), words in unlike.items():
+        shown.loc[row, column] += builds.mark(words)
+    rows = [[label, *cells] for label, cells in zip(shown.index, shown.to_numpy().tolist(), strict=True)]
+    return Table(PENALTIES, ["", *shown.columns], rows, builds.explain(frozenset().union(*unlike.values())))
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    return str(value)

@@ -1,0 +1,22 @@
+"""BADGE: diverse and uncertain at once. Ash et al. 2020, https://arxiv.org/abs/1906.03671."""
+
+from torch.nn import functional as F
+
+from common.samplers.base import Sampler
+from common.samplers.spread import Points, kmeans_plusplus
+
+
+class BADGE(Sampler):
+    """Queries by k-means++ seeding of the gradients that the last layer would have if the prediction were the label.
+
+    Such a gradient is the outer product (p - y) h^T of the probabilities less the predicted class, and of what the
+    layer sees; it is never written out. Asked of the teacher, h is its z: its last layer's input is not kept.
+    """
+
+    asks = True
+
+    def choose(self, count, candidates):
+        features, logits = self.all_outputs(candidates)
+        p = logits.float().softmax(1)
+        errors = p - F.one_hot(p.argmax(1), p.shape[1])
+        return kmeans_plusplus(Points(errors, features), count, self.generator)

@@ -1,0 +1,26 @@
+"""At random, but with equally many labels of each class: an oracle, since it reads the labels that it asks for."""
+
+import torch
+
+from common.samplers.base import Sampler
+
+
+class Balanced(Sampler):
+    """What perfect class balance would be worth. No strategy that can be used: say so beside its numbers."""
+
+    oracle = True
+
+    def choose(self, count, candidates):
+        """Takes the class with the fewest labels so far, again and again, and a random candidate of it.
+
+        A score is minus the number of labels that its class had before.
+        """
+        classes = self.args.num_classes
+        order = torch.randperm(len(candidates), generator=self.generator).to(candidates.device)
+        labels = self.images.labels[candidates[order]]
+        before = torch.empty_like(labels)
+        for label, already in enumerate(self.images.labels[self.labeled].bincount(minlength=classes).tolist()):
+            of_class = (labels == label).nonzero()[:, 0]
+            before[of_class] = already + torch.arange(len(of_class), device=labels.device)
+        first = before.sort(stable=True).indices[:count]
+        return order[first], -before[first].float()

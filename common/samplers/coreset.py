@@ -1,0 +1,17 @@
+"""Core-set: k-center greedy in the features. Sener & Savarese 2018, https://arxiv.org/abs/1708.00489, algorithm 1."""
+
+from common.samplers.base import Sampler
+from common.samplers.spread import Points, farthest_first
+
+
+class CoreSet(Sampler):
+    """Queries the candidate farthest from all labelled images and from what it queried before, again and again."""
+
+    asks = True
+
+    def choose(self, count, candidates):
+        features, labeled = self.all_outputs(candidates)[0], self.all_outputs(self.labeled)[0]
+        center = features.mean(0)  # shorter vectors, smaller roundings
+        points = Points(features - center)
+        near = points.nearest(self.labeled.new_tensor(range(len(labeled))), Points(labeled - center))
+        return farthest_first(points, count, near)

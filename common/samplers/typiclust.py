@@ -1,0 +1,58 @@
+"""TypiClust: typical images of many clusters. Hacohen, Dekel & Weinshall 2022, https://arxiv.org/abs/2202.02794."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from common.samplers.base import Sampler
+
+Tensor = torch.Tensor
+MOST_CLUSTERS, NEIGHBORS, SMALL = 500, 20, 5  # as the authors' code has them
+
+
+class TypiClust(Sampler):
+    """Queries the most typical candidate of each cluster in turn, clusters with few labels first, then large ones.
+
+    Labelled images and candidates are clustered together, into as many clusters as there will be labels, at most 500.
+    Clusters of up to 5 images come last. Differences from the paper: the features are those of the network that is
+    asked, not self-supervised; and typicality is computed once, not anew after each choice.
+    """
+
+    asks = True
+
+    def choose(self, count, candidates):
+        both = torch.cat([self.labeled, candidates])
+        rows = F.normalize(self.all_outputs(both)[0]).cpu().numpy()
+        clusters = cluster(rows, min(len(self.labeled) + count, MOST_CLUSTERS, len(rows)), self.generator)
+        labeled = np.arange(len(rows)) < len(self.labeled)
+        typical, place = np.zeros(len(rows)), np.zeros((3, len(rows)))
+        for number in np.unique(clusters):
+            members = np.flatnonzero(clusters == number)
+            typical[members] = typicality(rows[members])
+            free = members[~labeled[members]]
+            ranked = free[np.argsort(-typical[free], kind="stable")]
+            place[0, ranked] = len(members) <= SMALL
+            place[1, ranked] = np.arange(len(ranked))
+            place[2, members] = labeled[members].sum() - len(members) / (len(rows) + 1)  # labels count before size
+        place = place[:, len(self.labeled) :]
+        first = np.lexsort(place[::-1])[:count]
+        scores = typical[len(self.labeled) :][first]
+        return torch.from_numpy(first).to(candidates.device), torch.from_numpy(scores).float()
+
+
+def cluster(rows: np.ndarray, count: int, source: torch.Generator) -> np.ndarray:
+    """The cluster (n,) of each row (n, d), by k-means on mini-batches."""
+    from sklearn.cluster import MiniBatchKMeans  # takes seconds that only those who use it should wait
+
+    seed = int(torch.randint(2**31, (1,), generator=source))
+    return MiniBatchKMeans(count, batch_size=5000, n_init=1, random_state=seed).fit(rows).labels_
+
+
+def typicality(rows: np.ndarray) -> np.ndarray:
+    """The inverse of the mean distance to a row's 20 nearest others, (n,); 0 for a row that has none."""
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(rows) == 1:
+        return np.zeros(1)
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(rows) - 1), algorithm="brute").fit(rows)
+    return 1 / (nearest.kneighbors()[0].mean(1) + 1e-5)

@@ -1,0 +1,141 @@
+"""What a data set holds, and four commands that fit it.
+
+    python -m common.data PATH        a folder with train/<class>/ and test/<class>/, an .npz, or a data set's name
+
+Counts images and classes, and finds test images that are training images too. The commands are for the root folder.
+"""
+
+import argparse
+import hashlib
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common import datasets, proposal
+from common.datasets import folder
+from common.datasets.source import Source
+from common.experiments import ROOT
+from common.flags import Parser
+from common.networks import PAIRS
+
+SHOWN = 20  # classes, and pairs of equal images
+UPDATES = 1500  # of a round: a short look
+FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for a teacher whose features the quick recipe scales
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(
+        prog="python -m common.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="PATH or name")
+    parser.add_argument("--model", choices=PAIRS, default="AlexNet", help="the pair that the commands train")
+    parser.add_argument("--labels", default="", help="a folder's CSV file of labels; it may be missing")
+    parser.add_argument("--data_dir", default=str(ROOT / "data"), help="where named data sets are kept")
+    args = parser.parse_args(argv)
+    args.image_size, args.data_source, args.extra = PAIRS[args.model].IMAGE_SIZE, "auto", False
+    source = datasets.load(args)
+    path = Path(args.dataset).expanduser()
+    found = folder.listing(path) if args.dataset.lower() not in datasets.DATASETS and path.is_dir() else None
+    print(
+        "\n".join(
+            [*_what(args, source, found), *_classes(source), *_equal(source, found, path), "", *commands(args, source)]
+        )
+    )
+
+
+def _what(args, source: Source, found: folder.Listing | None) -> list[str]:
+    lines = [f"{args.dataset}: {len(source.x_train)} training and {len(source.x_test)} test images, "
+             f"{len(source.classes)} classes"]  # fmt: skip
+    size = args.image_size
+    if found is None:
+        height, width = source.x_train.shape[1:3]
+        return [*lines, f"size        {width}x{height}, resized to {size}x{size}"]
+    sizes, modes = [], Counter()
+    for file in [*found.train, *found.test]:
+        with Image.open(file) as image:  # its head alone
+            sizes.append(image.size)
+            modes[image.mode] += 1
+    least, most = min(sizes, key=min), max(sizes, key=min)
+    square = sum(width == height for width, height in sizes)
+    lines.append(f"sizes       from {least[0]}x{least[1]} to {most[0]}x{most[1]}, {len(sizes) - square} not square: "
+                 f"the shorter side is resized to {size}, the longer one cut at both ends")  # fmt: skip
+    return [*lines, f"modes       {', '.join(f'{mode} {count}' for mode, count in modes.most_common())}"]
+
+
+def _classes(source: Source) -> list[str]:
+    """How many images each class has, and by how much the largest has more than the smallest."""
+    train, test = (np.bincount(y[y >= 0], minlength=len(source.classes)) for y in (source.y_train, source.y_test))
+    order = np.argsort(-train, kind="stable")[:SHOWN]
+    parts = [f"{source.classes[n]} {train[n]} + {test[n]}" for n in order]
+    more = len(source.classes) - len(order)
+    lines = [f"classes     {', '.join(parts)}{f' and {more} more' if more else ''} (training + test)"]
+    unlabeled = int((source.y_train < 0).sum())
+    if unlabeled:
+        lines.append(f"unlabeled   {unlabeled} training images: a run asks for the labels that it needs")
+    if train.min() and train.max() > train.min():
+        lines.append(f"balance     the largest class has {train.max() / train.min():.3g} times the smallest's images")
+    empty = [source.classes[n] for n in np.flatnonzero((train == 0) & (not unlabeled))]
+    return lines + ([f"warning     no training image of {', '.join(empty[:SHOWN])}"] if empty else [])
+
+
+def _equal(source: Source, found: folder.Listing | None, path: Path) -> list[str]:
+    """Images that are there twice, by the SHA-256 of their pixels as they are loaded."""
+
+    def name(part: str, number: int) -> str:
+        return f"{part} image {number}" if found is None else str(getattr(found, part)[number].relative_to(path))
+
+    seen: dict[bytes, int] = {}
+    twice, leaked = [], []
+    for number, image in enumerate(source.x_train):
+        first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), number)
+        if first != number:
+            twice.append((name("train", number), name("train", first), source.y_train[[number, first]]))
+    for number, image in enumerate(source.x_test):
+        first = seen.get(hashlib.sha256(image.tobytes()).digest())
+        if first is not None:
+            leaked.append((name("test", number), name("train", first), (source.y_test[number], source.y_train[first])))
+    lines = []
+    for pairs, what in ((leaked, "test images are training images too: accuracy is too high by what they add"),
+                        (twice, "training images are there a second time")):  # fmt: skip
+        if not pairs:
+            continue
+        other = sum(bool(min(labels) >= 0 and labels[0] != labels[1]) for *_, labels in pairs)
+        shown = ", ".join([f"{one} = {two}" for one, two, _ in pairs[:5]] + ["..."] * (len(pairs) > 5))
+        what += f", {other} with another class" if other else ""
+        lines.append(f"duplicates  {len(pairs)} {what} ({shown})")
+    return lines or ["duplicates  none"]
+
+
+def commands(args, source: Source) -> list[str]:
+    """The teacher, then the student alone, distilled, and distilled with the sampler, in a short schedule.
+
+    With labels still to come there is no teacher of all of them: each round trains its own.
+    """
+    found = proposal.counts(len(source.x_train), len(source.classes))
+    named = args.dataset.lower() in datasets.DATASETS
+    data = f"--dataset {args.dataset if named else _quoted(args.dataset)}"
+    data += f" --labels {_quoted(args.labels)}" if args.labels else ""
+    data += "".join(f" --{name} {found[name]}" for name in ("num_images", "num_val", "num_classes"))
+    budget = " ".join(f"--{name} {found[name]}" for name in proposal.BUDGETS)
+    epochs = max(5, min(60, round(UPDATES / (found["num_images"] // found["batch_size"]))))
+    batch = min(64, 2 * found["batch_size"], found["num_images"])
+    short = f"--batch_size {found['batch_size']} --train_epochs {epochs} --schedule onecycle"
+    distil = f"--lr_task 0.004 --lr_dec 0.004 --feat_wt {FEATURE_WEIGHT.get(args.model, 100)}"
+    if args.labels:
+        distil += f" --teacher_labels labeled --teacher_epochs {epochs} --teacher_batch_size {batch} --teacher_lr 0.03"
+    lines = {
+        "Single": f"--network teacher --recipe quick --batch_size {batch} --train_epochs {epochs} --lr_task 0.03",
+        "Random": f"{budget} {short} --lr_task 0.01",
+        "KD": f"{budget} {short} {distil}",
+        "EnCoDe": f"{budget} {short} {distil} --warmup_epochs {max(1, epochs // 5)}",
+    }
+    if args.labels:
+        del lines["Single"]
+    return [f"(cd {args.model}/CIFAR10/{method} && python main.py {data} {words})" for method, words in lines.items()]
+
+
+def _quoted(path: str) -> str:
+    return shlex.quote(str(Path(path).expanduser().resolve()))

@@ -1,0 +1,189 @@
+"""`--labels`: a run stops for the labels that it needs, and ends as if they had been there from the start."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common import data
+from common.errors import InputError, LabelsNeeded
+
+from .conftest import ROOT, parse, run
+from .launcher import launch
+
+CLASSES = ["cat", "dog", "fox"]
+WORDS = "--num_images 30 --num_val 4 --num_classes 3 --batch_size 6 --train_epochs 1 --image_size 64".split()  # noqa: SIM905
+BUDGET = "--initial_budget 6 --budget 8 --subset 12".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """30 training images without classes, and 2 of each class to test on; `truth` has their classes."""
+    rng = np.random.default_rng(0)
+    truth = {f"unlabeled/{number:02}.png": CLASSES[number % 3] for number in range(30)}
+    files = [*truth, *(f"../test/{name}/{number}.png" for name in CLASSES for number in range(2))]
+    for file in files:
+        path = tmp_path / "data" / "train" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "data", truth
+
+
+def write(path, labels):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *labels.items()])
+
+
+def words(folder, labels, *more):
+    return [*WORDS, "--dataset", str(folder), "--labels", str(labels), *more]
+
+
+def annotate(to_label, truth, labels):
+    """The person with the eyes: answers from the truth, and adds the lines to the file."""
+    with open(to_label, newline="") as file:
+        asked = [row["file"] for row in csv.DictReader(file)]
+    new = not labels.exists()
+    with open(labels, "a", newline="") as file:
+        csv.writer(file).writerows([("file", "label")] * new + [(name, truth[name]) for name in asked])
+    return asked
+
+
+@pytest.mark.parametrize(("method", "more"), [
+    ("Random", "--sampler entropy"),
+    ("KD", "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 6 --rounds 3 --feat_wt 0.01"),
+])  # fmt: skip
+def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, folder, tmp_path):
+    path, truth = folder
+    more = [*BUDGET, *more.split(), "--lr_task", "0.001", "--image_size", "32"]
+    more += "--seed 5 --device cpu --threads 1 --amp off".split()  # noqa: SIM905
+    where = {"folder": ROOT / "ResNet" / "CIFAR10"}
+    write(tmp_path / "all.csv", truth)
+    whole = launch(method, *words(path, tmp_path / "all.csv", *more, "--save_path", str(tmp_path / "whole")), **where)
+    assert whole.returncode == 0, whole.stderr
+    labels, name = tmp_path / "labels.csv", f"{method.lower()}-seed5"
+    to_label, asked = tmp_path / "loop" / name / "to_label.csv", []
+    for _ in range(10):
+        done = launch(method, *words(path, labels, *more, "--save_path", str(tmp_path / "loop")), **where)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 3 and done.stderr == "", done.stderr
+        assert f"fill in {to_label} and add its lines to {labels}" in done.stdout.splitlines()[-1]
+        asked.append(annotate(to_label, truth, labels))
+    # 6 labels and 4 validation images, then 8 a round, at last what is left of the pool of 26
+    expected = [10, 8, 8, 4] if method == "Random" else [10, 8, 8]
+    assert [len(names) for names in asked] == expected and len({name for part in asked for name in part}) == sum(
+        expected
+    )
+    assert not to_label.exists()
+    for table in ("results.csv", "queries.csv", "history.csv"):
+        assert (tmp_path / "loop" / name / table).read_bytes() == (tmp_path / "whole" / name / table).read_bytes()
+    weights = [
+        torch.load(tmp_path / at / name / "round_02.pt", weights_only=True)["state_dict"] for at in ("loop", "whole")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+    with open(tmp_path / "loop" / name / "queries.csv") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"0", "1", "2"}
+
+
+def test_images_whose_folder_says_their_class_come_first(folder, tmp_path):
+    """Nobody is asked while they suffice; the classes' names are the test folders'."""
+    path, truth = folder
+    for name, label in list(truth.items())[:12]:
+        target = path / "train" / label
+        target.mkdir(exist_ok=True)
+        shutil.move(path / "train" / name, target)
+    images = data.load(parse("Random", *words(path, tmp_path / "none.csv", *BUDGET)))
+    assert (images.labels >= 0).sum() == 12 and images.classes == CLASSES
+    assert (images.labels[images.val] >= 0).all() and (images.labels[images.pool[:8]] >= 0).all()
+    assert (images.labels[images.pool[8:]] < 0).all()
+    known = [(images.files[n], images.classes[images.labels[n]]) for n in range(30) if images.labels[n] >= 0]
+    assert all(file.startswith(f"{label}/") for file, label in known)
+    with pytest.raises(LabelsNeeded, match=r"round 2/4 \(14 labels"):
+        run("Random", *words(path, tmp_path / "none.csv", *BUDGET, "--train_epochs", "1"), "--save_path", str(tmp_path),
+            "--device", "cpu", "--threads", "1", "--amp", "off")  # fmt: skip
+
+
+def test_images_may_lie_in_train_itself(folder, tmp_path):
+    path, truth = folder
+    for name in truth:
+        shutil.move(path / "train" / name, path / "train")
+    (path / "train" / "unlabeled").rmdir()
+    write(tmp_path / "labels.csv", {"07.png": "fox", "08.png": ""})
+    images = data.load(parse("Random", *words(path, tmp_path / "labels.csv", *BUDGET)))
+    assert images.files[7] == "07.png" and images.labels.tolist() == [-1] * 7 + [2] + [-1] * 22
+
+
+def test_which_data_it_is_does_not_depend_on_what_is_labelled(folder, tmp_path):
+    """Else the run that goes on would be refused, and the teacher's outputs computed again."""
+    path, truth = folder
+    write(tmp_path / "all.csv", truth)
+    none, some = (
+        data.load(parse("Random", *words(path, tmp_path / f"{name}.csv", *BUDGET))) for name in ("none", "all")
+    )
+    assert (none.source, none.fingerprint, none.test_fingerprint) == (
+        some.source,
+        some.fingerprint,
+        some.test_fingerprint,
+    )
+    assert torch.equal(none.pool, some.pool)
+    shutil.move(path / "train" / "unlabeled" / "03.png", path / "train" / "unlabeled" / "zz.png")
+    other = data.load(parse("Random", *words(path, tmp_path / "none.csv", *BUDGET)))
+    assert other.source != none.source
+
+
+@pytest.mark.parametrize("changed", ["validation", "queried"])
+def test_a_label_that_was_used_stays(changed, folder, tmp_path):
+    path, truth = folder
+    labels, more = tmp_path / "labels.csv", ["--save_path", str(tmp_path), "--seed", "5"]
+    with pytest.raises(LabelsNeeded):
+        run("Random", *words(path, labels, *BUDGET, *more))
+    asked = annotate(tmp_path / "random-seed5" / "to_label.csv", truth, labels)
+    with pytest.raises(LabelsNeeded):
+        run("Random", *words(path, labels, *BUDGET, *more))
+    name = asked[-1] if changed == "validation" else asked[0]
+    answered = {**{file: truth[file] for file in asked}, name: "cat" if truth[name] != "cat" else "dog"}
+    answered |= {file: truth[file] for file in truth if file not in answered}
+    write(labels, answered)
+    with pytest.raises(InputError, match=f"{name} was {truth[name]} when this run was trained on it, now"):
+        run("Random", *words(path, labels, *BUDGET, *more))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\nunlabeled/99.png,cat\n", r"line 2: there is no training image 'unlabeled/99.png'; names are rel"),
+        ("file,label\nunlabeled/01.png,cow\n", "line 2: 'cow' is no class; use cat, dog, fox"),
+        ("file,label\nunlabeled/01.png,cat\nunlabeled/01.png,dog\n", "line 3: unlabeled/01.png is dog, but cat by its"),
+        ("unlabeled/01.png,cat\n", "its first line must be file,label"),
+        ("file,label\n\xff", "is not a readable CSV file"),
+    ],
+)
+def test_a_wrong_file_of_labels_is_refused(text, message, folder, tmp_path):
+    (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message) as refused:
+        data.load(parse("Random", *words(folder[0], tmp_path / "labels.csv", *BUDGET)))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_is_refused(folder, tmp_path):
+    path, _ = folder
+    labels = tmp_path / "labels.csv"
+    with pytest.raises(
+        InputError, match=r"30 images in train/ lie in no class's folder \(the first: train/unlabeled/00"
+    ):
+        data.load(parse("Random", *WORDS, *BUDGET, "--dataset", str(path)))
+    with pytest.raises(
+        InputError, match=r"--teacher_labels all: 30 training images have no label .* add --teacher_labels"
+    ):
+        data.load(parse("KD", *words(path, labels, *BUDGET)))
+    with pytest.raises(InputError, match=r"--labels .*: names images by their files; --dataset digits is no folder"):
+        data.load(parse("Random", "--labels", str(labels)))
+
+
+def test_a_plan_needs_no_labels(folder, tmp_path, capsys):
+    more = [*BUDGET, "--image_size", "32", "--dry_run"]
+    run("Random", *words(folder[0], tmp_path / "none.csv", *more), model="ResNet")
+    assert "round  4   26 labels" in capsys.readouterr().out

@@ -1,0 +1,206 @@
+"""A user's own images: of any size and mode, described before they are used, with commands that then work."""
+
+import io
+import shlex
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import cli, imbalance, proposal, survey
+from common.datasets import folder, pixels
+from common.errors import InputError
+
+from .conftest import ROOT, parse, prepared, script
+from .toys import Quiet, toy_session
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> Image.Image:
+    """The image as its file is read."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return Image.open(file)
+
+
+def gray16(*levels: int) -> Image.Image:
+    return saved(Image.fromarray(np.array([levels], np.uint16)))
+
+
+def test_every_mode_becomes_8_bit_rgb():
+    red = np.full((2, 2, 3), (200, 10, 20), np.uint8)
+    as_red = [
+        saved(Image.fromarray(red)),
+        saved(Image.fromarray(red).quantize(4)),
+        saved(Image.fromarray(red).convert("RGBA")),
+    ]
+    assert all(np.array_equal(pixels.rgb(image), red) for image in as_red)
+    gray = saved(Image.fromarray(np.array([[0, 7, 255]], np.uint8)))
+    assert pixels.rgb(gray).tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
+    assert gray16(0).mode.startswith("I")
+    assert pixels.rgb(gray16(0, 256, 257 * 100, 257 * 100 + 129, 65535)).tolist() == [
+        [[0] * 3, [1] * 3, [100] * 3, [101] * 3, [255] * 3]
+    ]
+    one_bit = saved(Image.fromarray(np.array([[True, False]])))
+    assert pixels.rgb(one_bit).tolist() == [[[255] * 3, [0] * 3]]
+    assert pixels.rgb(saved(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "TIFF")).tolist() == [[[255] * 3]]
+
+
+def test_what_is_transparent_is_white():
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 128, 255)):
+        image.putpixel((x, 0), (0, 0, 0, alpha))
+    assert pixels.rgb(saved(image))[0, :, 0].tolist() == [255, 127, 0]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([0, 0, 0])
+    assert pixels.rgb(saved(palette, transparency=0)).tolist() == [[[255] * 3]]
+
+
+def test_a_photograph_is_turned_as_its_camera_says():
+    image = Image.fromarray(np.arange(2, dtype=np.uint8).reshape(1, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    assert pixels.rgb(saved(image, exif=exif))[:, 0, 0].tolist() == [0, 1]
+
+
+def test_levels_without_a_meaning_are_refused():
+    for image in (Image.new("F", (1, 1)), Image.new("I", (1, 1), 70000), Image.new("I", (1, 1), -1)):
+        with pytest.raises(ValueError, match=r"8 or 16 bits|16 bits hold 0 to 65535"):
+            pixels.rgb(image)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_central_square_is_taken(turned, tmp_path):
+    """7x4: columns 1 to 4 of 0 to 6 are the middle, cut at both ends."""
+    levels = np.repeat(np.arange(7, dtype=np.uint8)[None] * 10, 4, axis=0)
+    Image.fromarray(levels.T if turned else levels).save(tmp_path / "a.png")
+    found = pixels.read(tmp_path / "a.png", 4)[..., 0]
+    assert (found.T if turned else found).tolist() == [[10, 20, 30, 40]] * 4
+    assert pixels.read(tmp_path / "a.png", 2).shape == (2, 2, 3)
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """36 training and 9 test images of three classes, of other sizes and shapes, with two copies in the test set."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 3)):
+        for name in ("crow", "duck", "gull's"):
+            for number in range(count):
+                path = tmp_path / "my birds" / part / name / f"{number:02}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shape = (20 + number, 30, 3)
+                Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    root = tmp_path / "my birds"
+    (root / "test" / "duck" / "00.png").write_bytes((root / "train" / "duck" / "05.png").read_bytes())
+    Image.open(root / "train" / "crow" / "03.png").save(root / "test" / "duck" / "01.png", compress_level=0)
+    (root / "train" / "crow" / "11.png").unlink()
+    (root / "notes.txt").write_text("")
+    return root
+
+
+def test_a_folder_is_described(birds, capsys):
+    survey.main([str(birds)])
+    said = capsys.readouterr().out
+    assert f"{birds}: 35 training and 9 test images, 3 classes" in said
+    assert "sizes       from 30x20 to 30x30, 41 not square: the shorter side is resized to 64" in said
+    assert "modes       RGB 44" in said and "classes     duck 12 + 3, gull's 12 + 3, crow 11 + 3 (tr" in said
+    assert "balance     the largest class has 1.09 times" in said
+    assert "duplicates  2 test images are training images too" in said and "1 with another class" in said
+    assert "test/duck/00.png = train/duck/05.png, test/duck/01.png = train/crow/03.png" in said
+    assert "second time" not in said
+
+
+def test_named_data_is_described(capsys):
+    survey.main(["digits"])
+    said = capsys.readouterr().out
+    assert (
+        "digits: 1438 training and 359 test images, 10 classes" in said and "size        8x8, resized to 64x64" in said
+    )
+    assert "duplicates  none" in said and "--dataset digits --num_images 1438" in said
+
+
+def printed(said: str) -> list[tuple[str, list[str]]]:
+    """(method, words) of each command, as a shell reads it."""
+    lines = [line for line in said.splitlines() if line.startswith("(cd ")]
+    split = [shlex.split(line.strip("()")) for line in lines]
+    assert all(words[0] == "cd" and words[2:5] == ["&&", "python", "main.py"] for words in split)
+    return [(words[1].split("/")[-1], words[5:]) for words in split]
+
+
+def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
+    """All four as they are planned; each trained for an epoch, in the order they are printed."""
+    monkeypatch.setattr("common.grid.plan._seconds_an_update", lambda *_: 1.0)
+    survey.main([str(birds), "--model", "ResNet"])
+    commands = printed(capsys.readouterr().out)
+    assert [method for method, _ in commands] == ["Single", "Random", "KD", "EnCoDe"]
+    for method, words in commands:
+        assert (ROOT / "ResNet" / "CIFAR10" / method / "main.py").exists()
+        quick = ["--save_path", str(tmp_path), "--device", "cpu", "--threads", "1", "--train_epochs", "1"]
+        quick += ["--warmup_epochs", "0"] if method == "EnCoDe" else []
+        quick += ["--rounds", "2"] if method != "Single" else []
+        for more in (["--dry_run"], quick):
+            module = script(method, "ResNet")
+            module.main(prepared(module, [*words, *more]))
+    assert "training one first" not in capsys.readouterr().out  # the first command's teacher is where KD looks
+    assert (tmp_path / "encode-seed2023" / "round_01.pt").exists()
+
+
+def test_files_that_are_no_images_are_named_at_once(birds):
+    wrong = [birds / "train" / "crow" / "01.png", birds / "test" / "duck" / "02.png"]
+    for path in wrong:
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError) as refused:
+        folder.load(birds, 16)
+    message = str(refused.value)
+    assert "2 files are not readable images: train/crow/01.png (cannot identify" in message
+    assert "test/duck/02.png (cannot identify" in message and message.endswith("; remove them")
+
+
+def test_memory_is_asked_for_before_an_image_is_read(birds, monkeypatch):
+    monkeypatch.setattr(folder.memory, "available", lambda: 44 * 16 * 16 * 3 * 1.1)
+    monkeypatch.setattr(pixels, "read", None)
+    with pytest.raises(InputError, match=r"its 35 \+ 9 images take .* at --image_size 16, .* are available"):
+        folder.load(birds, 16)
+
+
+@pytest.mark.parametrize(("images", "expected"), [
+    (50_000, "--num_images 50000 --num_val 5000 --initial_budget 5000 --budget 5000 --subset 10000 --batch_size 128"),
+    (8_000, "--num_images 8000 --num_val 800 --initial_budget 800 --budget 800 --subset 1600 --batch_size 64"),
+    (20, "--num_images 20 --num_val 2 --initial_budget 2 --budget 2 --subset 4 --batch_size 16"),
+    (2, "--num_images 2 --num_val 1 --initial_budget 1 --budget 1 --subset 2 --batch_size 2"),
+])  # fmt: skip
+def test_proposed_counts_are_accepted(images, expected):
+    words = proposal.words(proposal.counts(images), Namespace(**dict.fromkeys([
+        "num_images", "num_val", "initial_budget", "budget", "subset", "batch_size"])))  # fmt: skip
+    assert words == expected
+    module = script("Random")
+    args = cli.parse(module.__doc__, module.DEFAULTS, words.split())
+    assert args.initial_budget <= args.num_images - args.num_val and args.subset >= args.budget
+
+
+def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
+    """After the first epoch of the first round: with the weight that would balance it."""
+    found = {"loss": 21.0, "ce": 0.5, "feat": 20.0, "logit": 0.5}
+    args = parse("KD", "--feat_wt", "500")
+    said = imbalance.note(args, found)
+    assert said.startswith("note: --feat_wt 500 makes its term 40 times the cross entropy") and "\n" not in said
+    assert said.endswith("--feat_wt 12 makes them equal")
+    assert imbalance.note(args, found | {"feat": 5.0}) == "" and imbalance.note(args, {"feat": 1.0}) == ""
+    assert "--logit_wt 5e-05 makes its term 20 times" in imbalance.note(args, found | {"feat": 0.0, "logit": 10.0})
+
+    class Kept(Quiet):
+        def __init__(self):
+            super().__init__()
+            self.lines = []
+
+        def log(self, message):
+            self.lines.append(message)
+
+    for number, expected in ((0, 1), (1, 0)):
+        session = toy_session("KD", "--train_epochs", "3", "--feat_wt", "0.01", "--lr_task", "0.003", run=Kept())
+        session.round.number = number
+        monkeypatch.setattr("common.training.accuracy", lambda *_: 50.0)
+        monkeypatch.setattr("common.imbalance.DWARFS", 0.0)
+        for _ in range(2):
+            session.train_epoch(Quiet())
+        assert sum("--feat_wt" in line for line in session.run.lines) == expected

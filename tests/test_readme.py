@@ -1,0 +1,59 @@
+"""README's commands as a user pastes them: a block at a time, from the repository's root."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from common import cli, experiments
+from common.grid import jobs, runner
+
+from .conftest import ROOT
+
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+# Each command line that a block comes to, with its folder, in place of running it.
+STUBS = """
+set -eu
+say() { printf '%s\\t' "$PWD" "$@"; echo; }
+python() { say python "$@"; }
+pip() { :; }
+make() { command make -n "$@" > /dev/null; }
+source() { :; }
+"""
+
+
+def commands(block: str) -> list[list[str]]:
+    """[folder, program, words...] of each Python command in a block."""
+    done = subprocess.run(["bash", "-c", STUBS + block], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [line.rstrip("\t").split("\t") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_can_be_pasted(block):
+    """Every folder is there, and every flag."""
+    for folder, _, *words in commands(block):
+        if words[0] == "main.py":
+            module = experiments.script(*folder.split("/")[-3:])
+            cli.parse(module.__doc__, module.DEFAULTS, words[1:])
+        elif words[:2] == ["-m", "common.grid"]:
+            assert folder == str(ROOT) and jobs.jobs(*runner.parse(words[2:]))
+
+
+def test_the_next_block_starts_at_the_root_again():
+    """The next block starts at the root again."""
+    for block in BLOCKS:
+        done = subprocess.run(["bash", "-c", f"{STUBS}{block}\npwd"], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == str(ROOT), shlex.quote(block)
+
+
+def test_the_comparisons_commands_are_paired():
+    """What a comparison needs alike is alike: seed, batch size, epochs, labels."""
+    block = next(block for block in BLOCKS if block.startswith('COMMON="--batch_size'))
+    found = set()
+    for folder, _, *words in commands(block):
+        module = experiments.script(*folder.split("/")[-3:])
+        args = cli.parse(module.__doc__, module.DEFAULTS, words[1:])
+        found.add((args.seed, args.batch_size, args.train_epochs, args.lr_task, args.num_val, args.budget))
+    assert len(found) == 1

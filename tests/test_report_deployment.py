@@ -1,0 +1,127 @@
+"""Table II and its figure from export.csv files made of text."""
+
+import csv
+
+import pytest
+
+from common import report
+from common.errors import InputError
+from common.report import deployment, results
+from common.schema import EXPORT
+
+from .reports import run
+
+SHARED = {"model": "AlexNet", "dataset": "cifar10", "cpu": "a CPU", "busy": "False", "repeats": "500", "threads": "1"}
+
+
+def export(folder, number, times, accuracies, **changes):
+    """export.csv of a round: (student, int8, teacher) in ms, (student, int8, teacher) in percent."""
+    kinds = (("student", "fp32", 2_400_000), ("student", "int8", 600_000), ("teacher", "fp32", 228_000_000))
+    with open(folder / "export.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, EXPORT, restval="")
+        table.writeheader()
+        for (network, precision, size), ms, accuracy in zip(kinds, times, accuracies, strict=True):
+            row = SHARED | {"seed": 1, "round": number, "percent": [10, 60, 100][number], "network": network}
+            row |= {"precision": precision, "file_bytes": size, "latency_ms": ms, "latency_ms_p95": 2 * ms}
+            table.writerow(row | {"parameters": 1, "macs": 1, "accuracy": accuracy} | changes)
+    return folder
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Three seeds of EnCoDe, each exported at its last round."""
+    made = []
+    for seed, shift in ((1, 0.0), (2, 1.0), (3, -1.0)):
+        folder = run(tmp_path / f"en{seed}", "EnCoDe", seed, {10: 58, 60: 65, 100: 70 + shift}, sampler="vae")
+        made.append(export(folder, 2, ((2 + seed) / 10, 0.1, 4), (70 + shift, 68 + 2 * shift, 81.3)))
+    return made
+
+
+def rows_of(path):
+    """The Markdown table's lines by (row, precision)."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines() if "|" in line]
+    return {(line[2], line[3]): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+
+
+def test_exported_rows_show_what_was_measured(seeds, tmp_path):
+    files = deployment.write(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    assert [file.name for file in files] == ["table2.md", "table2.csv", "deployment.png", "deployment.svg"]
+    assert all(file.stat().st_size for file in files)
+    rows = rows_of(files[0])
+    assert list(rows) == [("teacher", "fp32"), ("EnCoDe†", "fp32"), ("EnCoDe†", "int8")]
+    fp32, quantized, teacher = rows["EnCoDe†", "fp32"], rows["EnCoDe†", "int8"], rows["teacher", "fp32"]
+    # t(0.975, 2) = 4.3027; 70, 71, 69 have the standard error 1 / sqrt(3), in int8 twice that
+    assert (fp32["accuracy, %"], fp32["n"], fp32["labels, %"]) == ("70.00 ± 2.48", "3", "100")
+    assert (quantized["accuracy, %"], quantized["n"]) == ("68.00 ± 4.97", "3")
+    # times 0.3, 0.4, 0.5 of a teacher's 4 ms; the paper has 0.21 for its student
+    assert (fp32["ms an image"], fp32["time, teacher 1"], fp32["the paper's"]) == ("0.4", "0.1", "0.21")
+    assert (quantized["ms an image"], quantized["time, teacher 1"], quantized["the paper's"]) == ("0.1", "0.025", "")
+    assert (fp32["file, MB"], fp32["parameters, M"], fp32["MACs, M"]) == ("2.4", "0.601", "1.36")
+    # one teacher, which three runs share
+    assert (teacher["accuracy, %"], teacher["n"], teacher["labels, %"]) == ("81.30", "1", "")
+    assert (teacher["ms an image"], teacher["time, teacher 1"], teacher["file, MB"]) == ("4", "1", "228")
+    text = files[0].read_text()
+    assert "one thread of a CPU; median of 500 passes" in text and "busy" not in text
+    with open(files[1], newline="") as file:
+        assert next(csv.DictReader(file)) == teacher
+    again = deployment.write(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
+
+
+def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
+    (seeds[0] / "export.csv").unlink()
+    others = [run(tmp_path / "cm", "Random", 1, {10: 55, 100: 68}), run(tmp_path / "kd", "KD", 1, {10: 60})]
+    base = run(tmp_path / "base", "Random", 1, {100: 80}, network="teacher")
+    rows = rows_of(report.write([*seeds[:1], *others, base], tmp_path / "out", time_inference=False)[3])
+    assert [row["time, teacher 1"] for row in rows.values()] == ["1", "", "", ""]
+    files = deployment.write(results.read([*seeds[:1], *others, base]), {"AlexNet": 0.25}, tmp_path)
+    assert [file.suffix for file in files] == [".md", ".csv"]  # no time of a device, no figure
+    rows = rows_of(files[0])
+    assert list(rows) == [(name, "fp32") for name in ("Baseline", "CM", "CM+KD†", "EnCoDe†")]
+    assert [row["time, teacher 1"] for row in rows.values()] == ["1", "0.25", "0.25", "0.25"]
+    assert [row["labels, %"] for row in rows.values()] == ["100", "100", "10", "60"]  # EnCoDe: as the paper's
+    assert [row["the paper's"] for row in rows.values()] == ["1", "0.21", "", "0.21"]
+    assert {row["ms an image"] for row in rows.values()} == {""} and rows["Baseline", "fp32"]["MACs, M"] == "94.1"
+    assert "median of 50 forward passes" in files[0].read_text()
+
+
+def test_a_teachers_row_takes_its_time_from_the_students_export(seeds, tmp_path):
+    base = run(tmp_path / "base", "Single", 1, {100: 80}, network="teacher")
+    rows = rows_of(deployment.write(results.read([*seeds, base]), {}, tmp_path)[0])
+    assert [name for name, _ in rows] == ["Single teacher", "EnCoDe†", "EnCoDe†"]
+    assert rows["Single teacher", "fp32"]["ms an image"] == "4"
+
+
+def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
+    export(seeds[2], 2, (3, 1, 10), (69, 66, ""), cpu="another", busy="True")
+    path = deployment.write(results.read(seeds), {}, tmp_path)[0]
+    rows = rows_of(path)
+    assert rows["EnCoDe†", "fp32"]["ms an image"] == "" and rows["EnCoDe†", "fp32"]["time, teacher 1"] == "0.1"
+    assert rows["teacher", "fp32"]["n"] == "1"  # of one its accuracy is unknown
+    assert f"to be taken again: {seeds[2]}." in path.read_text() and "a CPU, another" in path.read_text()
+
+
+def test_a_teacher_of_unknown_accuracy_has_a_time_alone(tmp_path):
+    folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (1, 1, 4), (55, 54, ""))
+    rows = rows_of(deployment.write(results.read([folder]), {}, tmp_path)[0])
+    teacher = rows["teacher", "fp32"]
+    assert (teacher["accuracy, %"], teacher["n"], teacher["ms an image"]) == ("", "", "4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("latency_ms,", "latency,", "no column latency_ms;"),
+        ("0.3,", "fast,", "latency_ms holds what is no number"),
+        ("student,int8,", "teacher,int8,", "no line of the teacher"),
+        ("0.3,", "0,", "no times"),
+        (",2,100,student,fp32", ",7,100,student,fp32", "is of round 7, which results.csv does not have"),
+    ],
+)
+def test_a_damaged_export_is_refused_by_name(old, new, message, seeds, tmp_path):
+    path = seeds[0] / "export.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
+        deployment.write(results.read(seeds), {}, tmp_path)
+    assert "en1" in str(caught.value) and "export the run again" in str(caught.value)

@@ -1,0 +1,194 @@
+"""What the figures show, read from their axes: within what the data can be, one colour for a row everywhere."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from common.report import figures, heatmaps, results, sheets, style
+
+from .reports import edit, predictions, run
+
+POOL = {"classes": ["bee", "ant"], "images": [75, 25]}
+LOSSES = "round,epoch,loss,ce,feat,logit,adv,vae,disc,val_accuracy"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures by name, open as they are when they would be saved."""
+    kept = {}
+    monkeypatch.setattr(style, "save", lambda figure, path: kept.update({path.name: figure}) or [path])
+    yield kept
+    for figure in kept.values():
+        style.plt.close(figure)
+
+
+def seeds(tmp_path, method, curves, name="", **options):
+    """Runs of one row: a curve (accuracy by percent) for each seed."""
+    name = name or method
+    return [run(tmp_path / f"{name}{n}", method, n, curve, **options) for n, curve in enumerate(curves, 1)]
+
+
+def line(axes, label):
+    """x and y of the line with this label."""
+    found = next(line for line in axes.lines if line.get_label() == label)
+    return found.get_xdata().tolist(), found.get_ydata().tolist()
+
+
+def test_no_band_and_no_axis_passes_what_an_accuracy_can_be(tmp_path, drawn):
+    """With 0, 50 and 100 the interval is 50 +- 124."""
+    found = results.read(seeds(tmp_path, "Random", [{10: 0, 40: 40}, {10: 50, 40: 41}, {10: 100, 40: 42}]))
+    figures.curves(found, tmp_path)
+    axes = drawn["curves"].axes[0]
+    assert axes.get_ylim() == (0, 100) and axes.get_xlim() == (0, 100)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 0 and band[:, 1].max() == 100
+    # t(0.975, 2) = 4.3027 times 1 / sqrt(3) around 41
+    at40 = band[band[:, 0] == 40][:, 1]
+    assert at40.min() == pytest.approx(41 - 2.484, abs=1e-3) and at40.max() == pytest.approx(41 + 2.484, abs=1e-3)
+
+
+def test_fewer_than_three_seeds_are_drawn_as_points(tmp_path, drawn):
+    found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 54, 40: 61}]))
+    figures.curves(found, tmp_path)
+    axes = drawn["curves"].axes[0]
+    assert line(axes, "CM") == ([10, 40], [52, 60.5])
+    (points,) = axes.collections  # no band
+    assert sorted(map(tuple, points.get_offsets().tolist())) == [(10, 50), (10, 54), (40, 60), (40, 61)]
+    low, high = axes.get_ylim()
+    assert 45 < low < 50 and 61 < high < 70
+
+
+def test_the_papers_curve_is_dashed_in_the_rows_colour(tmp_path, drawn):
+    found = results.read([*seeds(tmp_path, "Random", [{10: 50, 40: 60}]), *seeds(tmp_path, "KD", [{10: 58}])])
+    figures.curves(found, tmp_path)
+    axes = drawn["curves"].axes[0]
+    dashed = [each for each in axes.lines if each.get_linestyle() == "--"]
+    assert [each.get_color() for each in dashed] == [style.COLORS[0], style.COLORS[1]]
+    assert dashed[0].get_ydata()[:2].tolist() == [54.59, 58.46] and dashed[0].get_xdata().tolist()[-1] == 100
+    names = [text.get_text() for text in drawn["curves"].legends[0].get_texts()]
+    assert names == ["CM (n=1)", "CM+KD† (n=1)", "the paper's"]
+
+
+def test_another_axis_of_labels_has_no_curve_of_the_paper(tmp_path, drawn):
+    found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}]))
+    found.rows["seen"] = [4500.0, 18000.0]
+    figures.curves(found, tmp_path, figures.Labels("seen", "labels"), "by-labels")
+    axes = drawn["by-labels"].axes[0]
+    assert line(axes, "CM")[0] == [4500, 18000] and len(axes.lines) == 1
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] >= 18000 and axes.get_xlabel() == "labels"
+
+
+def test_a_row_has_one_colour_in_every_figure_and_report(tmp_path, drawn):
+    runs = [*seeds(tmp_path, "KD", [{10: 58, 40: 62}]), *seeds(tmp_path, "EnCoDe", [{10: 58}], sampler="vae")]
+    variants = ("entropy", "teacher_confidence", "discriminator", "random")
+    runs += [run(tmp_path / name, "EnCoDe", 1, {10: 58}, sampler=name) for name in variants]
+    runs += [run(tmp_path / "svhn", "EnCoDe", 1, {10: 58}, sampler="entropy", dataset="svhn")]
+    found = results.read(runs)
+    looks = style.styles(found)
+    assert looks["CM+KD†"]["color"] == style.COLORS[1] and looks["EnCoDe†"]["color"] == style.COLORS[2]
+    assert len({look["color"] for look in looks.values()}) == len(looks) == 6
+    figures.curves(found, tmp_path)
+    figures.epochs(found, tmp_path)
+    figures.macs(found, tmp_path)
+    for name in ("curves", "epochs"):
+        for axes in drawn[name].axes:
+            solid = {each.get_label(): to_hex(each.get_color()) for each in axes.lines if each.get_linestyle() == "-"}
+            assert solid and all(looks[label]["color"].lower() == color for label, color in solid.items())
+    bars = [bar for axes in drawn["macs"].axes for bar in axes.containers]
+    shown = {bar.get_label(): to_hex(bar.lines[0].get_color()) for bar in bars}
+    assert shown == {label: look["color"].lower() for label, look in looks.items()}
+    many = [*runs, *(run(tmp_path / f"{n}", "EnCoDe", 1, {10: 58}, sampler=f"own{n}") for n in range(9))]
+    looks = style.styles(results.read(many)).values()
+    assert len({(look["color"], look["marker"]) for look in looks}) == len(looks) == 15
+
+
+def test_epochs_begin_at_one_and_say_at_which_percent_in_three_figures(tmp_path, drawn):
+    found = results.read(seeds(tmp_path, "Random", [{14.28571: 50, 57.142857: 60}]))
+    figures.epochs(found, tmp_path)
+    axes = drawn["epochs"].axes[0]
+    assert line(axes, "CM") == ([1, 2], [41, 42]) and axes.get_xlim() == (1, 2)
+    assert drawn["epochs"].legends[0].get_texts()[0].get_text() == "CM, 57.1% (n=1)"
+
+
+def test_losses_have_a_panel_for_each_term_that_was_logged(tmp_path, drawn):
+    old = run(tmp_path / "old", "Random", 1, {50: 60})
+    new = run(tmp_path / "new", "EnCoDe", 1, {50: 60}, sampler="vae")
+    rows = [LOSSES, "0,1,5,2,3,,,0.5,0.7,41", "0,2,4,1.5,2,,0.01,0.25,0.69,42"]
+    (new / "history.csv").write_text("\n".join(rows) + "\n")
+    figures.losses(results.read([old, new]), tmp_path)
+    panels = {axes.get_title(): axes for axes in drawn["losses"].axes}
+    assert list(panels) == ["all terms", "ce", "feat", "adv", "vae", "disc"]  # no logits were distilled
+    assert line(panels["all terms"], "CM")[1] == [0.5, 0.5] and line(panels["all terms"], "EnCoDe†")[1] == [5, 4]
+    assert line(panels["feat"], "EnCoDe†") == ([1, 2], [3, 2]) and line(panels["adv"], "EnCoDe†") == ([2], [0.01])
+    assert [each.get_label() for each in panels["feat"].lines] == ["EnCoDe†"]
+    guessing = next(each for each in panels["disc"].lines if each.get_linestyle() == ":")
+    assert guessing.get_ydata()[0] == pytest.approx(np.log(2))
+    assert all(axes.get_ylim()[0] >= 0 for axes in panels.values())
+
+
+def test_macs_are_the_networks_own(tmp_path, drawn):
+    student = seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 51, 40: 61}, {10: 52, 40: 99}])
+    teacher = run(tmp_path / "t", "Single", 1, {100: 81}, network="teacher")
+    figures.macs(results.read([*student, teacher]), tmp_path)
+    axes = drawn["macs"].axes[0]
+    points = {bar.get_label(): bar.lines[0].get_xydata()[0].tolist() for bar in axes.containers}
+    assert points["Single teacher"] == [pytest.approx(94.1e6, rel=1e-3), 81]
+    assert points["CM"] == [pytest.approx(1.36e6, rel=5e-3), pytest.approx(220 / 3)]  # with the most labels, 40%
+    high = max(segment[1][1] for bar in axes.containers for segment in bar.lines[2][0].get_segments())
+    assert high == 100 and axes.get_ylim()[1] == 100
+
+
+def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
+    """Of 100 images 75 are bees. Round 1 queries a bee and three ants, round 2 the rest, which nobody chose."""
+    folder = run(tmp_path / "a", "Random", 1, {10: 50, 20: 55, 100: 60}, pool=POOL)
+    rows = ["0,0,,0", "0,1,,0", "1,2,,0", "1,3,,1", "1,4,,1", "1,5,,1", *(f"2,{n},,0" for n in range(6, 60))]
+    (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *rows]) + "\n")
+    found = results.read([folder])
+    heatmaps.class_balance(found, tmp_path)
+    figure = drawn["queries"]
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["bee", "ant"]
+    mesh = axes.collections[0]
+    assert mesh.get_array().ravel().tolist() == [25 - 75, 75 - 25]
+    assert mesh.get_clim() == (-50, 50)  # zero is the scale's middle
+    assert [text.get_text() for text in axes.texts] == ["-50.0", "+50.0"]
+    table = pd.read_csv(tmp_path / "queries.csv")
+    assert table.loc[table["round"] == 1, ["class", "name", "images"]].to_numpy().tolist() == [
+        [0, "bee", 1], [1, "ant", 3]
+    ]  # fmt: skip
+    edit(folder, "config.json", '"pool"', '"swimming"')  # no record: the initial labels, all bees, stand for the pool
+    heatmaps.class_balance(results.read([folder]), tmp_path)
+    axes = drawn["queries"].axes[0]
+    assert axes.collections[0].get_array().ravel().tolist() == [25 - 100, 75]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_class_balance_of_a_run_that_chose_nothing_has_no_figure(tmp_path, drawn):
+    folder = run(tmp_path / "a", "Random", 1, {100: 60})
+    edit(folder, "queries.csv", "0,3,,1", "0,5,,1")
+    assert [file.name for file in heatmaps.class_balance(results.read([folder]), tmp_path)] == ["queries.csv"]
+
+
+def test_class_accuracy_is_the_mean_over_seeds_of_each_class(tmp_path, drawn):
+    runs = seeds(tmp_path, "Random", [{10: 50, 50: 60}, {10: 50, 50: 80}], pool=POOL)
+    predictions(runs[0], 1, [0, 0, 1, 1, 1], [0, 0, 0, 0, 1])  # bees 2 of 4, the ant; 60%
+    predictions(runs[1], 1, [0, 0, 0, 1, 1], [0, 0, 0, 0, 1])  # bees 3 of 4
+    found = results.read(runs)
+    heatmaps.class_accuracy(found, tmp_path)
+    axes = drawn["classes"].axes[0]
+    assert axes.collections[0].get_array().ravel().tolist() == [62.5, 100]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["CM, 50%"]
+    lines = (tmp_path / "classes.csv").read_text().splitlines()
+    assert lines[0] == "model,dataset,label,percent,class,name,accuracy,n"
+    assert lines[1:] == ["AlexNet,cifar10,CM,50,0,bee,62.5,2", "AlexNet,cifar10,CM,50,1,ant,100,2"]
+
+
+def test_a_contact_sheet_fits_a_page_whatever_the_rounds_and_classes(tmp_path):
+    percents = dict.fromkeys(range(5, 65, 5), 50)
+    folder = run(tmp_path / "digits-seed1", "Random", 1, percents, dataset="digits")
+    files = sheets.contact_sheets(results.read([folder]), tmp_path, tmp_path)
+    assert [file.name for file in files] == ["queried-digits-seed1-1.png", "queried-digits-seed1-2.png"]
+    for file in files:
+        height, width, _ = style.plt.imread(file).shape
+        assert width / 200 <= 8.27 and height / 200 <= 11.69  # A4 in inches
