@@ -25,6 +25,7 @@ CAPTIONS = {  # by the figure's file name, in the order shown
     "Dotted: the loss of a discriminator that guesses.",
     "macs": "Test accuracy with the most labels a row has, against multiply-accumulates. Rows of one network stand "
     "beside each other.",
+    "deployment": "Test accuracy of what was exported, against latency and multiply-accumulates, in fp32 and int8.",
     "classes": "Test accuracy of each class, mean over seeds, in the round with about half of the labels.",
     "queries": "Share of each class in what was queried less its share of the pool, mean over seeds. The initial "
     "labels and a round that takes all that is left are not counted.",
