@@ -29,7 +29,6 @@ CAPTIONS = {  # by the figure's file name, in the order shown
     "classes": "Test accuracy of each class, mean over seeds, in the round with about half of the labels.",
     "queries": "Share of each class in what was queried less its share of the pool, mean over seeds. The initial "
     "labels and a round that takes all that is left are not counted.",
-    "deployment": "Accuracy against the time of one image and against multiply-accumulates; hollow: int8.",
 }
 
 
