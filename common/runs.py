@@ -197,8 +197,10 @@ def begin(args, images) -> Run:
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
     config = {**vars(args), **contents(images)}
     run = Run(folder, config, provenance.describe(args), args.amp, args.log_path)
-    counts = torch.bincount(images.labels[images.pool].cpu(), minlength=len(images.classes))
-    run.note(POOL, {"classes": images.classes, "images": counts.tolist()})
+    labels = images.labels[images.pool].cpu()
+    if (labels >= 0).all():  # with --labels nobody knows yet how many images of a class there are
+        counts = torch.bincount(labels, minlength=len(images.classes))
+        run.note(POOL, {"classes": images.classes, "images": counts.tolist()})
     if args.tensorboard:
         run.board = Board(run.folder / "tensorboard", images, args.train_epochs)
         run.board.show(run.state)

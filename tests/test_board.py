@@ -41,6 +41,7 @@ def events(monkeypatch):
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Events
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: True)  # whether the package is there or not
     monkeypatch.setattr(Events, "files", {})
     forget = SimpleNamespace(rmtree=lambda folder, **_: Events.files.pop(str(folder), None))
     monkeypatch.setattr(board, "shutil", forget)

@@ -113,7 +113,8 @@ PERCENTS = "must grow, from more than 0 to at most 80 (the pool has 160 images) 
     [
         (
             ["--initial_budget", "161"],
-            "--initial_budget 161: the pool has 160 images (--num_images 200 less --num_val 40); use at most that",
+            "--initial_budget 161: the pool has 160 images (--num_images 200 less --num_val 40); these fit: "
+            "--initial_budget 20 --budget 20 --subset 40",
         ),
         (["--subset", "59"], "--subset 59: 60 labels are queried from it; use at least that"),
         (["--percents", "20", "10"], f"--percents 20.0 10.0: {PERCENTS}"),

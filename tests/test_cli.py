@@ -67,7 +67,8 @@ def test_no_default_is_a_private_path():
         ),
         ("KD", "--sampler discriminator", "--sampler: invalid choice: 'discriminator'"),
         ("Single", "--recipe quick", "--recipe quick: is a teacher's; add --network teacher"),
-        ("KD", "--recipe quick", "--recipe: no such flag"),
+        ("KD", "--recipe quick", "--recipe: invalid choice: 'quick'"),
+        ("Random", "--recipe fair --network teacher", "--recipe fair: is a student's; leave out --network teacher"),
         ("KD", "--logit_loss typo", "--logit_loss: invalid choice: 'typo'"),
         ("KD", "--feature_loss typo", "--feature_loss: invalid choice: 'typo'"),
         ("KD", "--ce_wt 0 --logit_wt 0", "nothing would train the classifier"),
@@ -102,7 +103,7 @@ def test_bad_flags_are_named_in_one_line(method, words, message):
         ("device", 0, '"device": 0: it must be text'),
         ("model", "LeNet", "\"model\": 'LeNet': it must be one of AlexNet, ResNet, VGG"),
         ("method", "Kd", "\"method\": 'Kd': it must be one of Single, Random, KD, EnCoDe"),
-        ("shift", 3, "no such flag: shift"),  # a plain method's: KD sets it itself
+        ("cutout", 3, "no such flag: cutout"),  # a plain method's: KD sets it itself
         ("train_epoch", 3, "no such flag: train_epoch"),
     ],
 )

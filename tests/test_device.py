@@ -261,7 +261,7 @@ def test_a_seed_draws_the_same_batches_noise_and_candidates_on_any_device(device
             asked = Recording(args, this_round, student, None)
             run.add("timing", round=0)  # as evaluation does before
             this_round.query(asked)
-            parts = [*batches[1].labeled, *batches[1].unlabeled[:2], batches[0].noise, batches[1].noise]
+            parts = [*batches[1].labeled[:3], *batches[1].unlabeled[:2], batches[0].noise, batches[1].noise]
             parts += [this_round.labeled, this_round.unlabeled, asked.candidates, run.state["labeled"]]
             assert {part.device.type for part in parts[:-1]} == {where.type} and parts[-1].device.type == "cpu"
             drawn.append([part.cpu().tolist() for part in parts])
