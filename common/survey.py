@@ -20,6 +20,7 @@ from common.datasets.source import Source
 from common.experiments import ROOT
 from common.flags import Parser
 from common.networks import PAIRS
+from common.teachers import recipes
 
 SHOWN = 20  # classes, and pairs of equal images
 UPDATES = 1500  # of a round: a short look
@@ -122,12 +123,18 @@ def commands(args, source: Source) -> list[str]:
     budget = " ".join(f"--{name} {found[name]}" for name in proposal.BUDGETS)
     epochs = max(5, min(60, round(UPDATES / (found["num_images"] // found["batch_size"]))))
     batch = min(64, 2 * found["batch_size"], found["num_images"])
+    quick = recipes.quick(
+        args.model
+    )  # its rate is for its batch size; smaller batches want a smaller one in proportion
+    rate = f"{quick['lr_task'] * batch / quick['batch_size']:.2g}"
     short = f"--batch_size {found['batch_size']} --train_epochs {epochs} --schedule onecycle"
     distil = f"--lr_task 0.004 --lr_dec 0.004 --feat_wt {FEATURE_WEIGHT.get(args.model, 100)}"
     if args.labels:
-        distil += f" --teacher_labels labeled --teacher_epochs {epochs} --teacher_batch_size {batch} --teacher_lr 0.03"
+        distil += (
+            f" --teacher_labels labeled --teacher_epochs {epochs} --teacher_batch_size {batch} --teacher_lr {rate}"
+        )
     lines = {
-        "Single": f"--network teacher --recipe quick --batch_size {batch} --train_epochs {epochs} --lr_task 0.03",
+        "Single": f"--network teacher --recipe quick --batch_size {batch} --train_epochs {epochs} --lr_task {rate}",
         "Random": f"{budget} {short} --lr_task 0.01",
         "KD": f"{budget} {short} {distil}",
         "EnCoDe": f"{budget} {short} {distil} --warmup_epochs {max(1, epochs // 5)}",
