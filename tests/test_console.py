@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import termios
 
@@ -24,7 +25,10 @@ def test_the_progress_bar_fits_80_columns(monkeypatch):
             bar.start_t -= 3600
             bar.update(100)
             bar.set_postfix(epoch="100/100", loss="1.23e+03", val="100.00")
-        shown = os.read(master, 10_000).decode().replace("\x1b[A", "").split("\r")
+        text = b""
+        while select.select([master], [], [], 1.0)[0]:  # what was written comes in parts
+            text += os.read(master, 10_000)
+    shown = text.decode().replace("\x1b[A", "").split("\r")
     os.close(master)
     assert max(map(len, shown)) <= 80, shown
     last = next(line for line in shown if "val" in line)
