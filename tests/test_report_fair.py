@@ -3,7 +3,7 @@
 import pytest
 
 from common import report
-from common.report import results, tables
+from common.report import figures, results, style, tables
 
 from .reports import run
 
@@ -57,3 +57,12 @@ def test_the_labels_behind_each_cell_are_told(runs, tmp_path):
     assert "- AlexNet on cifar10, CM+KD: 5,000, 10,000" in text
     before = results.read([run(tmp_path / "before", "Random", 1, {10: 54})])
     assert tables.labels_counted(before) == []
+
+
+def test_the_curves_stand_on_all_labels_too_where_they_are_known(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "curve", lambda axes, group, x, y, *_: drawn.append((x, sorted(group[x]))))
+    assert {path.stem for path in figures.labels(results.read(runs), tmp_path)} == {"labels"}
+    assert [counts for x, counts in drawn if x == "labels_in_all"][1] == [10000, 15000]  # CM's, its validation included
+    before = results.read([run(tmp_path / "before", "Random", 1, {10: 54})])
+    assert figures.labels(before, tmp_path) == []

@@ -44,7 +44,7 @@ def write(
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += deployment.write(found, ratios, output)
         files += summary.write(summary.text(claims, found), output)
-        for draw in (figures.curves, figures.epochs, figures.losses, figures.macs):
+        for draw in (figures.curves, figures.labels, figures.epochs, figures.losses, figures.macs):
             files += draw(found, output)
         files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
         if data_dir is not None:

@@ -1,6 +1,7 @@
 """Curves: accuracy against labels, epochs and multiply-accumulates, and the losses against epochs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,20 @@ def curves(found: Results, output: Path, x: Labels = PERCENT, name: str = "curve
     handles = [Line2D([], [], color="#7F7F7F", linestyle="--", linewidth=1, label="the paper's")]
     drawn = any(len(paper_curve(found, setting, "CM")) for setting in found.settings()) and x.paper
     return _panels(found, found.rows, panel, output / name, handles if drawn else [])
+
+
+def labels(found: Results, output: Path) -> list[Path]:
+    """Test accuracy against all labels that any network of a row saw, teacher and validation included.
+
+    Nothing is drawn where no run has a record of them.
+    """
+    if "labels_in_all" not in found.rows:
+        return []
+    counts = pd.to_numeric(found.rows["labels_in_all"], errors="coerce")
+    known = replace(found, rows=found.rows.assign(labels_in_all=counts)[counts > 0])
+    if known.rows.empty:
+        return []
+    return curves(known, output, Labels("labels_in_all", "labels that any network saw, teacher included"), "labels")
 
 
 def epochs(found: Results, output: Path) -> list[Path]:

@@ -20,6 +20,8 @@ from common.report.results import Results
 CAPTIONS = {  # by the figure's file name, in the order shown
     "curves": "Test accuracy against percent of labels: mean and 95% interval; of fewer than three seeds the points "
     "themselves. The paper's curves are dashed, in the row's colour.",
+    "labels": "Test accuracy against all labels that any network of a row saw, each counted once: its teacher's and "
+    "those that chose an epoch too.",
     "epochs": "Validation accuracy against epochs, in the round with about half of the labels.",
     "losses": "Each term of the objective and of the sampler, with its weight, against epochs, in the same round. "
     "Dotted: the loss of a discriminator that guesses.",
