@@ -134,6 +134,21 @@ def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monke
     assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels", "names"),
+    [
+        ("none", 40, [("labeled", 0.05)]),
+        ("self_training", 40, [("labeled", 0.05), ("pool", 0.0)]),
+        ("fixmatch", 40, [("pool", 0.0)]),
+        ("self_training", 160, [("labeled", 0.05)]),  # no image is left without its label
+    ],
+)
+def test_the_stages_of_a_fair_teacher(kind, labels, names):
+    stages = teachers.stages(parse("KD", *SMALL, "--teacher_pool", kind), labels)
+    assert [(getattr(each, "distill_on", "labeled"), each.label_smoothing) for each in stages] == names
+    assert stages[-1].lr_task == stages[0].lr_task / (2 if len(stages) == 2 else 1)  # goes on from the first's weights
+
+
 @pytest.mark.parametrize("kind", ["none", "self_training", "fixmatch"])
 def test_runs_that_share_their_labels_share_the_teacher(kind, tmp_path, trainings):
     """Two methods at once would wait for each other: here one after the other, and the second trains no teacher."""

@@ -160,9 +160,12 @@ def fair(args, images: Images, labeled: Tensor) -> tuple[SplitNet, float]:
 
 
 def stages(args, labels: int) -> list[argparse.Namespace]:
-    """The flags of a fair teacher's trainings, each of which learns from the one before."""
+    """The flags of a fair teacher's trainings, each of which learns from the one before.
+
+    Where every image that may be trained on is labelled, the pool has nothing more to say.
+    """
     flags = fair_recipe(args, labels)
-    if args.teacher_pool == "none":
+    if args.teacher_pool == "none" or labels == args.num_images - args.num_val:
         return [flags]
     on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
     if "own_outputs" in on_pool:
