@@ -183,11 +183,13 @@ class Noisy(nn.Module):
 
 def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout():
     images, net = toys.images(), Noisy().train()
+    images.train[:, :, 4:] = 0  # so that the images' means differ
     view = View(torch.tensor([0, 3, 4]), torch.tensor([True, False, False]), torch.tensor([[1, 1]] * 3),
                 boxes=torch.tensor([[0, 8, 0, 8]] * 3))  # fmt: skip
     found = OwnOutputs(net, images).of(view)
     x = augment.see(images.train, View(view.index, view.mirrored))
     expected = net.linear(net.norm(x).mean((2, 3)))  # batch norm as while training
+    assert expected.std(0).min() > 0.01
     assert torch.allclose(found.logits, expected, atol=1e-6) and not found.logits.requires_grad
     assert net.dropout.training and net.norm.training and found.features is None
 
