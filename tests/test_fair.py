@@ -1,5 +1,6 @@
 """Labels counted once: whose labels count, and teachers that are a function of labels, recipe and seed."""
 
+import copy
 import csv
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, budget, data, evaluation, losses
+from common import augment, budget, data, evaluation, losses, training
 from common.augment import View
 from common.errors import InputError
 from common.teachers import teacher as teachers
@@ -132,6 +133,24 @@ def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monke
         net = teachers.networks.build(first, "teacher").eval()  # what the first was left as
         expected = net(augment.see(images.train, View(torch.arange(5))))
     assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
+
+
+def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monkeypatch):
+    fit, seen = training.fit, []
+
+    def watched(args, run, this_round, net, **options):
+        before = copy.deepcopy(net.state_dict())
+        fitted = fit(args, run, this_round, net, **options)
+        seen.append((before, copy.deepcopy(net.state_dict())))
+        return fitted
+
+    monkeypatch.setattr(training, "fit", watched)
+    words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "1", "--save_path", str(tmp_path)]
+    teachers.fair(parse("KD", *SMALL, *words), images, images.pool[:40])
+    (_, first), (second, after) = seen
+    assert any("running_mean" in name for name in first)  # with batch norm, before it is folded
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    assert not all(torch.equal(first[name], value) for name, value in after.items())
 
 
 @pytest.mark.parametrize(
