@@ -22,9 +22,9 @@ def fair(folder, method, seed, accuracies, teacher, labels, sampler="random"):
 @pytest.fixture
 def runs(tmp_path):
     return [
+        fair(tmp_path / "margin1", "KD", 1, {10: 66, 20: 70}, ["71.50", "77.00"], [5000, 10000], sampler="margin"),
         fair(tmp_path / "kd1", "KD", 1, {10: 66, 20: 68}, ["71.50", "75.00"], [5000, 10000]),
         fair(tmp_path / "kd2", "KD", 2, {10: 67, 20: 69}, ["72.50", "76.00"], [5000, 10000]),
-        fair(tmp_path / "margin1", "KD", 1, {10: 66, 20: 70}, ["71.50", "77.00"], [5000, 10000], sampler="margin"),
         fair(tmp_path / "cm1", "Random", 1, {10: 54, 20: 60}, ["", ""], [10000, 15000]),
     ]
 
