@@ -13,7 +13,7 @@ TEACHER = {  # see RESULTS.md for what each was compared with, on validation ima
     **{"teacher_batch_size": 64, "teacher_lr": 0.04},
 }
 STUDENT = {  # the logits of the pool alone: the features and the cross entropy cost accuracy and time
-    **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 4.0, "ce_wt": 0.0, "feat_wt": 0.0},
+    **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 1.5, "ce_wt": 0.0, "feat_wt": 0.0},
     **{"views": 4, "shift": 4, "train_epochs": 60, "lr_task": 0.04},
 }
 ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher
