@@ -61,14 +61,15 @@ JOBS := 1
 COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(FAIR) --recipe fair --seeds 5 --jobs $(JOBS)
 ROUNDS := --percents 5 10 20 40 60 100 --subset 20000
 ALONE := --distill_on labeled --ce_wt 1 --views 0 --shift 0
+SEEING := --methods KD --teacher_labels all --teacher_pool none
 fair: install
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) $(ROUNDS) --methods KD
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers vae
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers margin typiclust --query_by teacher
-	$(COUNTED) --percents 10 40 --subset 20000 --methods KD --teacher_labels all --tag all-seeing
-	$(COUNTED) --percents 10 --methods KD --teacher_labels all --ce_wt 1 --tag all-seeing-labels
+	$(COUNTED) $(SEEING) --percents 10 40 --subset 20000 --tag all-seeing
+	$(COUNTED) $(SEEING) --percents 10 --ce_wt 1 --tag all-seeing-labels
 	$(PYTHON) -m common.report $(FAIR)/*-seed* --output $(FAIR)/report
 
 test: install

@@ -175,6 +175,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
     if not args.ce_wt and not getattr(args, "logit_wt", 0):
         raise InputError("--ce_wt 0 --logit_wt 0: nothing would train the classifier; one of them must be more")
+    if "teacher_labels" in args:
+        _check_teacher(args)
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
     if "sampler" in args:
@@ -183,6 +185,24 @@ def _check(args: argparse.Namespace) -> None:
         _warn(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
     if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
         _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
+
+
+def _check_teacher(args: argparse.Namespace) -> None:
+    """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
+    if args.shift and not args.views:
+        raise InputError(
+            f"--shift {args.shift}: the teacher's outputs are of unmoved images; add --views 4, say, which has them for "
+            "moved ones"
+        )
+    if args.mixup and args.distill_on != "pool":
+        raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")
+    if args.teacher_labels == "labeled" and args.teacher:
+        raise InputError(f"--teacher {args.teacher}: --teacher_labels labeled trains one for each round; leave one out")
+    if args.teacher_labels == "all" and args.teacher_pool != "none":
+        raise InputError(
+            f"--teacher_pool {args.teacher_pool}: a teacher that saw every label has no pool to learn; add "
+            "--teacher_labels labeled, or --teacher_pool none"
+        )
 
 
 def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:

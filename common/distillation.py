@@ -81,15 +81,15 @@ def cache(
         "size": images.size,
         "views": 1 + images.mirror if views is None else len(views.mirrored),
     }
-    more = ""
+    kind = ""  # what a file's name says beyond the paper's outputs
     if views is not None:
-        key["drawn"] = more = hashlib.sha256(
-            views.mirrored.numpy().tobytes() + views.offsets.numpy().tobytes()
-        ).hexdigest()
+        drawn = views.mirrored.numpy().tobytes() + views.offsets.numpy().tobytes()
+        key["drawn"] = hashlib.sha256(drawn).hexdigest()
+        kind += f"-{key['drawn'][:8]}"
     if not features:
         key["features"] = "first"
-    more = f"-{more[:8]}" * bool(more) + "-logits" * (not features)
-    name = f"outputs-{key['teacher'][:12]}-{images.fingerprint[:12]}-{key['views']}x{key['count']}{more}.pt"
+        kind += "-logits"
+    name = f"outputs-{key['teacher'][:12]}-{images.fingerprint[:12]}-{key['views']}x{key['count']}{kind}.pt"
     path = folder / name
     teacher.eval()
     outputs = _read(path, key) if path.exists() else None

@@ -7,12 +7,12 @@ paper's setting stays what the scripts do without this flag.
 
 COUNTED = {"keep": "last"}
 SCHEDULE = {"schedule": "onecycle", "nesterov": True, "batch_size": 128}
-TEACHER = {  # see RESULTS.md for what each was compared with, on validation images
+TEACHER = {  # RESULTS.md has what some of these were compared with, on validation images of one seed
     **{"teacher_labels": "labeled", "teacher_pool": "self_training"},
     **{"teacher_epochs": 12, "teacher_passes": 40, "teacher_pool_epochs": 4},
     **{"teacher_batch_size": 64, "teacher_lr": 0.04},
 }
-STUDENT = {  # the logits of the pool alone: the features and the cross entropy cost accuracy and time
+STUDENT = {  # the logits of the pool alone: neither features nor decoder nor the labelled batch are computed
     **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 1.5, "ce_wt": 0.0, "feat_wt": 0.0},
     **{"views": 4, "shift": 4, "train_epochs": 60, "lr_task": 0.04},
 }

@@ -1,4 +1,4 @@
-"""Trains one network for one round and leaves it with its best validation weights. The loss stands in `objective`."""
+"""Trains one network for one round and leaves it with what `--keep` names. The loss stands in `objective`."""
 
 import copy
 import math

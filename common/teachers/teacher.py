@@ -188,7 +188,7 @@ def _kept(
     args, images: Images, labeled: Tensor, targets: Targets | None = None, where: Path | None = None
 ) -> tuple[SplitNet, float, Path]:
     """A fair teacher, its test accuracy and its folder, whose name says what it is a function of."""
-    config = {**configuration(vars(args)), "device": "", **contents(images)}
+    config = {**configuration(vars(args)), **contents(images)}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update(images.origin[labeled.cpu()].numpy().tobytes())
     if images.files is not None:  # with --labels the data's fingerprint leaves the labels out
