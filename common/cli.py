@@ -191,8 +191,8 @@ def _check_teacher(args: argparse.Namespace) -> None:
     """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
     if args.shift and not args.views:
         raise InputError(
-            f"--shift {args.shift}: the teacher's outputs are of unmoved images; add --views 4, say, which has them for "
-            "moved ones"
+            f"--shift {args.shift}: the teacher's outputs are of unmoved images; add --views 4, say, which has them "
+            "for moved ones"
         )
     if args.mixup and args.distill_on != "pool":
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")

@@ -109,6 +109,17 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(best, monkeypatch)
         assert torch.equal(value, resumed.saves[-1]["modules"][name]), name
 
 
+@pytest.mark.parametrize("keep", ["last", "ema"])
+def test_a_killed_training_keeps_what_it_would_have(keep, monkeypatch):
+    words = (*WORDS, "--keep", keep, "--ema_decay", "0.8")
+    judged(monkeypatch, [50.0, 90.0, 50.0, 40.0])
+    _, run, expected = fitted("EnCoDe", words=words)
+    judged(monkeypatch, [50.0, 40.0])
+    result, _, weights = fitted("EnCoDe", run.saves[1], words)
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+    assert (result.best_epoch, result.validation) == (4, 40.0)
+
+
 def test_a_finished_training_has_nothing_left_to_do(monkeypatch):
     judged(monkeypatch, [50.0, 60.0, 70.0, 60.0])
     words = ("--train_epochs", "4")
