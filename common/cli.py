@@ -189,10 +189,15 @@ def _check(args: argparse.Namespace) -> None:
 
 def _check_teacher(args: argparse.Namespace) -> None:
     """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
-    if args.shift and not args.views:
+    if args.shift and not args.views and args.targets == "view":
         raise InputError(
             f"--shift {args.shift}: the teacher's outputs are of unmoved images; add --views 4, say, which has them "
             "for moved ones"
+        )
+    if args.targets == "mean" and args.feat_wt:
+        raise InputError(
+            f"--targets mean: is of logits, and features of one view do not fit another; add --feat_wt 0 (now "
+            f"{args.feat_wt:g}), or leave it out"
         )
     if args.mixup and args.distill_on != "pool":
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,10 @@ class Targets:
     views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
     net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
+    def averaged(self) -> "Targets":
+        """Of each image the mean of its views' logits, for whatever view of it the student sees (`--targets mean`)."""
+        return replace(self, logits=self.logits.mean(0, keepdim=True), views=None)
+
     def of(self, view: View, features: bool = True) -> Teacher:
         """What the teacher makes of the images of `view`, each as it is shown there."""
         z = self.pool(self._at(self.z, view).float()) if features else None
@@ -43,7 +47,7 @@ class Targets:
     @staticmethod
     def _at(outputs: Tensor, view: View) -> Tensor:
         which = view.mirrored if view.which is None else view.which
-        row = view.index if which is None else which * outputs.shape[1] + view.index
+        row = view.index if which is None or len(outputs) == 1 else which * outputs.shape[1] + view.index
         return outputs.flatten(0, 1).index_select(0, row)
 
 

@@ -175,7 +175,11 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
          "the teacher's outputs for it; 0: the image and its mirror", type=_number(int, 0, 127))  # fmt: skip
-    flag("shift", 0, "of --views: pixels that they are moved by, at most", type=_number(int, 0, 64))
+    flag("targets", "view", "view: what the teacher makes of the view that the student sees. mean: the mean of its "
+         "logits over the fixed views, for the image in any view, drawn anew each epoch",
+         choices=["view", "mean"])  # fmt: skip
+    flag("shift", 0, "of --views, and with --targets mean of what the student sees: pixels that an image is moved by, "
+         "at most", type=_number(int, 0, 64))  # fmt: skip
     flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
          type=_number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)

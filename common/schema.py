@@ -16,6 +16,7 @@ VARIANTS = {
     "teacher_pool": ("none",),
     "ce_wt": ("1.0",),
     "views": ("0",),
+    "targets": ("view",),
     "mixup": ("0.0",),
     "keep": ("best",),
 }
@@ -43,7 +44,8 @@ TABLES = {
 BEFORE = {
     "query_by": "student",
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
-    **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "shift": 0, "views": 0, "mixup": 0.0, "val_labels": "extra"},
+    **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"},
+    **{"shift": 0, "views": 0, "targets": "view", "mixup": 0.0},
     **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
 }
 

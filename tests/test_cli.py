@@ -71,6 +71,12 @@ def test_no_default_is_a_private_path():
         ("Random", "--recipe fair --network teacher", "--recipe fair: is a student's; leave out --network teacher"),
         ("KD", "--shift 3", "--shift 3: the teacher's outputs are of unmoved images; add --views 4"),
         ("EnCoDe", "--mixup 1", "--mixup 1: blends the pool's images; add --distill_on pool"),
+        (
+            "KD",
+            "--targets mean",
+            "--targets mean: is of logits, and features of one view do not fit another; add "
+            "--feat_wt 0 (now 500), or leave it out",
+        ),
         ("KD", "--teacher_labels labeled --teacher t.pt", "--teacher t.pt: --teacher_labels labeled trains one"),
         ("KD", "--teacher_pool fixmatch", "--teacher_pool fixmatch: a teacher that saw every label"),
         ("KD", "--logit_loss typo", "--logit_loss: invalid choice: 'typo'"),
@@ -220,7 +226,8 @@ def test_flags_that_cancel_each_other_are_mentioned(capsys):
 
 def test_amp_is_off_where_it_would_be_emulated(monkeypatch):
     device = machine.device("cpu")
-    monkeypatch.setattr(machine, "fast_bf16_cpu", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # has no units for it: half the speed
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert machine.amp("auto", device) == "off" and machine.amp("bf16", device) == "bf16"
-    monkeypatch.setattr(machine, "fast_bf16_cpu", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert machine.amp("auto", device) == "bf16" and machine.amp("off", device) == "off"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, budget, data, evaluation, losses, training
+from common import augment, budget, data, distillation, evaluation, losses, training
 from common.augment import View
 from common.errors import InputError
 from common.teachers import teacher as teachers
@@ -113,7 +113,8 @@ def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, 
     assert found[0].train_epochs == epochs and found[0].keep == "last"  # an epoch shows 200 images
 
 
-def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["view", "mean"])
+def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path, monkeypatch):
     seen = []
 
     def fit(args, run, this_round, net, targets=None, start=None):
@@ -122,6 +123,7 @@ def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monke
 
     monkeypatch.setattr(teachers.training, "fit", fit)
     words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "7", "--save_path", str(tmp_path)]
+    words += ["--targets", kind, "--views", "3", "--shift", "2", "--feat_wt", "0"]
     teachers.fair(parse("KD", *SMALL, *words), images, images.pool[:40])
     (first, none, _), (second, targets, this_round) = seen
     assert none is None and first.train_epochs == 1 and first.cutout == 0
@@ -131,7 +133,11 @@ def test_a_second_teacher_learns_the_pool_from_the_first(images, tmp_path, monke
     assert this_round.label == "teacher (40 labels, second)" and len(this_round.unlabeled) == 120
     with torch.no_grad():
         net = teachers.networks.build(first, "teacher").eval()  # what the first was left as
-        expected = net(augment.see(images.train, View(torch.arange(5))))
+        index, views = torch.arange(5), distillation.fixed_views(parse("KD", *SMALL, *words), images)
+        shown = (
+            [views.of(index, torch.full_like(index, which)) for which in range(3)] if kind == "mean" else [View(index)]
+        )
+        expected = torch.stack([net(augment.see(images.train, view)) for view in shown]).mean(0)
     assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
 
 

@@ -11,6 +11,7 @@ from common import augment, distillation, networks, objective
 from common.augment import View, Views
 from common.losses import kl
 from common.objective import Teacher
+from common.teachers import Teacher as TeacherOf
 
 from . import toys
 from .conftest import parse
@@ -108,6 +109,30 @@ def test_the_student_sees_the_fixed_views_alone_each_with_its_teachers_outputs()
         numbers += [batch.pool.which for batch in s.batches()]
     numbers = torch.cat(numbers)
     assert all(80 < count < 135 for count in numbers.bincount(minlength=3))  # 320 draws
+
+
+def test_mean_targets_are_of_the_image_in_whatever_view_is_drawn():
+    s = viewed("--targets", "mean")
+    s.targets = s.targets.averaged()
+    seen = set()
+    for s.epoch in range(30):
+        for batch in s.batches():
+            _, distilled, _ = s.see(batch, adversarial=False)
+            assert torch.equal(distilled.x, augment.see(s.images.train, batch.pool))
+            assert distilled.teacher.logits.tolist() == [[float(i), 1.0] for i in batch.pool.index]  # views 0, 1, 2
+            seen |= set(zip(*(part.tolist() for part in (batch.pool.mirrored, *batch.pool.offsets.T)), strict=True))
+    assert len(seen) == 2 * 3 * 3  # mirrored or not, moved by up to one pixel each way: all of them
+
+
+def test_the_mean_is_over_the_views_that_the_flags_say(images, tmp_path):
+    words = ["--save_path", str(tmp_path), "--feat_wt", "0", "--views", "3", "--shift", "2"]
+    found = {}
+    for kind in ("view", "mean"):
+        args = parse("KD", *words, "--targets", kind)
+        found[kind] = TeacherOf(args, Quiet(), images)._cache(small_teacher(), "key", "50", 9)
+    assert len(found["view"].views.mirrored) == 3 and found["mean"].views is None
+    assert torch.allclose(found["mean"].logits, found["view"].logits.sum(0, keepdim=True) / 3)
+    assert found["mean"].labels == 9 and found["mean"].accuracy == "50"
 
 
 def test_without_cross_entropy_the_labelled_batch_costs_nothing():

@@ -103,6 +103,8 @@ class Teacher:
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.labels = labels
+        if self.args.targets == "mean":
+            found = found.averaged()
         if SAMPLERS[self.args.sampler].runs_teacher:
             found.net = net
         return found
@@ -154,9 +156,19 @@ def fair(args, images: Images, labeled: Tensor) -> tuple[SplitNet, float]:
     first, *others = stages(args, len(labeled))
     net, accuracy, where = _kept(first, images, labeled)
     for flags in others:
-        targets = distillation.cache(net, images, where, features=False)
+        targets = _outputs(flags, net, images, where)
         net, accuracy, where = _kept(flags, images, labeled, targets, where)
     return net, accuracy
+
+
+def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
+    """What a second teacher learns of the first."""
+    if args.targets == "view":
+        return distillation.cache(net, images, where, features=False)
+    views = distillation.fixed_views(
+        argparse.Namespace(seed=args.seed, views=args.mean_of, shift=args.mean_shift), images
+    )
+    return distillation.cache(net, images, where, views=views, features=False).averaged()
 
 
 def stages(args, labels: int) -> list[argparse.Namespace]:
