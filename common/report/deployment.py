@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.files import write_text
 from common.report import markdown, style
 from common.report.results import PAPER_NETWORK, Results
-from common.report.statistics import interval
+from common.report.statistics import FEW, interval
 from common.report.tables import DAGGER, cells, plain
 from common.schema import EXPORT
 
@@ -205,7 +205,7 @@ def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
         here = timed[(timed["model"] == setting[0]) & (timed["dataset"] == setting[1])]
         for axis, column, title in zip(axes, ("ms", "macs"), ("ms an image, one thread", "MACs"), strict=True):
             for line in here.itertuples():
-                half = line.half_width if line.n >= style.FEW else 0
+                half = line.half_width if line.n >= FEW else 0
                 color = looks[line.row]["color"]
                 axis.errorbar(
                     [line.ms if column == "ms" else 1e6 * line.macs],

@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from common import networks
 from common.report import style
 from common.report.results import Results, paper_curve
-from common.report.statistics import interval
+from common.report.statistics import FEW, interval
 from common.schema import LOSSES
 
 HALF = 50  # percent of labels at which the paper shows accuracy against epochs
@@ -164,10 +164,10 @@ def at_half(table: pd.DataFrame) -> pd.DataFrame:
 
 def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
     mean, half = interval(values)
-    error = half if len(values) >= style.FEW else 0
+    error = half if len(values) >= FEW else 0
     low, high = min(error, mean), min(error, 100 - mean)
     axes.errorbar([at], [mean], yerr=[[low], [high]], capsize=2 if error else 0, label=label, **look)
-    if 1 < len(values) < style.FEW:
+    if 1 < len(values) < FEW:
         axes.scatter([at] * len(values), values, s=14, color=look["color"], alpha=0.6, linewidth=0)
 
 

@@ -10,13 +10,14 @@ from common.report import builds
 from common.report.results import Results
 
 LEVEL = 0.05
+FEW = 3  # a t interval over fewer seeds is so wide that it says nothing
 ROUNDING = 1e-9  # differences of accuracies in hundredths that vary by less do not vary
 
 
 def interval(values) -> tuple[float, float]:
-    """Mean and half width of its 95% interval (Student's t); the half width of one value is NaN."""
+    """Mean and half width of its 95% interval (Student's t), which is NaN for fewer than three values."""
     values = np.asarray(values, float)
-    if len(values) < 2:
+    if len(values) < FEW:
         return float(values.mean()), float("nan")
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 

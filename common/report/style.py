@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.report.results import NAMES, Results
-from common.report.statistics import interval
+from common.report.statistics import FEW, interval
 
 # Okabe & Ito's palette, told apart by colour-blind readers too, less yellow and black, which a light or a dark page
 # swallows; markers and labels say it again.
@@ -20,7 +20,6 @@ MARKERS = "oD^svPX*"
 LINES = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))  # when the colours are used up; dashed is the paper's
 OWN = {"CM": 0, "CM+KD": 1, "EnCoDe": 2, "Baseline": 3, "Single": 6, "Single teacher": 7}  # the same in every report
 INK, PAPER = "#1b1e23", "#ffffff"  # text and lines, and what they stand on: the page puts its own in their place
-FEW = 3  # of fewer seeds the points themselves are drawn: a t interval over two says nothing
 
 plt.rcParams["svg.hashsalt"] = "encode"  # the same bytes for the same numbers
 plt.rcParams["text.parse_math"] = False  # a class may be called $5
