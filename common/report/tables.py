@@ -43,7 +43,7 @@ def table1(found: Results, table: pd.DataFrame) -> list[Table]:
 
 def notes1(found: Results, table: pd.DataFrame) -> list[str]:
     """What stands below Table I."""
-    notes = ["mean ± half its 95% interval over n seeds (none of fewer than 3) [the paper's number, ours less the paper's]"]
+    notes = ["mean ± half its 95% interval over n seeds (none for n < 3) [the paper's number, ours less the paper's]"]
     notes += [DAGGER] if table["label"].str.endswith("†").any() else []
     return notes + labels_counted(found)
 
