@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common import report
+from common.errors import InputError
 from common.report import inference, latex, results, statistics
 from common.schema import VARIANTS
 
@@ -162,7 +163,47 @@ def test_a_paired_test_that_cannot_be_made_is_blank(grid, tmp_path):
     assert table.loc[tests.idxmax(), "p_holm"] == pytest.approx(tests.max())
     text = claims(results.read(grid))
     line = next(line for line in text.splitlines() if line.startswith("| CM+KD†   | EnCoDe†"))
-    assert [cell.strip() for cell in line.split("|")[5:7]] == ["", ""]
+    assert [cell.strip() for cell in line.split("|")[3:10]] == ["-1.69", "", "", "3", "", "", ""]
+
+
+def test_an_effect_has_its_interval_and_its_size_by_hand():
+    half, d = statistics.effect([1.0, 2.0, 3.0])
+    assert half == pytest.approx(4.30265 / math.sqrt(3), abs=1e-4) and d == pytest.approx(2.0)
+    assert all(math.isnan(value) for value in (*statistics.effect([1.0, 2.0]), *statistics.effect([1.0, 1.0, 1.0])))
+
+
+def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path, capsys):
+    differences = {"margin": ((1, 2, 3), (-1, 0, 1)), "vae": ((0, 1, 5), (4, 4, 4))}  # at 10 and 40%, by seed
+    runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]
+    for sampler, (first, second) in differences.items():
+        for seed, (a, b) in enumerate(zip(first, second, strict=True), 1):
+            folder, accuracies = tmp_path / f"{sampler}{seed}", {10: 50 + a, 40: 60 + b}
+            runs.append(run(folder, "EnCoDe", seed, accuracies, sampler=sampler))
+    table = statistics.contrasts(results.read(runs), ALEXNET, "CM+KD†").set_index(["row", "at"])
+    assert list(table.index) == [(row, at) for row in ("EnCoDe (margin)†", "EnCoDe†") for at in (10, 40, "area")]
+    margin = table.loc[("EnCoDe (margin)†", 10)]
+    t = 2 * math.sqrt(3)  # 2 on average, its standard error 1 / sqrt(3)
+    assert margin["p"] == pytest.approx(1 - t / math.sqrt(t * t + 2)) and margin["d"] == pytest.approx(2)
+    assert table.loc[("EnCoDe (margin)†", "area"), "difference"] == pytest.approx(1)
+    assert math.isnan(table.loc[("EnCoDe†", 40), "p"])  # 4 at each seed: no test, so Holm counts five
+    assert table["p_holm"].dropna().min() == pytest.approx(5 * table["p"].min())
+    assert table.loc[("EnCoDe (margin)†", 40), "no more than"] == pytest.approx(4.30265 / math.sqrt(3), abs=1e-4)
+    output = tmp_path / "out"
+    report.main([*map(str, runs), "--no-inference", "--against", "CM+KD", "--output", str(output)])
+    text = (output / "statistics.md").read_text(encoding="utf-8")
+    assert "each row against CM+KD†" in text and "| EnCoDe (margin)† | 10%  | 2.00" in text
+    with pytest.raises(
+        InputError, match=r"--against 'KD': no such row; there are CM\+KD†, EnCoDe \(margin\)†, EnCoDe†"
+    ):
+        report.main([*map(str, runs), "--no-inference", "--against", "KD", "--output", str(tmp_path / "no")])
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_difference_that_is_significant_excludes_nothing(tmp_path):
+    runs = [run(tmp_path / f"cm{seed}", "Random", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]
+    runs += [run(tmp_path / f"kd{s}", "KD", s, {10: 60 + s / 9, 40: 70 + s / 9}) for s in (1, 2, 3)]
+    table = statistics.paired_tests(results.read(runs), ALEXNET)
+    assert table["p_holm"].item() < 0.05 and math.isnan(table["no more than"].item())
 
 
 def test_penalties_count_the_budgets_at_which_a_row_is_beaten(tmp_path):

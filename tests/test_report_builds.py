@@ -112,7 +112,7 @@ def test_only_the_budgets_that_a_test_takes_are_compared(tmp_path):
 def test_one_seed_makes_no_test_to_refuse_but_its_difference_is_marked(tmp_path):
     folders = rows(tmp_path, by(), by(COMMITS[1]), seeds=(1,))
     text = claims(results.read(folders))
-    assert "| CM+KD† | EnCoDe† | -1.00‡     | 1 |   |        |" in text
+    assert "| CM+KD† | EnCoDe† | -1.00‡     |   |   | 1 |   |        |              |" in text
     assert "‡ runs of one seed differ in commit: the difference may come from that." in text
 
 

@@ -24,6 +24,7 @@ def write(
     time_inference: bool = True,
     data_dir: Path | None = None,
     mixed: bool = False,
+    reference: str = "",
 ) -> list[Path]:
     """Writes every table and figure the runs have the data for; returns the files, the main table first.
 
@@ -33,11 +34,12 @@ def write(
         time_inference: time teacher and student here, for Table II.
         data_dir: where the data sets are; draws the queried images.
         mixed: test and mark runs of one seed that differ in commit, amp or teacher.
-    Raises InputError when a folder is no run, runs of one cell were not configured alike, two that a test compares
-    were not made alike (unless `mixed`), or `output` cannot be written.
+        reference: a row's name; the others are tested against it at each budget.
+    Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike, two
+    that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
     found = results.read(folders)
-    claims = summary.tables(found, mixed)  # first: nothing is written of what may not be compared
+    claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
     try:
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
@@ -69,8 +71,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--mixed", action="store_true", help="test and mark runs of one seed that differ in commit, amp or teacher"
     )
+    parser.add_argument(
+        "--against", default="", help="a row's name, as 'CM+KD': test the others against it at each budget"
+    )
     args = parser.parse_args(argv)
-    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed)
+    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed, args.against)
     _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
 
 

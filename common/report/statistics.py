@@ -66,11 +66,21 @@ def paired_p(differences) -> float:
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
+def effect(differences) -> tuple[float, float]:
+    """Half width of the mean's 95% interval, and Cohen's d: the mean in standard deviations of the differences.
+
+    Both NaN where there are fewer than three, or where they do not vary.
+    """
+    differences = np.asarray(differences, float)
+    if len(differences) < FEW or np.ptp(differences) < ROUNDING:
+        return float("nan"), float("nan")
+    return interval(differences)[1], float(differences.mean() / differences.std(ddof=1))
+
+
 def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) -> pd.DataFrame:
     """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
 
-    Columns: row, against, difference (mean over n seeds, points), n, p, p_holm (NaN where no test can be made), and
-    unlike, what the two runs of a seed differ in (`builds.compare`).
+    Columns: row, against, and what `_tested` adds.
     Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
     """
     rows = found.of(setting)
@@ -86,11 +96,55 @@ def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) 
             continue
         pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
         unlike = builds.compare(found.made, pairs, mixed or n == 1)  # one seed makes no test
-        table.append((a, b, difference.mean(), n, paired_p(difference), unlike))
-    tests = pd.DataFrame(table, columns=["row", "against", "difference", "n", "p", "unlike"])
-    made = tests["p"].notna()
-    tests.insert(5, "p_holm", tests["p"])
+        table.append(((a, b), difference, unlike))
+    return _tested(["row", "against"], table)
+
+
+def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: bool = False) -> pd.DataFrame:
+    """Paired t-tests of every row against one, of the areas and at each budget, Holm-corrected together.
+
+    Where the reference is chosen beforehand these are few tests, and what is there shows sooner than among all pairs.
+    Columns: row, at (a percent, or "area"), and what `_tested` adds. Raises InputError as `paired_tests`.
+    """
+    rows = found.of(setting)
+    if reference not in set(rows["label"]):
+        return pd.DataFrame()
+    area, runs = areas(rows), _runs(rows)
+    values = {at: column.unstack("label") for at, column in accuracies(rows).items()}
+    percents = {at: [at] for at in values}
+    if not area.empty:
+        values["area"], percents["area"] = area.unstack("label"), list(_curves(rows).columns)
+    table = []
+    for label, (at, by_seed) in itertools.product(dict.fromkeys(rows["label"]), values.items()):
+        if label == reference or not {label, reference} <= set(by_seed):
+            continue
+        difference = (by_seed[label] - by_seed[reference]).dropna()
+        if len(difference) == 0:
+            continue
+        pairs = [(runs[label, seed, each], runs[reference, seed, each])
+                 for seed in difference.index for each in percents[at]]  # fmt: skip
+        unlike = builds.compare(found.made, pairs, mixed or len(difference) == 1)
+        table.append(((label, at), difference, unlike))
+    return _tested(["row", "at"], table)
+
+
+def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
+    """A line for each of (what it is called, its differences by seed, what the two runs of a seed differ in).
+
+    Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
+    can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
+    interval leaves; unlike (`builds.compare`).
+    """
+    lines = [
+        (*called, values.mean(), *effect(values), len(values), paired_p(values), unlike)
+        for called, values, unlike in table
+    ]
+    tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
+    made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
+    tests.insert(place, "p_holm", tests["p"])
     tests.loc[made, "p_holm"] = holm(tests.loc[made, "p"].tolist())
+    largest = tests["difference"].abs() + tests["±"]
+    tests.insert(place + 1, "no more than", largest.where(tests["p_holm"] >= LEVEL))
     return tests
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.errors import InputError
 from common.files import write_text
 from common.report import builds, statistics
 from common.report.markdown import Table
@@ -12,8 +13,10 @@ from common.report.results import Results
 from common.report.style import percent
 
 AREA = "Area under the budget curve divided by its width (mean accuracy over the budgets, %), with its 95% interval:"
-TESTS = ("Paired t-tests of these areas over seeds, with Holm's correction; p is blank where there is one seed or the "
-         "differences do not vary:")  # fmt: skip
+TESTS = ("Paired t-tests of these areas over seeds, with Holm's correction; ± is half the difference's 95% interval, d "
+         "the difference in its standard deviations. Blank where there are too few seeds or they do not vary. No more "
+         "than: the largest difference that a test without significance leaves possible.")  # fmt: skip
+AGAINST = "Paired t-tests of each row against {}, of the areas and at each percent of labels, corrected together:"
 EFFICIENCY = ("Label efficiency: percent of labels (interpolated) with which a row reaches the last accuracy of a "
               "column's, ≤ where its fewest suffice; blank where it does not, blank lines left out:")  # fmt: skip
 PENALTIES = ("Pairwise penalty matrix: how often, in settings, the row beats the column (paired t-test over seeds at "
@@ -21,8 +24,8 @@ PENALTIES = ("Pairwise penalty matrix: how often, in settings, the row beats the
              "column's mean, the better.")  # fmt: skip
 
 
-def tables(found: Results, mixed: bool = False) -> dict[str, list[Table]]:
-    """What the runs show, by heading: each setting, and all of them.
+def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str, list[Table]]:
+    """What the runs show, by heading: each setting, and all of them. `reference` is a row to test the others against.
 
     Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
     """
@@ -35,7 +38,8 @@ def tables(found: Results, mixed: bool = False) -> dict[str, list[Table]]:
         ]
         parts[f"{setting[0]} on {setting[1]}"] = [
             Table(AREA, ["row", "area", "±", "n"], areas, lacking="needs runs with two budgets in common"),
-            _tests(statistics.paired_tests(found, setting, mixed)),
+            _tests(TESTS, statistics.paired_tests(found, setting, mixed)),
+            *([_against(found, setting, reference, mixed)] if reference else []),
             _efficiency(statistics.label_efficiency(rows), rows.groupby("label")["percent"].min().to_dict()),
         ]
     parts["All settings"] = [_penalties(*statistics.penalties(found, mixed))]
@@ -57,14 +61,26 @@ def write(content: str, output: Path) -> list[Path]:
     return [path]
 
 
-def _tests(tests: pd.DataFrame) -> Table:
-    """The table of the paired tests, and what its marks mean."""
+def _against(found: Results, setting: tuple[str, str], reference: str, mixed: bool) -> Table:
+    """The tests against one row; its name may lack the dagger, which few keyboards have."""
+    labels = list(dict.fromkeys(found.rows["label"]))
+    label = next((name for name in (reference, f"{reference}†") if name in labels), None)
+    if label is None:
+        raise InputError(f"--against {reference!r}: no such row; there are {', '.join(labels)}")
+    tests = statistics.contrasts(found, setting, label, mixed)
+    if not tests.empty:
+        tests["at"] = [at if at == "area" else percent(at) for at in tests["at"]]
+    return _tests(AGAINST.format(label), tests)
+
+
+def _tests(title: str, tests: pd.DataFrame) -> Table:
+    """A table of paired tests, and what its marks mean."""
     if tests.empty:
-        return Table(TESTS, [], [], lacking="needs two seeds of two rows")
+        return Table(title, [], [], lacking="needs two seeds of two rows")
     marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
     shown = tests.assign(difference=marked).drop(columns="unlike")
     rows = [[_cell(value) for value in row] for row in shown.to_numpy()]
-    return Table(TESTS, list(shown.columns), rows, builds.explain(frozenset().union(*tests["unlike"])))
+    return Table(title, list(shown.columns), rows, builds.explain(frozenset().union(*tests["unlike"])))
 
 
 def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
