@@ -14,7 +14,7 @@ TEACHER = {  # RESULTS.md has what some of these were compared with, on validati
 }
 STUDENT = {  # the logits of the pool alone: neither features nor decoder nor the labelled batch are computed
     **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 1.5, "ce_wt": 0.0, "feat_wt": 0.0},
-    **{"views": 4, "shift": 4, "train_epochs": 60, "lr_task": 0.04},
+    **{"views": 4, "targets": "mean", "shift": 4, "train_epochs": 60, "lr_task": 0.04},
 }
 ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher
 
