@@ -69,9 +69,9 @@ def trainings(monkeypatch):
     """The names of the rounds that were trained."""
     fit, found = teachers.training.fit, []
 
-    def counted(args, run, this_round, net, targets=None, start=None):
+    def counted(args, run, this_round, net, targets=None, start=None, unfolded=False):
         found.append(this_round.label)
-        return fit(args, run, this_round, net, targets, start)
+        return fit(args, run, this_round, net, targets, start, unfolded)
 
     monkeypatch.setattr(teachers.training, "fit", counted)
     return found
@@ -100,6 +100,8 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
         assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
     fair(labels=images.pool[1:41])
     assert len(trainings) == 5
+    fair("--teacher_pool", "self_training", "--teacher_pool_epochs", "1")  # goes on from what stands alone here
+    assert len(trainings) == 6
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, 
 def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path, monkeypatch):
     seen = []
 
-    def fit(args, run, this_round, net, targets=None, start=None):
+    def fit(args, run, this_round, net, targets=None, start=None, unfolded=False):
         seen.append((args, targets, this_round))
         return evaluation.Fitted(1, 0.0, 1.0, 1)
 

@@ -182,7 +182,6 @@ def stages(args, labels: int) -> list[argparse.Namespace]:
     on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
     if "own_outputs" in on_pool:
         return [on_pool]
-    flags.goes_on = True
     return [flags, on_pool]
 
 
@@ -207,17 +206,24 @@ def _kept(
         digest.update(images.labels[labeled].cpu().numpy().tobytes())
     name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
     place = (where or folder(args)) / (name if targets is None else f"second-{digest.hexdigest()[:12]}")
-    net, accuracy, run = _train(args, images, labeled, place, targets, start=where)
+    net, accuracy, run = _train(args, images, labeled, place, targets, start=where, unfolded=targets is None)
     run.close()
     return net, accuracy, place
 
 
 def _train(
-    args, images: Images, labeled: Tensor, where: Path, targets: Targets | None = None, start: Path | None = None
+    args,
+    images: Images,
+    labeled: Tensor,
+    where: Path,
+    targets: Targets | None = None,
+    start: Path | None = None,
+    unfolded: bool = False,
 ) -> tuple[SplitNet, float, Run]:
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
 
     `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
+    `unfolded` keeps what such a one goes on from.
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
@@ -227,7 +233,7 @@ def _train(
         run.state["labeled"] = labeled.cpu()
         this_round = budget.Round(args, run, images, [len(labeled)])
         this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
-        fitted = training.fit(args, run, this_round, net, targets, start)
+        fitted = training.fit(args, run, this_round, net, targets, start, unfolded)
         evaluation.record(args, run, this_round, net, fitted)
         run.commit_round()
     else:

@@ -13,11 +13,13 @@ from common.teachers.consistency import OwnOutputs
 UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for another training to go on from
 
 
-def fit(args, run, this_round, net: SplitNet, targets=None, start: Path | None = None) -> Fitted:
+def fit(
+    args, run, this_round, net: SplitNet, targets=None, start: Path | None = None, unfolded: bool = False
+) -> Fitted:
     """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`.
 
     `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
-    `start` is the folder of a run whose trained network this one goes on from.
+    `start` is the folder of a run whose trained network this one goes on from; it was trained with `unfolded`.
     """
     trained = folding.with_batch_norm(args, net, this_round.number) if args.fold_bn else net
     if start is not None:
@@ -25,7 +27,7 @@ def fit(args, run, this_round, net: SplitNet, targets=None, start: Path | None =
     if getattr(args, "own_outputs", False):
         targets = OwnOutputs(trained, this_round.images)
     fitted = training.fit(args, run, this_round, trained, targets=targets)
-    if getattr(args, "goes_on", False):
+    if unfolded:
         write_tensors(run.folder / UNFOLDED, trained.state_dict())
     if not args.fold_bn:
         return fitted
