@@ -203,6 +203,11 @@ def _check_teacher(args: argparse.Namespace) -> None:
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")
     if args.teacher_labels == "labeled" and args.teacher:
         raise InputError(f"--teacher {args.teacher}: --teacher_labels labeled trains one for each round; leave one out")
+    if args.teacher_labels == "all" and args.teacher_start != "anew":
+        raise InputError(
+            f"--teacher_start {args.teacher_start}: one teacher serves all rounds; add --teacher_labels labeled, or "
+            "leave it out"
+        )
     if args.teacher_labels == "all" and args.teacher_pool != "none":
         raise InputError(
             f"--teacher_pool {args.teacher_pool}: a teacher that saw every label has no pool to learn; add "

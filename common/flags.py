@@ -157,6 +157,9 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
     flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
          type=WEIGHT)  # fmt: skip
+    flag("teacher_start", "anew", "anew: each round's teacher has fresh weights. before: it goes on from the round "
+         "before's, at half the rate: far cheaper where rounds are many", choices=["anew", "before"])  # fmt: skip
+    flag("teacher_more_epochs", 4, "one-cycle epochs of one that goes on from the round before's", type=COUNT)
     flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
          "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)

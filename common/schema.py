@@ -13,6 +13,7 @@ VARIANTS = {
     "feature_loss": ("mse",),
     "logit_loss": ("mse",),
     "teacher_labels": ("all",),
+    "teacher_start": ("anew",),
     "teacher_pool": ("none",),
     "ce_wt": ("1.0",),
     "views": ("0",),
@@ -46,7 +47,13 @@ BEFORE = {
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
     **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"},
     **{"shift": 0, "views": 0, "targets": "view", "mixup": 0.0},
-    **{"teacher_passes": 0.0, "teacher_pool": "none", "teacher_pool_epochs": 4},
+    **{
+        "teacher_start": "anew",
+        "teacher_more_epochs": 4,
+        "teacher_passes": 0.0,
+        "teacher_pool": "none",
+        "teacher_pool_epochs": 4,
+    },
 }
 
 # export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.

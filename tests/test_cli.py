@@ -7,7 +7,7 @@ import torch
 
 from common import cli, machine, runs
 from common.errors import InputError
-from common.teachers import teacher
+from common.teachers import training
 
 from .conftest import METHODS, ROOT, script
 from .launcher import launch
@@ -78,6 +78,7 @@ def test_no_default_is_a_private_path():
             "--feat_wt 0 (now 500), or leave it out",
         ),
         ("KD", "--teacher_labels labeled --teacher t.pt", "--teacher t.pt: --teacher_labels labeled trains one"),
+        ("KD", "--teacher_start before", "--teacher_start before: one teacher serves all rounds; add --teacher_labels"),
         ("KD", "--teacher_pool fixmatch", "--teacher_pool fixmatch: a teacher that saw every label"),
         ("KD", "--logit_loss typo", "--logit_loss: invalid choice: 'typo'"),
         ("KD", "--feature_loss typo", "--feature_loss: invalid choice: 'typo'"),
@@ -182,7 +183,7 @@ def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
     alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
     kd = flags("KD", "--step_size", "3", "--weight_decay", "0.1", "--seed", "9", "--amp", "off")
     kd.precision = "off"
-    assert machine_free(teacher.recipe(kd, kd.teacher_seed)) == alone
+    assert machine_free(training.recipe(kd, kd.teacher_seed)) == alone
 
 
 def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):

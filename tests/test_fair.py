@@ -2,6 +2,7 @@
 
 import copy
 import csv
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, budget, data, distillation, evaluation, losses, training
+from common import augment, budget, data, distillation, evaluation, losses, networks, training
 from common.augment import View
 from common.errors import InputError
-from common.teachers import teacher as teachers
+from common.teachers import fair as teachers
+from common.teachers import teacher
 from common.teachers.consistency import OwnOutputs
 
 from . import toys
@@ -134,7 +136,7 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
     assert targets.logits.shape == (1, 200, 10)  # digits are not mirrored
     assert this_round.label == "teacher (40 labels, second)" and len(this_round.unlabeled) == 120
     with torch.no_grad():
-        net = teachers.networks.build(first, "teacher").eval()  # what the first was left as
+        net = networks.build(first, "teacher").eval()  # what the first was left as
         index, views = torch.arange(5), distillation.fixed_views(parse("KD", *SMALL, *words), images)
         shown = (
             [views.of(index, torch.full_like(index, which)) for which in range(3)] if kind == "mean" else [View(index)]
@@ -159,6 +161,46 @@ def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monk
     assert any("running_mean" in name for name in first)  # with batch norm, before it is folded
     assert all(torch.equal(first[name], value) for name, value in second.items())
     assert not all(torch.equal(first[name], value) for name, value in after.items())
+
+
+def test_a_teacher_goes_on_from_the_round_befores(images, tmp_path, monkeypatch):
+    fit, seen = training.fit, []
+
+    def watched(args, run, this_round, net, **options):
+        before = copy.deepcopy(net.state_dict())
+        fitted = fit(args, run, this_round, net, **options)
+        seen.append((args, len(this_round.labeled), before, copy.deepcopy(net.state_dict())))
+        return fitted
+
+    monkeypatch.setattr(training, "fit", watched)
+    pool = images.pool
+    words = [*SMALL, "--save_path", str(tmp_path), "--teacher_start", "before", "--teacher_more_epochs", "2"]
+    args = parse("KD", *words)
+    third, _ = teachers.fair(args, images, pool[:60], [pool[:20], pool[:40]])
+    assert [labels for _, labels, _, _ in seen] == [20, 40, 60]
+    assert [(flags.train_epochs, flags.lr_task / args.teacher_lr) for flags, *_ in seen] == [(1, 1), (2, 0.5), (2, 0.5)]
+    for (*_, after), (_, _, before, _) in pairwise(seen):
+        assert all(torch.equal(before[name], value) for name, value in after.items())
+    teachers.fair(args, images, pool[:60], [pool[:20], pool[:40]])
+    assert len(seen) == 3
+    other, _ = teachers.fair(args, images, pool[:60], [pool[20:40], pool[:40]])  # the same labels, bought otherwise
+    assert len(seen) == 6
+    assert not all(torch.equal(a, b) for a, b in zip(third.parameters(), other.parameters(), strict=True))
+
+
+def test_each_round_of_a_run_goes_on_from_the_teacher_of_its_earlier_labels(tmp_path, monkeypatch):
+    asked = []
+
+    def fair(args, images, labeled, before):
+        asked.append((labeled.tolist(), [earlier.tolist() for earlier in before]))
+        return networks.build(args, "teacher").eval(), 50.0
+
+    monkeypatch.setattr(teacher, "fair", fair)
+    words = [*TOY, *BUDGET, *SMALL, "--rounds", "3", "--save_path", str(tmp_path), "--val_labels", "bought"]
+    run("KD", *words, "--num_val", "10", "--teacher_start", "before")
+    first, second, third = (labels for labels, _ in asked)
+    assert [before for _, before in asked] == [[], [first], [first, second]]
+    assert second[: len(first)] == first and third[: len(second)] == second and len(first) == 30
 
 
 @pytest.mark.parametrize(

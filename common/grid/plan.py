@@ -11,7 +11,8 @@ import torch
 from common import budget, distillation, memory, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
-from common.teachers import folding, teacher
+from common.teachers import fair, folding, store
+from common.teachers import training as teachers
 
 TIMED_UPDATES = 10
 
@@ -40,7 +41,7 @@ def show(args, images: Images) -> None:
         print(f"teacher    one of each round's labels, {' + '.join(map(duration, each))} where it is not there already")
         seconds += sum(each)
     elif "teacher" in args:
-        path = args.teacher or teacher.shared_path(args, images)
+        path = args.teacher or store.shared_path(args, images)
         training_time = 0.0 if Path(path).exists() else teacher_seconds(args, images)
         where = f"{path} ({f'to train, about {duration(training_time)}' if training_time else 'there'})"
         print(f"teacher at {where}")
@@ -66,13 +67,14 @@ def seconds_a_round(args, images: Images) -> float:
 
 def teacher_seconds(args, images: Images) -> float:
     """An estimate of a shared teacher's training, where a run with these flags trains one."""
-    return _recipe_seconds(teacher.recipe(args, args.teacher_seed), images)
+    return _recipe_seconds(teachers.recipe(args, args.teacher_seed), images)
 
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
     """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
-    epoch = _recipe_seconds(teacher.fair_recipe(args, counts[0]), images, epochs=1)
-    stages = [teacher.stages(args, count) for count in counts]
+    epoch = _recipe_seconds(fair.fair_recipe(args, counts[0]), images, epochs=1)
+    goes_on = Path("before") if args.teacher_start == "before" else None
+    stages = [fair.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
     # a network that learns the pool from itself sees two images more for each, one of them forward alone
     return [
         epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages

@@ -1,15 +1,22 @@
-"""A network trained with its recipe: plainly, or with batch norm that is folded into it afterwards."""
+"""A network trained with its recipe, plainly or with batch norm that is then folded; and a teacher with its files."""
 
+import argparse
 from pathlib import Path
 
-from common import augment, training
+import torch
+
+from common import augment, budget, evaluation, networks, provenance, training
 from common.augment import View
+from common.data import Images
+from common.distillation import Targets
 from common.evaluation import Fitted
 from common.files import read_tensors, write_tensors
 from common.networks import SplitNet
-from common.teachers import folding
+from common.runs import Run, contents
+from common.teachers import folding, recipes, store
 from common.teachers.consistency import OwnOutputs
 
+Tensor = torch.Tensor
 UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for another training to go on from
 
 
@@ -34,3 +41,50 @@ def fit(
     sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
     folding.fold(trained, net, sample, args.feature_rms)
     return fitted
+
+
+def teacher(
+    args,
+    images: Images,
+    labeled: Tensor,
+    where: Path,
+    targets: Targets | None = None,
+    start: Path | None = None,
+    unfolded: bool = False,
+) -> tuple[SplitNet, float, Run]:
+    """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
+
+    `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
+    `unfolded` keeps what such a one goes on from.
+    """
+    config = {**vars(args), "labels": len(labeled), **contents(images)}
+    remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
+    run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
+    net = networks.build(args, "teacher")
+    if run.state["round"] == 0:
+        run.state["labeled"] = labeled.cpu()
+        this_round = budget.Round(args, run, images, [len(labeled)])
+        this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
+        fitted = fit(args, run, this_round, net, targets, start, unfolded)
+        evaluation.record(args, run, this_round, net, fitted)
+        run.commit_round()
+    else:
+        net.load_state_dict(store.read(where / "round_00.pt")[0])
+    return net, float(run.last("results")["test_accuracy"]), run
+
+
+def recipe(args, seed: int) -> argparse.Namespace:
+    """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
+    same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
+    same += " save_path device threads amp precision fast compile"
+    flags = {name: getattr(args, name) for name in same.split()}
+    flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
+    flags |= {"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"}
+    flags |= recipes.quick(args.model)
+    flags |= {
+        "train_epochs": args.teacher_epochs,
+        "batch_size": min(args.teacher_batch_size, args.num_images),
+        "lr_task": args.teacher_lr,
+        "feature_rms": args.teacher_feature_rms,
+    }
+    return argparse.Namespace(**flags)

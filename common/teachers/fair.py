@@ -1,0 +1,97 @@
+"""Teachers that saw the bought labels alone (`--teacher_labels labeled`), each made once for all runs that share it."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from common import distillation
+from common.data import Images
+from common.distillation import Targets
+from common.networks import SplitNet
+from common.runs import configuration, contents
+from common.teachers import recipes, training
+from common.teachers.store import folder
+
+Tensor = torch.Tensor
+
+
+def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -> tuple[SplitNet, float]:
+    """A teacher that saw these labels alone, and its test accuracy: a function of labels, recipe and seed.
+
+    It is kept under their SHA-256, so that runs which share the three share the teacher and its outputs; a run that
+    comes while another trains it waits. With `--teacher_pool` it is the teacher of a second one, which is returned.
+
+    Args:
+        before: the labels of earlier rounds, where it goes on from the teacher of the last of them, as that one does.
+    """
+    start = None
+    for earlier in before:
+        first = stages(args, len(earlier), start)[0]
+        _, _, start = _kept(first, images, earlier.sort().values, start=start)
+    labeled = labeled.sort().values  # whatever the order they were bought in
+    first, *others = stages(args, len(labeled), start)
+    net, accuracy, where = _kept(first, images, labeled, start=start)
+    for flags in others:
+        targets = _outputs(flags, net, images, where)
+        net, accuracy, where = _kept(flags, images, labeled, where, targets)
+    return net, accuracy
+
+
+def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
+    """What a second teacher learns of the first."""
+    if args.targets == "view":
+        return distillation.cache(net, images, where, features=False)
+    views = distillation.fixed_views(
+        argparse.Namespace(seed=args.seed, views=args.mean_of, shift=args.mean_shift), images
+    )
+    return distillation.cache(net, images, where, views=views, features=False).averaged()
+
+
+def stages(args, labels: int, start: Path | None = None) -> list[argparse.Namespace]:
+    """The flags of a fair teacher's trainings, each of which learns from the one before.
+
+    Where every image that may be trained on is labelled, the pool has nothing more to say. `start` is the folder of
+    the teacher that the first one goes on from, which is part of what it is.
+    """
+    flags = fair_recipe(args, labels)
+    if start is not None:
+        flags.start, flags.lr_task, flags.train_epochs = start.name, flags.lr_task / 2, args.teacher_more_epochs
+    if args.teacher_pool == "none" or labels == args.num_images - args.num_val:
+        return [flags]
+    on_pool = argparse.Namespace(**{**vars(flags), **recipes.POOL[args.teacher_pool](args)})
+    if "own_outputs" in on_pool:
+        return [on_pool]
+    return [flags, on_pool]
+
+
+def fair_recipe(args, labels: int) -> argparse.Namespace:
+    """The flags of a teacher of so many labels: no other decides anything, and few are passed over less often."""
+    flags = training.recipe(args, args.seed)
+    flags.keep = "last"
+    if args.teacher_passes:
+        an_epoch = flags.num_images // flags.batch_size * flags.batch_size
+        flags.train_epochs = min(flags.train_epochs, max(1, round(args.teacher_passes * labels / an_epoch)))
+    return flags
+
+
+def _kept(
+    args, images: Images, labeled: Tensor, start: Path | None = None, targets: Targets | None = None
+) -> tuple[SplitNet, float, Path]:
+    """A fair teacher, its test accuracy and its folder, whose name says what it is a function of.
+
+    `start` is the folder of the one it goes on from; with `targets`, that one's outputs, it is a second stage.
+    """
+    config = {**configuration(vars(args)), **contents(images)}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest.update(images.origin[labeled.cpu()].numpy().tobytes())
+    if images.files is not None:  # with --labels the data's fingerprint leaves the labels out
+        digest.update(images.labels[labeled].cpu().numpy().tobytes())
+    name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
+    place = folder(args) / name if targets is None else start / f"second-{digest.hexdigest()[:12]}"
+    net, accuracy, run = training.teacher(args, images, labeled, place, targets, start, unfolded=targets is None)
+    run.close()
+    return net, accuracy, place

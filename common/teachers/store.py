@@ -1,0 +1,104 @@
+"""Where teachers are kept for all runs under one `--save_path`, and how one is read: checked against the experiment."""
+
+from pathlib import Path
+
+import torch
+
+from common import datasets, fast
+from common.data import Images
+from common.errors import InputError
+from common.files import read_tensors
+from common.networks import PAIRS, SplitNet
+from common.runs import Run, save_weights
+
+Tensor = torch.Tensor
+KEPT = "train_epochs batch_size lr_task schedule fold_bn feature_rms shift label_smoothing num_images num_val seed"
+
+
+def folder(args) -> Path:
+    """Where teachers and their cached outputs lie, for all runs under one `--save_path`."""
+    return Path(args.save_path) / "teachers"
+
+
+def shared_path(args, images: Images) -> Path:
+    """Where `Single --network teacher` puts a teacher and KD and EnCoDe look for it."""
+    return folder(args) / f"{args.model}-{images.name}-{args.image_size}px.pt"
+
+
+def published(args) -> Path:
+    """`shared_path` before the images are read."""
+    return folder(args) / f"{args.model}-{datasets.name(args.dataset)}-{args.image_size}px.pt"
+
+
+def needed(args) -> Path | None:
+    """The shared teacher that a run with these flags learns from, found without reading images; None for any other."""
+    if "teacher" not in args or args.teacher or args.teacher_labels != "all":
+        return None
+    return published(args)
+
+
+def identity(args, images: Images) -> dict:
+    """What a teacher must share with the experiment that uses it."""
+    return {
+        "model": args.model,
+        "dataset": images.name,
+        "data": images.source,
+        "classes": images.classes,
+        "image_size": args.image_size,
+    }
+
+
+def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
+    """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained."""
+    path = shared_path(args, images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = ", in place of another" if path.exists() else ""
+    trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
+    save_weights(
+        path, net, **identity(args, images), test_accuracy=f"{accuracy:.2f}", labels=len(images.pool), trained=trained
+    )
+    run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
+
+
+def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
+    """A teacher in eval mode and its record, which is empty for a bare state dict such as the authors' release.
+
+    Raises InputError when the file is missing or unreadable, or belongs to other data, classes or image size.
+    """
+    weights, record = read(path)
+    check(args, images, path, record)
+    with torch.device("meta"):  # no initial weights for the loaded ones to replace
+        net = PAIRS[args.model].teacher(args.num_classes)
+    try:
+        net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()}, assign=True)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
+        ) from None
+    return fast.apply(net.to(images.device), args.fast).eval(), record
+
+
+def read(path: Path) -> tuple[dict, dict]:
+    """Weights by name, and the record they came with, if any."""
+    if not path.is_file():
+        raise InputError(f"--teacher {path}: no such file; leave the flag out to train a teacher")
+    content = read_tensors(path, "name another with --teacher, or delete it to have one trained")
+    weights, record = content.get("state_dict", content), content.get("record", {})
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
+    kinds = {str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"}
+    if kinds:
+        raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"--teacher {path}: {broken[0]} has values that are not finite; train the teacher again")
+    return weights, record if isinstance(record, dict) else {}
+
+
+def check(args, images: Images, path: Path, record: dict) -> None:
+    for name, value in identity(args, images).items():
+        if record and record.get(name, value) != value:
+            if name == "data":
+                raise InputError(f"--teacher {path}: was trained on other images under the name {images.name}")
+            raise InputError(f"--teacher {path}: was trained with {name} {record[name]}, this experiment has {value}")
