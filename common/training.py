@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, fast, imbalance, objective
+from common import augment, fast, imbalance, objective, schedules
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
@@ -82,7 +82,7 @@ class Session:
         if self.sampler:
             self.modules["sampler"] = self.sampler.networks
             self.optimizers |= self.sampler.optimizers
-        self.schedule = schedule(args, self.optimizers["task"], self.updates)
+        self.schedule = schedules.of(args, self.optimizers["task"], self.updates)
         self.average = None
         if args.keep == "ema":
             self.average = AveragedModel(
@@ -289,22 +289,3 @@ class Session:
             f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, "
             f"{left // 60:.0f}:{left % 60:02.0f} left"
         )
-
-
-def schedule(args, optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """`step`: the rate times 0.1 every `step_size` epochs (paper: 80). `onecycle`: up to lr in a quarter, then down.
-
-    Stepped once an update; onecycle is Smith & Topin 2017, https://arxiv.org/abs/1708.07120.
-    """
-    if args.schedule == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, args.step_size * updates, gamma=0.1)
-    total = args.train_epochs * updates + 1
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=total,
-        pct_start=max(0.25, 2 / total),  # up takes one update or more: it divides by their number
-        div_factor=10,
-        final_div_factor=100,
-        cycle_momentum=False,
-    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import augment, distillation, evaluation, networks, samplers, training
+from common import augment, distillation, evaluation, networks, samplers, schedules, training
 from common.augment import View
 from common.errors import Diverged
 from common.evaluation import accuracy
@@ -291,7 +291,7 @@ def test_reduced_precision_is_bfloat16_on_every_device():
 def rates(words, updates, epochs):
     flags = toys.flags("Random", "--train_epochs", str(epochs), *words)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
-    steps, found = training.schedule(flags, optimizer, updates), []
+    steps, found = schedules.of(flags, optimizer, updates), []
     for _ in range(updates * epochs):
         assert optimizer.param_groups[0]["momentum"] == 0.9
         found.append(optimizer.param_groups[0]["lr"])
