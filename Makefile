@@ -70,7 +70,7 @@ fair: install
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers margin typiclust --query_by teacher
 	$(COUNTED) $(SEEING) --percents 10 40 --subset 20000 --tag all-seeing
 	$(COUNTED) $(SEEING) --percents 10 --ce_wt 1 --tag all-seeing-labels
-	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD" --output $(FAIR)/report
+	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD (pool, fair, ce_wt 0)" --output $(FAIR)/report
 
 test: install
 	$(PYTHON) -m pytest

@@ -1,11 +1,14 @@
 """The report of runs whose labels are counted once: the fair teacher's row, and the labels behind each cell."""
 
+import re
+
 import pytest
 
 from common import report
 from common.report import figures, results, style, tables
 
-from .reports import run
+from .conftest import ROOT
+from .reports import HEADER, run
 
 
 def fair(folder, method, seed, accuracies, teacher, labels, sampler="random"):
@@ -66,3 +69,22 @@ def test_the_curves_stand_on_all_labels_too_where_they_are_known(runs, tmp_path,
     assert [counts for x, counts in drawn if x == "labels_in_all"][1] == [10000, 15000]  # CM's, its validation included
     before = results.read([run(tmp_path / "before", "Random", 1, {10: 54})])
     assert figures.labels(before, tmp_path) == []
+
+
+def test_rows_of_the_fair_table_are_named_by_what_sets_them_apart(tmp_path):
+    made = {
+        "CM+KD (pool, fair, ce_wt 0)": "KD,random,pool,kl,labeled,0.0",
+        "CM+KD (fair)": "KD,random,labeled,kl,labeled,1.0",
+        "CM+KD (pool, ce_wt 0)†": "KD,random,pool,kl,all,0.0",
+        "EnCoDe": "EnCoDe,vae,pool,kl,labeled,0.0",
+    }
+    folders = []
+    for number, line in enumerate(made.values()):
+        method, *flags = line.split(",")
+        folders.append(run(tmp_path / str(number), method, 1, {10: 60}))
+        head = HEADER.replace("percent,test", "percent,ce_wt,test")
+        row = ["AlexNet", "cifar10", method, "student", *flags[:-1], "1", "0", "10", flags[-1], "60"]
+        (folders[-1] / "results.csv").write_text(f"{head}\n{','.join(row)}\n")
+    assert set(results.read(folders).rows["label"]) == set(made)
+    against = re.search(r'--against "(.*?)"', (ROOT / "Makefile").read_text(encoding="utf-8"))[1]
+    assert against == next(iter(made))  # the row of make fair that the others are tested against

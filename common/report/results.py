@@ -134,6 +134,16 @@ def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> 
     return paper_curve(found, setting, row["label"]).get(row["percent"])
 
 
+def _said(name: str, value: str, alone: bool) -> str:
+    """A flag's value in a row's name; with the flag where it is a number, or not `alone` in having this value."""
+    if name == "teacher_labels" and value == "labeled":  # the word is the usual one for what is distilled on
+        return "fair"
+    try:
+        return f"{name} {float(value):g}"
+    except ValueError:
+        return value if alone else f"{name} {value}"
+
+
 def _labels(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, and `label`.
 
@@ -158,7 +168,7 @@ def _labels(rows: pd.DataFrame) -> pd.DataFrame:
             raise InputError(f"{Path(rows['run'].iloc[number]) / 'results.csv'}: {pair[0]} trains no {pair[1]}; "
                              "Single and Random do")  # fmt: skip
         apart = [(name, value) for name, value in mentioned.iloc[number].items() if value]
-        apart = [value if len(columns_of[value]) == 1 else f"{name} {value}" for name, value in apart]
+        apart = [_said(name, value, alone=len(columns_of[value]) == 1) for name, value in apart]
         names.append(NAMES[pair] + (f" ({', '.join(apart)})" if apart else ""))
     shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
     return rows.assign(shared_teacher=shared, label=pd.Series(names, rows.index) + shared.map({True: "†", False: ""}))
