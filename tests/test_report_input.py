@@ -194,12 +194,12 @@ def test_a_query_of_an_image_that_does_not_exist_is_refused_with_the_data_set(tm
 
 
 def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(tmp_path, monkeypatch):
-    words = [str(run(tmp_path / name, "KD", seed, {10: 60 + seed})) for name, seed in (("a", 1), ("b", 2))]
+    words = [str(run(tmp_path / name, "KD", seed, {10: 60 + seed})) for name, seed in zip("abc", (1, 2, 3), strict=True)]
     words += ["--no-inference", "--output", str(tmp_path / "out")]
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", terminal)
     report.main(words)
-    assert b"| CM+KD?" in terminal.buffer.getvalue() and b" ? 6.35 (n=2)" in terminal.buffer.getvalue()
+    assert b"| CM+KD?" in terminal.buffer.getvalue() and b" ? 2.48 (n=3)" in terminal.buffer.getvalue()
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as nobody_reads:
