@@ -112,15 +112,16 @@ def test_calibration_sees_the_pool_alone():
 
 
 def test_gains_are_paired_by_seed():
-    rows = [("CM", 1, 60, 59), ("CM", 2, 62, 61), ("EnCoDe", 1, 65, 63), ("EnCoDe", 2, 66, 64), ("EnCoDe", 3, 90, 90)]
+    rows = [("CM", 1, 60, 59), ("CM", 2, 62, 61), ("CM", 3, 64, 63)]
+    rows += [("EnCoDe", 1, 65, 63), ("EnCoDe", 2, 66, 64), ("EnCoDe", 3, 70, 68), ("EnCoDe", 4, 90, 90)]
     table = pd.DataFrame(rows, columns=["label", "seed", "fp32", "int8"])
     text = study.summary(table.assign(model="AlexNet", dataset="cifar10", percent=10.0139), "CM")
     cm, encode = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:6])
-    # t(0.975, 1) = 12.706: 60 and 62 have the standard error 1
-    assert cm == ["CM", "10", "2", "61.00 ± 12.71", "60.00 ± 12.71", "-1.00 ± 0.00", "", ""]
-    assert encode[:3] == ["EnCoDe", "10", "3"]
-    # seeds 1 and 2, which both have: 5 and 4, then 4 and 3; the standard error is 0.5
-    assert encode[6:] == ["+4.50 ± 6.35", "+3.50 ± 6.35"]
+    # t(0.975, 2) = 4.3027: 60, 62 and 64 have the standard error 2 / sqrt(3)
+    assert cm == ["CM", "10", "3", "62.00 ± 4.97", "61.00 ± 4.97", "-1.00 ± 0.00", "", ""]
+    assert encode[:3] == ["EnCoDe", "10", "4"]
+    # seeds 1 to 3, which both have: 5, 4 and 6, then 4, 3 and 5; the standard error is 1 / sqrt(3)
+    assert encode[6:] == ["+5.00 ± 2.48", "+4.00 ± 2.48"]
 
 
 @pytest.fixture(scope="module")

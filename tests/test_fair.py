@@ -111,7 +111,7 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
 )
 def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, epochs, images, tmp_path, monkeypatch):
     found = []
-    monkeypatch.setattr(teachers, "_kept", lambda args, *_: found.append(args) or (None, 0.0, tmp_path))
+    monkeypatch.setattr(teachers, "_kept", lambda args, *_, **__: found.append(args) or (None, 0.0, tmp_path))
     words = ["--teacher_passes", str(passes), "--teacher_epochs", "3", "--teacher_batch_size", "40"]
     teachers.fair(parse("KD", *SMALL[:2], *words), images, images.pool[:count])
     assert found[0].train_epochs == epochs and found[0].keep == "last"  # an epoch shows 200 images
