@@ -61,7 +61,7 @@ JOBS := 1
 COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(FAIR) --recipe fair --seeds 5 --jobs $(JOBS)
 ROUNDS := --percents 5 10 20 40 60 100 --subset 20000
 ALONE := --distill_on labeled --ce_wt 1
-SEEING := --methods KD --teacher_labels all --teacher_pool none
+SEEING := --methods KD --teacher_labels all
 fair: install
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) $(ROUNDS) --methods KD

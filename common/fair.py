@@ -9,7 +9,7 @@ COUNTED = {"keep": "last"}
 SCHEDULE = {"schedule": "onecycle", "nesterov": True, "batch_size": 128}
 TEACHER = {  # RESULTS.md has what some of these were compared with, on validation images of one seed
     **{"teacher_labels": "labeled", "teacher_pool": "none"},
-    **{"teacher_epochs": 12, "teacher_passes": 40, "teacher_pool_epochs": 4},
+    **{"teacher_epochs": 12, "teacher_passes": 40},
     **{"teacher_batch_size": 64, "teacher_lr": 0.04},
 }
 STUDENT = {  # the logits of the pool alone: neither features nor decoder nor the labelled batch are computed

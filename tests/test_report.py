@@ -172,7 +172,7 @@ def test_an_effect_has_its_interval_and_its_size_by_hand():
     assert all(math.isnan(value) for value in (*statistics.effect([1.0, 2.0]), *statistics.effect([1.0, 1.0, 1.0])))
 
 
-def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path, capsys):
+def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path):
     differences = {"margin": ((1, 2, 3), (-1, 0, 1)), "vae": ((0, 1, 5), (4, 4, 4))}  # at 10 and 40%, by seed
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]
     for sampler, (first, second) in differences.items():

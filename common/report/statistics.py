@@ -81,22 +81,18 @@ def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) 
     """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
 
     Columns: row, against, and what `_tested` adds.
-    Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
+    Raises InputError when two compared runs differ in commit, amp or teacher, unless `mixed`.
     """
     rows = found.of(setting)
     area = areas(rows)
     if area.empty:
         return pd.DataFrame()
     by_seed, percents, runs = area.unstack("label"), _curves(rows).columns, _runs(rows)
-    table = []
-    for a, b in itertools.combinations(dict.fromkeys(area.index.get_level_values("label")), 2):
-        difference = (by_seed[a] - by_seed[b]).dropna()
-        n = len(difference)
-        if n == 0:
-            continue
-        pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
-        unlike = builds.compare(found.made, pairs, mixed or n == 1)  # one seed makes no test
-        table.append(((a, b), difference, unlike))
+    labels = dict.fromkeys(area.index.get_level_values("label"))
+    table = [
+        ((a, b), *_difference(found, runs, (a, b), by_seed, percents, mixed))
+        for a, b in itertools.combinations(labels, 2)
+    ]
     return _tested(["row", "against"], table)
 
 
@@ -114,18 +110,20 @@ def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: b
     percents = {at: [at] for at in values}
     if not area.empty:
         values["area"], percents["area"] = area.unstack("label"), list(_curves(rows).columns)
-    table = []
-    for label, (at, by_seed) in itertools.product(dict.fromkeys(rows["label"]), values.items()):
-        if label == reference or not {label, reference} <= set(by_seed):
-            continue
-        difference = (by_seed[label] - by_seed[reference]).dropna()
-        if len(difference) == 0:
-            continue
-        pairs = [(runs[label, seed, each], runs[reference, seed, each])
-                 for seed in difference.index for each in percents[at]]  # fmt: skip
-        unlike = builds.compare(found.made, pairs, mixed or len(difference) == 1)
-        table.append(((label, at), difference, unlike))
+    table = [
+        ((label, at), *_difference(found, runs, (label, reference), by_seed, percents[at], mixed))
+        for label, (at, by_seed) in itertools.product(dict.fromkeys(rows["label"]), values.items())
+        if label != reference and {label, reference} <= set(by_seed)
+    ]
     return _tested(["row", "at"], table)
+
+
+def _difference(found: Results, runs: dict, rows: tuple[str, str], by_seed: pd.DataFrame, percents, mixed: bool):
+    """Of two rows, by the seeds both have, and what the two runs of a seed differ in (`builds.compare`)."""
+    a, b = rows
+    difference = (by_seed[a] - by_seed[b]).dropna()
+    pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
+    return difference, builds.compare(found.made, pairs, mixed or len(difference) == 1)  # one seed makes no test
 
 
 def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
@@ -138,6 +136,7 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     lines = [
         (*called, values.mean(), *effect(values), len(values), paired_p(values), unlike)
         for called, values, unlike in table
+        if len(values)
     ]
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")

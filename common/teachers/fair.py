@@ -29,25 +29,20 @@ def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -
         before: the labels of earlier rounds, where it goes on from the teacher of the last of them, as that one does.
     """
     start = None
-    for earlier in before:
-        first = stages(args, len(earlier), start)[0]
-        _, _, start = _kept(first, images, earlier.sort().values, start=start)
-    labeled = labeled.sort().values  # whatever the order they were bought in
-    first, *others = stages(args, len(labeled), start)
-    net, accuracy, where = _kept(first, images, labeled, start=start)
+    for labels in (*before, labeled):
+        labels = labels.sort().values  # whatever the order they were bought in
+        first, *others = stages(args, len(labels), start)
+        net, accuracy, start = _kept(first, images, labels, start)
     for flags in others:
-        targets = _outputs(flags, net, images, where)
-        net, accuracy, where = _kept(flags, images, labeled, where, targets)
+        net, accuracy, start = _kept(flags, images, labels, start, _outputs(args, net, images, start))
     return net, accuracy
 
 
 def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
-    """What a second teacher learns of the first."""
+    """What a second teacher learns of the first: outputs for an image and its mirror, or the means that a student gets."""
     if args.targets == "view":
         return distillation.cache(net, images, where, features=False)
-    views = distillation.fixed_views(
-        argparse.Namespace(seed=args.seed, views=args.mean_of, shift=args.mean_shift), images
-    )
+    views = distillation.fixed_views(args, images)
     return distillation.cache(net, images, where, views=views, features=False).averaged()
 
 

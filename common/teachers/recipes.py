@@ -50,6 +50,7 @@ def _harder(args) -> dict:
     harder = {"distill_on": "pool", "cutout": args.image_size // 4, "shift": args.image_size // 8}
     lengths = {"train_epochs": args.teacher_pool_epochs, "label_smoothing": 0.0}
     flags = harder | lengths | {"feat_wt": 0.0, "logit_wt": 1.0, "views": 0, "mixup": 0.0, "targets": args.targets}
+    # the views that the means are of are part of what the teacher is, though it does not see them
     return flags | ({"mean_of": args.views, "mean_shift": args.shift} if args.targets == "mean" else {})
 
 
