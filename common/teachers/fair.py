@@ -39,7 +39,7 @@ def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -
 
 
 def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
-    """What a second teacher learns of the first: outputs for an image and its mirror, or the means that a student gets."""
+    """What a second teacher learns of the first: outputs for image and mirror, or the means that a student gets."""
     if args.targets == "view":
         return distillation.cache(net, images, where, features=False)
     views = distillation.fixed_views(args, images)
