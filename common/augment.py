@@ -83,7 +83,7 @@ def cut(count: int, size: int, side: int, source: torch.Generator) -> Tensor:
 def _inside(boxes: Tensor, size: int) -> Tensor:
     """(B, size, size) bool: which pixels lie in each image's box."""
     side = torch.arange(size, device=boxes.device)
-    rows, columns = ((side >= boxes[:, [k]]) & (side < boxes[:, [k + 1]]) for k in (0, 2))
+    rows, columns = ((side >= boxes[:, k, None]) & (side < boxes[:, k + 1, None]) for k in (0, 2))
     return rows[:, :, None] & columns[:, None]
 
 

@@ -35,15 +35,22 @@ SIZES = {"AlexNet": "64", "VGG": "64", "ResNet": "16"}  # half of ResNet's own, 
 # Two updates an epoch: the first may fill caches, in the second nothing waits.
 WORDS = "--num_images 16 --num_val 4 --num_classes 2 --batch_size 8 --train_epochs 1 --seed 5 --amp off --threads 1"
 BUDGET = "--initial_budget 4 --budget 4 --subset 6 --rounds 2"
+FAIR = "--recipe fair --views 2 --teacher_epochs 1 --teacher_batch_size 2 --teacher_lr 0.001"
 METHODS = {
     "Single": "",
-    "Single teacher": "--network teacher --shift 3 --label_smoothing 0.05",
+    "Single teacher": "--network teacher --shift 3 --cutout 8 --label_smoothing 0.05",
     "Single fold_bn": "--fold_bn",
     "Single teacher fold_bn": "--network teacher --fold_bn --shift 3 --nesterov --schedule onecycle",
     "Random": "",
     "Random teacher": "--network teacher",
     "KD": "",
     "KD pool": "--distill_on pool --logit_loss kl --logit_wt 1",
+    "KD fair": FAIR,
+    "KD fair view": f"{FAIR} --targets view --mixup 1",
+    "KD fair self_training": f"{FAIR} --teacher_pool self_training --teacher_pool_epochs 1",
+    "KD fair fixmatch": f"{FAIR} --teacher_pool fixmatch --teacher_pool_epochs 1",
+    "KD fair before": f"{FAIR} --teacher_start before --teacher_more_epochs 1",
+    "EnCoDe fair": f"{FAIR} --warmup_epochs 0",
     "EnCoDe vae": "--warmup_epochs 0",
     "EnCoDe discriminator": "--warmup_epochs 0 --sampler discriminator",
     "EnCoDe images": "--warmup_epochs 0 --sampler_input images",
@@ -51,7 +58,9 @@ METHODS = {
     "EnCoDe entropy": "--sampler entropy",
     "EnCoDe teacher_confidence": "--sampler teacher_confidence",
 }
+COUNTED = [case for case in METHODS if "fair" in case]  # a teacher for each round: tested over whole runs
 CASES = [(model, case) for model in MODELS for case in METHODS if model != "ResNet" or "fold_bn" not in case]
+CASES = [(model, case) for model, case in CASES if case not in COUNTED]
 
 
 class FirstRound(Exception):
@@ -186,13 +195,15 @@ def test_a_missing_teacher_is_trained_folded_and_asked_on_the_device(model, devi
 TABLES = ("results.csv", "queries.csv", "history.csv")
 
 
-@pytest.mark.parametrize("case", ["EnCoDe vae", "EnCoDe images", "KD pool"])
-def test_a_seed_gives_the_same_run_as_on_the_cpu(case, device, arguments, teacher, tmp_path):
+@pytest.mark.parametrize("case", ["EnCoDe vae", "EnCoDe images", "KD pool", *COUNTED])
+def test_a_seed_gives_the_same_run_as_on_the_cpu(case, device, arguments, teacher, tmp_path, monkeypatch):
     """Batches, noise, candidates and so queries and results: these kernels are the CPU's, the draws must be."""
+    if case in COUNTED:  # a teacher's dropout is drawn where it is trained: of all draws the only one
+        monkeypatch.setattr(nn.functional, "dropout", lambda inputs, *rest: inputs)
     found = []
     for where in (torch.device("cpu"), DEVICE):
         module, args = arguments("AlexNet", case, where=where)
-        if "teacher" in args:
+        if "teacher" in args and case not in COUNTED:
             args.teacher = teacher("AlexNet", args)
         with device:
             module.main(args)
@@ -282,6 +293,22 @@ def test_evaluation_waits_once_and_a_query_never(device, arguments):
             with device.no_waiting():
                 sampler.query(3, this_round.unlabeled)
         run.close()
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_every_strategy_queries_the_same_images_on_any_device(name, device, arguments):
+    kind, found = samplers.SAMPLERS[name], []
+    for where in (torch.device("cpu"), DEVICE):
+        with device:
+            args, run, this_round, student = seen(arguments, where)
+            net = networks.build(args, "teacher").eval()
+            targets = distillation.Targets(net.pool, *distillation.compute(net, this_round.images, 8), net=net)
+            args.sampler, args.query_by = name, "teacher" if kind.needs_dropout else "student"
+            chosen, _ = samplers.build(args, this_round, student, targets).query(3, this_round.unlabeled)
+            assert chosen.device.type == where.type
+            found.append(chosen.tolist())
+            run.close()
+    assert found[0] == found[1] and len(set(found[0])) == 3
 
 
 def test_an_epoch_of_twice_the_updates_waits_no_more_often(device, arguments):

@@ -19,7 +19,8 @@ class Balanced(Sampler):
         order = torch.randperm(len(candidates), generator=self.generator).to(candidates.device)
         labels = self.images.labels[candidates[order]]
         before = torch.empty_like(labels)
-        for label, already in enumerate(self.images.labels[self.labeled].bincount(minlength=classes).tolist()):
+        counts = self.images.labels[self.labeled].cpu().bincount(minlength=classes)
+        for label, already in enumerate(counts.tolist()):
             of_class = (labels == label).nonzero()[:, 0]
             before[of_class] = already + torch.arange(len(of_class), device=labels.device)
         first = before.sort(stable=True).indices[:count]

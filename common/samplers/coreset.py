@@ -1,5 +1,7 @@
 """Core-set: k-center greedy in the features. Sener & Savarese 2018, https://arxiv.org/abs/1708.00489, algorithm 1."""
 
+import torch
+
 from common.samplers.base import Sampler
 from common.samplers.spread import Points, farthest_first
 
@@ -13,5 +15,5 @@ class CoreSet(Sampler):
         features, labeled = self.all_outputs(candidates)[0], self.all_outputs(self.labeled)[0]
         center = features.mean(0)  # shorter vectors, smaller roundings
         points = Points(features - center)
-        near = points.nearest(self.labeled.new_tensor(range(len(labeled))), Points(labeled - center))
+        near = points.nearest(torch.arange(len(labeled), device=labeled.device), Points(labeled - center))
         return farthest_first(points, count, near)

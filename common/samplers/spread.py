@@ -74,10 +74,10 @@ def farthest_first(points: Points, count: int, near: Tensor) -> tuple[Tensor, Te
             distances.append(now[best].item())
             now = torch.minimum(now, mutual[best])
             now[picked] = -1
-        centers = block[picked]
+        centers = torch.tensor(chosen[-len(picked) :]).to(near.device)
         near = torch.minimum(near, points.nearest(centers))
         near[centers] = -1
-    return torch.tensor(chosen, device=near.device), near.new_tensor(distances).sqrt()
+    return _found(chosen, distances, near.device)
 
 
 def kmeans_plusplus(points: Points, count: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,11 @@ def kmeans_plusplus(points: Points, count: int, source: torch.Generator) -> tupl
                 chosen.append(picked[-1])
                 distances.append(now[number].item())
                 now = torch.minimum(now, mutual[number])
-        centers = torch.tensor(picked, device=near.device)
+        centers = torch.tensor(picked).to(near.device)
         near = torch.minimum(near, points.nearest(centers))
         near[centers] = 0
-    return torch.tensor(chosen, device=near.device), near.new_tensor(distances).sqrt()
+    return _found(chosen, distances, near.device)
+
+
+def _found(chosen: list[int], squared: list[float], device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(chosen).to(device), torch.tensor(squared, dtype=torch.float64).sqrt().to(device)
