@@ -122,6 +122,17 @@ def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
     torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, bare)
     run("KD", *TOY, *BUDGET, "--rounds", "1", "--teacher", str(bare), "--save_path", str(tmp_path))
     assert rows_of(tmp_path / "kd-seed5")[0]["teacher_accuracy"] == ""
+    said = f"teacher {bare}: unknown% test accuracy, unknown labels; which images it was trained on is not recorded"
+    assert said in (tmp_path / "kd-seed5" / "log.txt").read_text()
+
+
+def test_a_log_names_the_seed_of_a_teacher_with_another_validation_split(tmp_path, teacher):
+    words = [*TOY, *BUDGET, "--rounds", "1", "--teacher", str(teacher), "--save_path", str(tmp_path)]
+    for seed in ("5", "6"):
+        run("KD", *words, "--seed", seed)
+    own, other = ((tmp_path / f"kd-seed{seed}" / "log.txt").read_text() for seed in (5, 6))
+    assert "its validation split" not in own
+    assert "; its validation split is seed 5's, so it has seen some of this run's" in other
 
 
 @pytest.mark.parametrize("method", METHODS)

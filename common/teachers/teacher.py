@@ -76,11 +76,8 @@ class Teacher:
             _train_shared(args, path)
         net, record = load(args, images, path)
         accuracy = record.get("test_accuracy", "")
-        same = record.get("trained", {}).get("seed") == args.seed
-        run.log(
-            f"teacher {path}: {accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
-            + ("" if same else "; its validation split is another seed's, so it has seen some of this run's")
-        )
+        known = f"{accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
+        run.log(f"teacher {path}: {known}{_split(record.get('trained', {}).get('seed'), args.seed)}")
         key = networks.fingerprint(net)
         if run.state.setdefault("teacher", key) != key:
             raise InputError(
@@ -89,6 +86,13 @@ class Teacher:
         run.record_teacher(key)
         seen = record.get("labels"), record.get("trained", {}).get("num_val")
         return self._cache(net, key, accuracy, None if None in seen else sum(seen))
+
+
+def _split(seed: int | None, own: int) -> str:
+    """What a log says of the validation images of a teacher of another seed, or of one without a record."""
+    if seed is None:
+        return "; which images it was trained on is not recorded"
+    return "" if seed == own else f"; its validation split is seed {seed}'s, so it has seen some of this run's"
 
 
 def _train_shared(args, path: Path) -> None:
