@@ -26,8 +26,7 @@ def prepare(args) -> None:
     torch.set_num_threads(args.threads)
     if args.fast != "off":
         fast.keep_freed_memory()
-    if args.compile == "on":
-        fast.check(chosen)
+    fast.check(args.compile, chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read

@@ -91,7 +91,9 @@ class Session:
         self.epoch, self.seconds = 0, 0.0
         self.best_accuracy, self.best_epoch, self.best = -1.0, 0, None
         self.compiled = None
-        if args.compile == "on":
+        if args.compile == "graph":
+            self.compiled = fast.captured(self.update, self.optimizers.values())
+        elif args.compile == "on":
             resident = [self.images.train, self.images.labels, *([targets.z, targets.logits] if targets else [])]
             self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
         self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from common import data, fast, networks, samplers
 from common.errors import InputError
-from common.fast.compiled import Inputs
+from common.fast.inputs import Inputs
 from common.grid import plan
 from common.training import Session
 
@@ -66,7 +66,7 @@ def taped(update, **options):
 @pytest.fixture
 def instead(monkeypatch):
     """A function that puts another in place of torch.compile."""
-    monkeypatch.setattr(fast, "check", lambda device: None)
+    monkeypatch.setattr(fast, "check", lambda compile, device: None)
     return lambda compiler: monkeypatch.setattr(torch, "compile", compiler)
 
 
@@ -138,45 +138,45 @@ def test_rates_are_numbers_again_after_a_fault():
 
 def test_a_machine_without_a_compiler_says_so():
     with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}), pytest.raises(InputError) as refusal:
-        fast.check(torch.device("cpu"))
+        fast.check("on", torch.device("cpu"))
     assert str(refusal.value).startswith("--compile on: torch.compile does not work on this machine (")
     assert "install a C++ compiler (g++) or use --compile off" in str(refusal.value)
 
 
 def test_the_machine_is_checked_for_those_who_compile_alone(monkeypatch):
     asked = []
-    monkeypatch.setattr(fast, "check", asked.append)
+    monkeypatch.setattr(fast, "check", lambda *asking: asked.append(asking))
     parse("KD")
     parse("KD", "--compile", "on")
-    assert asked == [torch.device("cpu")]
+    assert asked == [("off", torch.device("cpu")), ("on", torch.device("cpu"))]
 
 
 def has_compiler() -> bool:
     try:
-        fast.check(torch.device("cpu"))
+        fast.check("on", torch.device("cpu"))
     except InputError:
         return False
     return True
 
 
-def losses_of(model: str, method: str, *words: str) -> list[dict]:
-    """The losses of two updates without and two with the adversarial term, of a pair's networks on digits."""
+def losses_of(model: str, method: str, *words: str, network: str = "student", each: int = 2) -> list[dict]:
+    """The losses of so many updates without and with the adversarial term, of a pair's networks on digits."""
     args = parse(method, *METHODS[method], "--train_epochs", "2", *words, model=model)
     images = data.load(args)
     pool = images.pool
     this_round = SimpleNamespace(number=0, label="", images=images, labeled=pool[:40], unlabeled=pool[40:])
-    net, decoder, targets, sampler = networks.build(args, "student"), None, None, None
+    net, decoder, targets, sampler = networks.build(args, network), None, None, None
     if method != "Random":
         source = torch.Generator().manual_seed(0)
         decoder, targets = networks.build(args, "decoder"), plan.stand_in(args, images)
-        targets.z = torch.randn(*targets.z.shape, generator=source).abs_().div_(10)
-        targets.logits = torch.randn(*targets.logits.shape, generator=source)
+        targets.z = torch.randn(*targets.z.shape, generator=source).abs_().div_(10).to(images.device)
+        targets.logits = torch.randn(*targets.logits.shape, generator=source).to(images.device)
     if method == "EnCoDe":
         sampler = samplers.build(args, this_round, net, targets)
     s, found = Session(args, Quiet(), this_round, net, decoder, targets, sampler), []
     s.modules.train()
     for s.epoch in range(2):
-        for batch in itertools.islice(s.batches(), 2):
+        for batch in itertools.islice(s.batches(), each):
             found.append({name: value.item() for name, value in s.step(batch).items()})
             s.schedule.step()
     return found

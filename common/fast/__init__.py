@@ -2,20 +2,25 @@
 
 `apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
 some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss` and
-`keep_freed_memory` are the two that are no modules. `compiled` is what `--compile on` makes of an update.
+`keep_freed_memory` are the two that are no modules. `compiled` is what `--compile on` makes of an update, `captured`
+what `--compile graph` does.
 """
 
 import torch
 from torch import nn
 
-from common.fast.compiled import COMPILE, check, compiled
+from common.fast.compiled import check as compiles
+from common.fast.compiled import compiled
+from common.fast.graphs import captured
+from common.fast.graphs import check as records
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
 from common.fast.memory import keep_freed_memory
 
-__all__ = ["CHOICES", "COMPILE", "apply", "check", "compiled", "keep_freed_memory", "mse_loss"]
+__all__ = ["CHOICES", "COMPILE", "apply", "captured", "check", "compiled", "keep_freed_memory", "mse_loss"]
 
 CHOICES = ("auto", "off")
+COMPILE = ("off", "on", "graph")
 
 
 def apply(net: nn.Module, choice: str = "auto") -> nn.Module:
@@ -27,3 +32,9 @@ def _quick(net: nn.Module) -> nn.Module:
     for name, child in net.named_children():
         setattr(net, name, _quick(child))
     return replacement(net)
+
+
+def check(compile: str, device: torch.device) -> None:
+    """Raises InputError when this machine cannot do what `--compile` asks for."""
+    if compile != "off":
+        {"on": compiles, "graph": records}[compile](device)

@@ -6,44 +6,15 @@ goes through a tensor that stays where it is: the batch, its noise, the learning
 changes but weights, optimizer state and the default generator, which dropout draws from.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 
 from common.errors import InputError
 from common.fast import layers, winograd
+from common.fast.inputs import Inputs
 
 Tensor = torch.Tensor
-COMPILE = ("off", "on")
-
-
-class Inputs:
-    """What changes from update to update, each in a tensor of its own that is filled in place."""
-
-    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]):
-        self.optimizers = list(optimizers)
-        self.batch, self.rates = None, None
-
-    def take(self, batch: tuple) -> tuple:
-        """A batch, nested named tuples of tensors and None, in the tensors that held the one before."""
-        self.batch = _filled(self.batch, batch)
-        return self.batch
-
-    @contextmanager
-    def rates_as_tensors(self) -> Iterator[None]:
-        """Within, each learning rate is a float32 tensor on its weights' device; a schedule and files have numbers."""
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        numbers = [group["lr"] for group in groups]
-        if self.rates is None:
-            self.rates = [torch.empty((), device=group["params"][0].device) for group in groups]
-        for group, rate, number in zip(groups, self.rates, numbers, strict=True):
-            group["lr"] = rate.fill_(number)
-        try:
-            yield
-        finally:
-            for group, number in zip(groups, numbers, strict=True):
-                group["lr"] = number
 
 
 def compiled(
@@ -57,7 +28,7 @@ def compiled(
         resident: tensors that it reads and that stay where they are: a CUDA graph would copy others at each update.
     """
     torch.compiler.reset()  # the network of the round before, and its kernels
-    inputs = Inputs(optimizers)
+    inputs = Inputs(optimizers, torch._dynamo.mark_static_address)
     for optimizer in inputs.optimizers:  # one fused kernel each, nothing to compile
         optimizer.step = torch.compiler.disable(optimizer.step)
         optimizer.zero_grad = torch.compiler.disable(optimizer.zero_grad)
@@ -94,15 +65,3 @@ def check(device: torch.device) -> None:
             f"--compile on: torch.compile does not work on this machine ({reason}); install a C++ compiler (g++) or "
             "use --compile off"
         ) from None
-
-
-def _filled(held, given):
-    if given is None:
-        return None
-    if isinstance(given, Tensor):
-        if held is None:
-            held = torch.empty_like(given)
-            torch._dynamo.mark_static_address(held)
-        return held.copy_(given, non_blocking=True)
-    held = held or (None,) * len(given)
-    return type(given)(*(_filled(*pair) for pair in zip(held, given, strict=True)))

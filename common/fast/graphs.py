@@ -1,0 +1,77 @@
+"""`--compile graph`: on a GPU an update is recorded once as a CUDA graph, then replayed with one launch.
+
+The kernels are those of the plain update in their order, so a seed's bytes stay; what goes is Python's time between
+them, which is most of an update of a tiny network. Replay launches them with the addresses and Python numbers of the
+recording: see `compiled`, whose inputs these are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from common.errors import InputError
+from common.fast.inputs import Inputs
+
+Tensor = torch.Tensor
+PLAIN = 3  # updates before the recording, which make what it must find there: momentum, libraries' handles
+
+
+def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> Callable[..., dict[str, Tensor]]:
+    """`update` with the same arguments and losses; another `adversarial` is another graph.
+
+    Args:
+        update: `(batch, adversarial) -> losses`, which steps the optimizers.
+        optimizers: all that it steps, fused ones: the kernel takes a rate that is a tensor.
+    """
+    inputs, stream = Inputs(optimizers), torch.cuda.Stream()
+    plain: dict[bool, int] = {}
+    graphs: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
+
+    def run(batch: tuple, adversarial: bool) -> dict[str, Tensor]:
+        batch = inputs.take(batch)
+        with inputs.rates_as_tensors():
+            if plain.setdefault(adversarial, 0) < PLAIN:
+                plain[adversarial] += 1
+                with _beside(stream):
+                    return update(batch, adversarial)
+            if adversarial not in graphs:
+                graph = torch.cuda.CUDAGraph()
+                with _beside(stream), _capturable(inputs.optimizers), torch.cuda.graph(graph, stream=stream):
+                    losses = update(batch, adversarial)
+                graphs[adversarial] = graph, losses
+            graph, losses = graphs[adversarial]
+            graph.replay()
+        return {name: value.clone() for name, value in losses.items()}  # the next replay overwrites them
+
+    return run
+
+
+def check(device: torch.device) -> None:
+    """Raises InputError for anything but a GPU."""
+    if device.type != "cuda":
+        raise InputError(f"--compile graph: {device} has no CUDA graphs; use --device cuda or --compile off")
+
+
+@contextmanager
+def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Within, kernels go to `stream`, after those launched before and before those launched afterwards."""
+    current = torch.cuda.current_stream()
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        yield
+    current.wait_stream(stream)
+
+
+@contextmanager
+def _capturable(optimizers: list[torch.optim.Optimizer]) -> Iterator[None]:
+    """Within, Adam consents to be recorded; a fused one counts its steps on the device anyway."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups if "capturable" in group]
+    before = [group["capturable"] for group in groups]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, value in zip(groups, before, strict=True):
+            group["capturable"] = value

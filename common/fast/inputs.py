@@ -1,0 +1,49 @@
+"""What an update reads that changes from one to the next, in tensors that stay where they are."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+Tensor = torch.Tensor
+
+
+class Inputs:
+    """What changes from update to update, each in a tensor of its own that is filled in place."""
+
+    def __init__(
+        self, optimizers: Iterable[torch.optim.Optimizer], announce: Callable[[Tensor], None] = lambda made: None
+    ):
+        self.optimizers, self.announce = list(optimizers), announce  # of each tensor that a batch's is copied to
+        self.batch, self.rates = None, None
+
+    def take(self, batch: tuple) -> tuple:
+        """A batch, nested named tuples of tensors and None, in the tensors that held the one before."""
+        self.batch = self._filled(self.batch, batch)
+        return self.batch
+
+    @contextmanager
+    def rates_as_tensors(self) -> Iterator[None]:
+        """Within, each learning rate is a float32 tensor on its weights' device; a schedule and files have numbers."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        numbers = [group["lr"] for group in groups]
+        if self.rates is None:
+            self.rates = [torch.empty((), device=group["params"][0].device) for group in groups]
+        for group, rate, number in zip(groups, self.rates, numbers, strict=True):
+            group["lr"] = rate.fill_(number)
+        try:
+            yield
+        finally:
+            for group, number in zip(groups, numbers, strict=True):
+                group["lr"] = number
+
+    def _filled(self, held, given):
+        if given is None:
+            return None
+        if isinstance(given, Tensor):
+            if held is None:
+                held = torch.empty_like(given)
+                self.announce(held)
+            return held.copy_(given, non_blocking=True)
+        held = held or (None,) * len(given)
+        return type(given)(*(self._filled(*pair) for pair in zip(held, given, strict=True)))

@@ -1,0 +1,54 @@
+"""On a real GPU, where there is one: what `test_device` cannot see without it."""
+
+import csv
+
+import pytest
+import torch
+
+from common.fast import graphs
+from common.files import read_tensors
+
+from .conftest import BUDGET, MODELS, TOY, run
+from .test_compiled import METHODS, losses_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+CASES = [*((method, "student") for method in METHODS), ("Random", "teacher")]  # AlexNet's teacher draws dropout
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_losses_are_a_cpus_but_for_rounding(model, method):
+    ours, theirs = losses_of(model, method, "--device", "cuda"), losses_of(model, method)
+    for gpu, cpu in zip(ours, theirs, strict=True):
+        assert gpu == pytest.approx(cpu, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(("method", "network"), CASES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_recorded_update_has_the_plain_ones_losses_to_the_last_bit(model, method, network, monkeypatch):
+    words = ["--device", "cuda", "--compile", "graph"]
+    recorded = losses_of(model, method, *words, network=network, each=5)
+    monkeypatch.setattr(graphs, "PLAIN", 1000)
+    assert losses_of(model, method, *words, network=network, each=5) == recorded
+
+
+@pytest.mark.parametrize("compile", ["off", "graph"])
+@pytest.mark.parametrize("method", ["Single", "Random", "KD", "EnCoDe", "fair"])
+def test_a_seed_gives_the_same_bytes_twice(method, compile, tmp_path):
+    words = [*TOY, "--device", "cuda", "--compile", compile, "--train_epochs", "3"]
+    words += [] if method == "Single" else BUDGET
+    words += ["--teacher_epochs", "1"] if method in ("KD", "EnCoDe", "fair") else []
+    words += ["--recipe", "fair"] if method == "fair" else []
+    words += ["--warmup_epochs", "1"] if method == "EnCoDe" else []
+    found = []
+    for name in ("one", "two"):
+        run("KD" if method == "fair" else method, *words, "--expt", "run", "--save_path", str(tmp_path / name))
+        folder = tmp_path / name / "run-seed5"
+        weights = [read_tensors(path)["state_dict"] for path in sorted(folder.glob("round_*.pt"))]
+        with open(folder / "results.csv") as file:
+            rows = [row["test_accuracy"] for row in csv.DictReader(file)]
+        found.append((rows, weights))
+    (rows, weights), (again, same) = found
+    assert rows == again and len(rows) == len(weights) > 0
+    for ours, theirs in zip(weights, same, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
