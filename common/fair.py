@@ -9,11 +9,11 @@ COUNTED = {"keep": "last"}
 SCHEDULE = {"schedule": "onecycle", "nesterov": True, "batch_size": 128}
 TEACHER = {  # RESULTS.md has what some of these were compared with, on validation images of one seed
     **{"teacher_labels": "labeled", "teacher_pool": "none"},
-    **{"teacher_epochs": 12, "teacher_passes": 40},
-    **{"teacher_batch_size": 64, "teacher_lr": 0.04},
+    **{"teacher_epochs": 12, "teacher_passes": 80},
+    **{"teacher_batch_size": 32, "teacher_lr": 0.03},
 }
 STUDENT = {  # the logits of the pool alone: neither features nor decoder nor the labelled batch are computed
-    **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 1.5, "ce_wt": 0.0, "feat_wt": 0.0},
+    **{"distill_on": "pool", "logit_loss": "kl", "logit_wt": 1.0, "temperature": 1.0, "ce_wt": 0.0, "feat_wt": 0.0},
     **{"views": 4, "targets": "mean", "shift": 4, "train_epochs": 60, "lr_task": 0.04},
 }
 ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher

@@ -13,7 +13,7 @@ from common.errors import InputError
 def prepare(args) -> None:
     """Sets this process up for a run; `args.device`, `args.threads` and `args.precision` become what is used here.
 
-    `precision` is what `--amp` comes to on this machine: `bf16` or `off`.
+    `precision` is what `--amp` comes to on this machine: `bf16` or `off`. So does `compile`: `graph`, `on` or `off`.
     Raises InputError for a device that is not there or more threads than a process can have.
     """
     chosen = device(args.device)
@@ -26,7 +26,7 @@ def prepare(args) -> None:
     torch.set_num_threads(args.threads)
     if args.fast != "off":
         fast.keep_freed_memory()
-    fast.check(args.compile, chosen)
+    args.compile = fast.check(args.compile, chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read

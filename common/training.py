@@ -133,6 +133,7 @@ class Session:
     def restore_best(self) -> Fitted:
         """Puts the weights that are kept back and says how good they are on the validation images."""
         self.modules.load_state_dict(self.best)
+        self.compiled = None  # with a graph's memory
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
 
     def train_epoch(self, bar) -> None:

@@ -9,24 +9,33 @@ from common.fast import graphs
 from common.files import read_tensors
 
 from .conftest import BUDGET, MODELS, TOY, run
-from .test_compiled import METHODS, losses_of
+from .test_compiled import losses_of
+from .toys import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
-CASES = [*((method, "student") for method in METHODS), ("Random", "teacher")]  # AlexNet's teacher draws dropout
+CASES = {
+    **{method: (method, "student", []) for method in METHODS},
+    "teacher": ("Random", "teacher", []),  # AlexNet's draws dropout
+    "VAE of images": ("EnCoDe", "student", ["--sampler_input", "images"]),
+    "discriminator": ("EnCoDe", "student", ["--sampler", "discriminator"]),
+    "mixup": ("KD", "student", ["--mixup", "1", "--shift", "3", "--targets", "mean", "--views", "2", "--feat_wt", "0"]),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", MODELS)
 def test_the_losses_are_a_cpus_but_for_rounding(model, method):
     ours, theirs = losses_of(model, method, "--device", "cuda"), losses_of(model, method)
-    for gpu, cpu in zip(ours, theirs, strict=True):
-        assert gpu == pytest.approx(cpu, rel=1e-3, abs=1e-5)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4, abs=1e-5)
+    for gpu, cpu in zip(ours[1:], theirs[1:], strict=True):  # batch norm over few images makes more of rounding
+        assert gpu == pytest.approx(cpu, rel=0.05, abs=1e-3)
 
 
-@pytest.mark.parametrize(("method", "network"), CASES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_recorded_update_has_the_plain_ones_losses_to_the_last_bit(model, method, network, monkeypatch):
-    words = ["--device", "cuda", "--compile", "graph"]
+def test_a_recorded_update_has_the_plain_ones_losses_to_the_last_bit(model, case, monkeypatch):
+    method, network, words = CASES[case]
+    words = [*words, "--device", "cuda", "--compile", "graph"]
     recorded = losses_of(model, method, *words, network=network, each=5)
     monkeypatch.setattr(graphs, "PLAIN", 1000)
     assert losses_of(model, method, *words, network=network, each=5) == recorded

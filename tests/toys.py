@@ -18,6 +18,8 @@ from common.training import Session
 from .conftest import parse
 
 COUNT = 8
+METHODS = {"Random": [], "KD": ["--distill_on", "pool"], "EnCoDe": ["--warmup_epochs", "1", "--adv_wt", "1"]}
+GENTLE = ["--feat_wt", "0.01", "--lr_dec", "0.003"]  # for targets of 100
 
 
 class Halves(SplitNet):
@@ -118,3 +120,15 @@ def toy_session(method: str = "KD", *words: str, mirror: bool = True, labeled: i
     """A session on the toy."""
     args, *others = parts(method, *words, mirror=mirror, labeled=labeled)
     return Session(args, run, *others)
+
+
+def trained(method: str, *words: str) -> tuple[list[dict], dict]:
+    """The toy's losses, update by update, and its weights, after three epochs."""
+    torch.manual_seed(0)
+    words = [*METHODS[method], *(GENTLE if method != "Random" else []), "--schedule", "onecycle", *words]
+    s = toy_session(method, "--train_epochs", "3", "--lr_task", "0.003", *words, run=Quiet())
+    found, step = [], s.step
+    s.step = lambda batch: found.append(step(batch)) or found[-1]
+    for _ in range(3):
+        s.train_epoch(Quiet())
+    return [{name: value.item() for name, value in losses.items()} for losses in found], s.modules.state_dict()

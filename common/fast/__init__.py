@@ -20,7 +20,7 @@ from common.fast.memory import keep_freed_memory
 __all__ = ["CHOICES", "COMPILE", "apply", "captured", "check", "compiled", "keep_freed_memory", "mse_loss"]
 
 CHOICES = ("auto", "off")
-COMPILE = ("off", "on", "graph")
+COMPILE = ("auto", "off", "graph", "on")
 
 
 def apply(net: nn.Module, choice: str = "auto") -> nn.Module:
@@ -34,7 +34,10 @@ def _quick(net: nn.Module) -> nn.Module:
     return replacement(net)
 
 
-def check(compile: str, device: torch.device) -> None:
-    """Raises InputError when this machine cannot do what `--compile` asks for."""
+def check(compile: str, device: torch.device) -> str:
+    """What `--compile` comes to on a device. Raises InputError when this machine cannot do what it asks for."""
+    if compile == "auto":
+        return "graph" if device.type == "cuda" else "off"
     if compile != "off":
         {"on": compiles, "graph": records}[compile](device)
+    return compile

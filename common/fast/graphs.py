@@ -1,8 +1,8 @@
 """`--compile graph`: on a GPU an update is recorded once as a CUDA graph, then replayed with one launch.
 
-The kernels are those of the plain update in their order, so a seed's bytes stay; what goes is Python's time between
-them, which is most of an update of a tiny network. Replay launches them with the addresses and Python numbers of the
-recording: see `compiled`, whose inputs these are.
+The kernels are those of the plain update in their order, with rates rounded to float32; what goes is Python's time
+between them, which is most of an update of a tiny network. Replay launches them with the recording's addresses and
+Python numbers, so whatever changes goes through a tensor that stays where it is (`inputs`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,8 @@ def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> C
         update: `(batch, adversarial) -> losses`, which steps the optimizers.
         optimizers: all that it steps, fused ones: the kernel takes a rate that is a tensor.
     """
-    inputs, stream = Inputs(optimizers), torch.cuda.Stream()
+    inputs = Inputs(optimizers)
+    stream = torch.cuda.Stream(inputs.device)
     plain: dict[bool, int] = {}
     graphs: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
 
@@ -37,9 +38,7 @@ def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> C
                     return update(batch, adversarial)
             if adversarial not in graphs:
                 graph = torch.cuda.CUDAGraph()
-                with _beside(stream), _capturable(inputs.optimizers), torch.cuda.graph(graph, stream=stream):
-                    losses = update(batch, adversarial)
-                graphs[adversarial] = graph, losses
+                graphs[adversarial] = graph, _record(graph, stream, inputs.optimizers, update, batch, adversarial)
             graph, losses = graphs[adversarial]
             graph.replay()
         return {name: value.clone() for name, value in losses.items()}  # the next replay overwrites them
@@ -53,10 +52,20 @@ def check(device: torch.device) -> None:
         raise InputError(f"--compile graph: {device} has no CUDA graphs; use --device cuda or --compile off")
 
 
+def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adversarial: bool) -> dict[str, Tensor]:
+    """Records an update, which does not run; the losses that each replay writes. Raises InputError where it cannot."""
+    try:
+        with _beside(stream), _capturable(optimizers), torch.cuda.graph(graph, stream=stream):
+            return update(batch, adversarial)
+    except RuntimeError as error:  # a layer or loss that copies to the CPU or waits for the GPU
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--compile: this update cannot be recorded ({reason}); use --compile off") from None
+
+
 @contextmanager
 def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
     """Within, kernels go to `stream`, after those launched before and before those launched afterwards."""
-    current = torch.cuda.current_stream()
+    current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield

@@ -17,6 +17,11 @@ class Inputs:
         self.optimizers, self.announce = list(optimizers), announce  # of each tensor that a batch's is copied to
         self.batch, self.rates = None, None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.optimizers[0].param_groups[0]["params"][0].device
+
     def take(self, batch: tuple) -> tuple:
         """A batch, nested named tuples of tensors and None, in the tensors that held the one before."""
         self.batch = self._filled(self.batch, batch)

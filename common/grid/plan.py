@@ -15,6 +15,7 @@ from common.teachers import fair, folding, store
 from common.teachers import training as teachers
 
 TIMED_UPDATES = 10
+FIRST_UPDATES = 5  # they allocate, and record what a GPU replays
 
 
 def show(args, images: Images) -> None:
@@ -62,7 +63,7 @@ def _show_memory(args, images: Images) -> None:
 
 def seconds_a_round(args, images: Images) -> float:
     """An estimate from a few timed updates, without evaluation, query and the teacher."""
-    return _seconds_an_update(args, images) * (args.num_images // args.batch_size) * args.train_epochs
+    return seconds_an_update(args, images) * (args.num_images // args.batch_size) * args.train_epochs
 
 
 def teacher_seconds(args, images: Images) -> float:
@@ -83,7 +84,7 @@ def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
 
 def _recipe_seconds(recipe, images: Images, epochs: int = 0) -> float:
     return (
-        _seconds_an_update(recipe, images) * (epochs or recipe.train_epochs) * (recipe.num_images // recipe.batch_size)
+        seconds_an_update(recipe, images) * (epochs or recipe.train_epochs) * (recipe.num_images // recipe.batch_size)
     )
 
 
@@ -98,7 +99,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
 
 
-def _seconds_an_update(args, images: Images) -> float:
+def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float:
     """Times real updates of a round with the first labels, against stand-in teacher outputs of the right shape."""
     args = copy.copy(args)
     args.warmup_epochs = 0  # the longer part of the training
@@ -114,13 +115,13 @@ def _seconds_an_update(args, images: Images) -> float:
         net = folding.with_batch_norm(args, net, 0)
     session = training.Session(args, None, this_round, net, decoder, targets, sampler)
     batches = session.batches()
-    for update in range(3 + TIMED_UPDATES):
-        if update == 3:  # the first ones allocate
+    for update in range(FIRST_UPDATES + timed):
+        if update == FIRST_UPDATES:
             _synchronize(images.device)
             started = time.perf_counter()
         session.step(next(batches, None) or next(batches := session.batches()))
     _synchronize(images.device)
-    return (time.perf_counter() - started) / TIMED_UPDATES
+    return (time.perf_counter() - started) / timed
 
 
 def stand_in(args, images: Images) -> Targets:

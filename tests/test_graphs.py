@@ -1,0 +1,124 @@
+"""`--compile graph`: an update recorded once serves for all, on stand-ins for a GPU's streams and graphs."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from common import fast
+from common.errors import InputError
+from common.fast import graphs
+
+from .conftest import parse
+from .tape import Tape
+from .toys import METHODS, Quiet, toy_session, trained
+
+CUDA = torch.device("cuda")
+MADE: list = []
+LOG: list[str] = []
+
+
+class Graph:
+    """In CUDAGraph's place: what is recorded runs once on the way, so the first replay has nothing left to do."""
+
+    def __init__(self):
+        self.tape, self.replays = Tape(), 0
+        MADE.append(self)
+
+    def replay(self) -> None:
+        if self.replays:
+            self.tape.replay()
+        self.replays += 1
+
+
+class Stream:
+    """In the place of torch.cuda's: LOG is told what is done with it."""
+
+    def __init__(self, device=None):
+        self.device, self.name = device, "beside" if device is not None else "current"
+
+    def wait_stream(self, other) -> None:
+        LOG.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Stand-ins in torch.cuda, and `--compile graph` on the CPU."""
+    MADE.clear()
+    LOG.clear()
+    monkeypatch.setattr(fast, "check", lambda compile, device: compile)
+
+    @contextmanager
+    def stream(which):
+        LOG.append("on " + which.name)
+        yield
+
+    @contextmanager
+    def graph(which, stream):
+        with which.tape:
+            yield
+
+    current = Stream()
+    stand_ins = {"Stream": Stream, "stream": stream, "current_stream": lambda device: current}
+    for name, stand_in in {**stand_ins, "CUDAGraph": Graph, "graph": graph}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_replays_have_the_losses_and_weights_of_plain_updates(method, gpu, monkeypatch):
+    losses, weights = trained(method, "--compile", "graph")
+    # 12 updates; EnCoDe's adversarial ones, after the first epoch of four, are another graph
+    assert [graph.replays for graph in MADE] == ([1, 5] if method == "EnCoDe" else [9])
+    MADE.clear()
+    monkeypatch.setattr(graphs, "PLAIN", 100)
+    plain, same = trained(method, "--compile", "graph")
+    assert not MADE and plain == losses
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_losses_are_kept_when_the_next_replay_overwrites_them(gpu):
+    losses, _ = trained("KD", "--compile", "graph")  # read after all updates
+    assert len({each["loss"] for each in losses}) == 12
+
+
+def test_what_is_launched_beside_waits_and_is_waited_for(gpu):
+    trained("Random", "--compile", "graph")
+    assert LOG == ["beside waits for current", "on beside", "current waits for beside"] * 4  # three plain, one recorded
+
+
+def test_adam_is_capturable_while_it_is_recorded_alone(gpu, monkeypatch):
+    seen, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self: seen.append([g["capturable"] for g in self.param_groups]) or step(self)
+    )
+    trained("EnCoDe", "--compile", "graph")
+    each = [[False]] * 6 + [[True]] * 2  # VAE and discriminator: three plain updates, one recorded
+    assert seen == each * 2
+
+
+def test_an_update_that_cannot_be_recorded_is_named(gpu, monkeypatch):
+    @contextmanager
+    def graph(which, stream):
+        yield
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(InputError) as refusal:
+        trained("KD", "--compile", "graph")
+    reason = "operation not permitted when stream is capturing"
+    assert str(refusal.value) == f"--compile: this update cannot be recorded ({reason}); use --compile off"
+
+
+def test_the_flag_means_graphs_on_a_gpu_alone(monkeypatch):
+    assert fast.check("auto", CUDA) == fast.check("graph", CUDA) == "graph"
+    assert fast.check("auto", torch.device("cpu")) == fast.check("off", CUDA) == "off"
+    assert parse("KD").compile == "off"
+    with pytest.raises(InputError, match=r"^--compile graph: cpu has no CUDA graphs; use --device cuda"):
+        parse("KD", "--compile", "graph")
+
+
+def test_a_round_that_ends_lets_its_graph_go(gpu):
+    s = toy_session("Random", "--train_epochs", "1", "--compile", "graph", run=Quiet())
+    s.train_epoch(Quiet())
+    s.restore_best()
+    assert s.compiled is None
