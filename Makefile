@@ -70,6 +70,7 @@ SEEING := --methods KD --teacher_labels all
 fair: install
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) $(ROUNDS) --methods KD
+	$(COUNTED) --percents 10 20 --subset 20000 --methods KD --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers vae
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers margin typiclust --query_by teacher

@@ -120,7 +120,7 @@ def _recipe(args: argparse.Namespace) -> dict:
     if teacher != (args.recipe in recipes.RECIPES):
         raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
                          f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
-    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.method)
+    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.recipe, args.method)
 
 
 def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:

@@ -178,6 +178,16 @@ def test_the_quick_recipe_is_the_teachers_and_flags_count_over_it():
     assert (own.train_epochs, own.schedule, own.fold_bn) == (100, "step", False)
 
 
+def test_the_best_recipe_is_the_fair_one_made_longer():
+    words = "--teacher_pool self_training --teacher_pool_epochs 8 --temperature 0.8 --logit_wt 2 --train_epochs 120"
+    for method in ("KD", "EnCoDe"):
+        best, longer = flags(method, "--recipe", "best"), flags(method, "--recipe", "fair", *words.split())
+        assert vars(best) == vars(longer) | {"recipe": "best"}
+        assert (best.teacher_labels, best.keep, best.ce_wt, best.feat_wt) == ("labeled", "last", 0, 0)
+    assert vars(flags("Random", "--recipe", "best")) == vars(flags("Random", "--recipe", "fair")) | {"recipe": "best"}
+    assert flags("KD", "--recipe", "best", "--train_epochs", "7").train_epochs == 7
+
+
 def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
     """`Single --network teacher --recipe quick` and the teacher that KD trains where there is none are the same run."""
     alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
