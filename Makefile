@@ -73,7 +73,8 @@ fair: install
 	$(COUNTED) --percents 10 20 --subset 20000 --methods KD --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers vae
-	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers margin typiclust --query_by teacher
+	$(COUNTED) $(ROUNDS) --methods KD --sampler margin --query_by teacher --tag margin
+	$(COUNTED) $(ROUNDS) --methods KD --sampler typiclust --query_by teacher --tag typiclust
 	$(COUNTED) $(SEEING) --percents 10 40 --subset 20000 --tag all-seeing
 	$(COUNTED) $(SEEING) --percents 10 --ce_wt 1 --tag all-seeing-labels
 	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD (pool, fair, ce_wt 0)" --output $(FAIR)/report
