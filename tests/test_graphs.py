@@ -109,7 +109,18 @@ def test_an_update_that_cannot_be_recorded_is_named(gpu, monkeypatch):
     assert str(refusal.value) == f"--compile: this update cannot be recorded ({reason}); use --compile off"
 
 
-def test_the_flag_means_graphs_on_a_gpu_alone(monkeypatch):
+def test_a_full_gpu_is_not_taken_for_an_update_that_cannot_be_recorded(gpu, monkeypatch):
+    @contextmanager
+    def graph(which, stream):
+        yield
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained("KD", "--compile", "graph")
+
+
+def test_the_flag_means_graphs_on_a_gpu_alone():
     assert fast.check("auto", CUDA) == fast.check("graph", CUDA) == "graph"
     assert fast.check("auto", torch.device("cpu")) == fast.check("off", CUDA) == "off"
     assert parse("KD").compile == "off"

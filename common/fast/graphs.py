@@ -57,6 +57,8 @@ def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adv
     try:
         with _beside(stream), _capturable(optimizers), torch.cuda.graph(graph, stream=stream):
             return update(batch, adversarial)
+    except torch.OutOfMemoryError:  # a RuntimeError that says itself what to do
+        raise
     except RuntimeError as error:  # a layer or loss that copies to the CPU or waits for the GPU
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--compile: this update cannot be recorded ({reason}); use --compile off") from None

@@ -42,8 +42,8 @@ def self_training(args) -> dict:
 
 def fixmatch(args) -> dict:
     """One teacher learns its labels, and the pool from itself (`consistency`)."""
-    compile = {"compile": "off"} if args.compile == "on" else {}  # it would see the layers change their mode
-    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True} | compile
+    compile = "off" if args.compile == "on" else args.compile  # torch.compile would see the layers change their mode
+    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": compile}
 
 
 def _harder(args) -> dict:
