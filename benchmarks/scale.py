@@ -7,14 +7,15 @@
 The pool is random pixels in memory; `--subset` of its images are candidates, all unless it is said. Networks have their
 initial weights, and teacher outputs are random: time and memory do not depend on them. Strategies that choose a set
 jointly keep every candidate's features, so that of a million they get a subset of 40,000 unless one is named. VAAL's
-networks are two hundred times the student's, so it is left out unless named. Peak is the whole process's; extra is what
-the query added to it. Seconds of the CPU say what a busy machine would take if it were idle, on one core.
+networks are two hundred times the student's, so it is left out unless named; so is BALD where the pair has no dropout.
+Peak is the whole process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle, on one core.
 """
 
 import argparse
 import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,13 +29,11 @@ from common.experiments import script
 
 WORDS = {"vaal": ["--sampler", "vae", "--sampler_input", "images"]}
 STRATEGIES = {name: WORDS.get(name, ["--sampler", name]) for name in [*samplers.SAMPLERS, "vaal"]}
+JOINT = [name for name, kind in samplers.SAMPLERS.items() if kind.asks and kind.choose is not samplers.Sampler.choose]
 
 
-JOINT = [name for name, kind in samplers.SAMPLERS.items() if kind.choose is not samplers.Sampler.choose]
-
-
-def measure(options: argparse.Namespace, strategy: str, subset: int, results) -> None:
-    """Puts (seconds, of the CPU, peak memory in MB, how much of it the query added) of one query in `results`."""
+def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[float, float, float, float]:
+    """One query: (seconds, of the CPU, peak memory in MB, how much of it the query added)."""
     module, kind = script(options.model, "CIFAR10", "EnCoDe"), samplers.SAMPLERS.get(strategy, samplers.Sampler)
     asked = "teacher" if kind.asks and (options.query_by == "teacher" or kind.needs_dropout) else "student"
     args = cli.parse(module.__doc__, module.DEFAULTS, [*STRATEGIES[strategy], "--query_by", asked])
@@ -51,7 +50,9 @@ def measure(options: argparse.Namespace, strategy: str, subset: int, results) ->
     if teacher is not None:
         with torch.no_grad():
             example = teacher.eval().features(torch.zeros(1, 3, size, size))
-        z = torch.randn(1, count, *example.shape[1:], generator=source).relu_()
+        z = torch.zeros(1, 1, *example.shape[1:]).expand(-1, count, *example.shape[1:])
+        if asked == "teacher" and (strategy in JOINT or kind.runs_teacher):  # no other strategy reads its features
+            z = torch.randn(z.shape, generator=source).relu_()
         targets = Targets(teacher.pool, z, torch.randn(1, count, args.num_classes, generator=source))
         targets.net = teacher if kind.runs_teacher else None
     sampler = samplers.build(args, this_round, networks.build(args, "student"), targets)
@@ -62,13 +63,13 @@ def measure(options: argparse.Namespace, strategy: str, subset: int, results) ->
     assert len(chosen.unique()) == options.budget
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     peak = machine.peak_memory(images.device)["peak_memory_mb"]
-    results.put((seconds, cpu, peak, peak - before))
+    return seconds, cpu, peak, peak - before
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=networks.PAIRS, default="ResNet")
-    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=[*samplers.SAMPLERS])
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES)
     parser.add_argument("--count", type=int, default=1_000_000, help="images of the pool")
     parser.add_argument("--labeled", type=int, default=5000, help="of them are labelled")
     parser.add_argument("--subset", type=int, default=0, help="candidates among the others; 0: see above")
@@ -76,14 +77,13 @@ def main() -> None:
     parser.add_argument("--query_by", choices=["student", "teacher"], default="student", help="who is asked")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    for strategy in options.strategies:
+    droppable = networks.drops(options.model, "teacher")
+    usual = [name for name, kind in samplers.SAMPLERS.items() if droppable or not kind.needs_dropout]
+    for strategy in options.strategies or usual:
         most = min(40_000, options.count) if strategy in JOINT else options.count
         subset = min(options.subset or most, options.count - options.labeled)
-        results = context.Queue()
-        process = context.Process(target=measure, args=(options, strategy, subset, results))
-        process.start()
-        seconds, cpu, peak, extra = results.get()
-        process.join()
+        with ProcessPoolExecutor(1, context) as process:
+            seconds, cpu, peak, extra = process.submit(measure, options, strategy, subset).result()
         print(
             f"{strategy:20} {options.budget} of {subset:,}: {seconds:7.1f} s ({cpu:.1f} s of the CPU), "
             f"peak {peak:,.0f} MB, extra {extra:,.0f} MB",

@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.runs import Run
 from common.samplers import Sampler
 from common.seeds import generator
+from common.state import REMEDY
 
 Tensor = torch.Tensor
 
@@ -60,8 +61,10 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
     if run.state["labeled"] is None:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels
         _note_queries(run, images, 0, run.state["labeled"])
-    elif run.state["round"] < len(counts):
-        run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
+    else:
+        _check(run, images, counts)
+        if run.state["round"] < len(counts):
+            run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):
         this_round = Round(args, run, images, counts)
         annotation.await_labels(args, run, this_round)
@@ -69,6 +72,18 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         yield this_round
         run.commit_round()
     run.log(f"done: {run.folder / 'results.csv'}")
+
+
+def _check(run: Run, images: Images, counts: list[int]) -> None:
+    """Raises InputError where the state's round or labelled pool is none that a run with these flags can have."""
+    labeled, number = run.state["labeled"], run.state["round"]
+    known = torch.isin(labeled, images.pool.cpu()).all()
+    size = counts[min(number, len(counts) - 1)]
+    if number > len(counts) or not known or len(labeled) != size or len(labeled.unique()) != size:
+        raise InputError(
+            f"{run.folder / 'state.pt'}: is of another run (of {len(counts)} rounds {number} are done, with "
+            f"{len(labeled)} labels); {REMEDY}"
+        )
 
 
 class Round:

@@ -2,14 +2,19 @@
 
 import os
 import sys
+from typing import TextIO
 
 from tqdm import tqdm
 
 
 def prepare() -> None:
-    """A character that the terminal's encoding lacks is printed as a question mark, not as a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    """A character that the terminal's encoding lacks is printed as a question mark, and what is printed on a stream
+    that is closed (`>&-`) goes nowhere: neither is a traceback."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _nowhere())
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
@@ -19,4 +24,8 @@ def say(message: str) -> None:
         tqdm.write(message, file=sys.stdout)
         sys.stdout.flush()
     except (OSError, ValueError):  # a closed pipe, or a closed stream
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        sys.stdout = _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

@@ -21,6 +21,7 @@ from common.seeds import generator
 
 Tensor = torch.Tensor
 FLOAT32_LIMIT = 2**30  # bytes; a larger cache of features is kept in float16
+CHUNK = 4096  # images whose outputs are looked at together
 
 
 @dataclass
@@ -171,7 +172,7 @@ def compute(
     """z (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
     `only` stops after so many images; `spill` is a file for features that do not fit the memory; `views` and
-    `features` are `cache`'s.
+    `features` are `cache`'s. Raises InputError for outputs that are not finite.
     """
     teacher.eval()
     views = augment.both(len(images.train), images.mirror) if views is None else views
@@ -194,4 +195,7 @@ def compute(
                     kept[which, view.index] = z.to(kept.dtype)
                 logits[which, view.index] = teacher.classifier(z)
                 bar.update(len(index))
+    parts = (part for outputs in (logits, kept) for part in outputs.flatten(0, 1).split(CHUNK))
+    if not all(torch.isfinite(part).all() for part in parts):
+        raise InputError("--teacher: its outputs for some images are not finite; train the teacher again")
     return kept, logits

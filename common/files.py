@@ -36,7 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
     left behind is removed by the next one that replaces the same file. Raises OSError when the disk refuses.
     """
     _remove_leftovers(path)
-    temporary, owner = _claim(path)
+    try:
+        temporary, owner = _claim(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "its folder is not there any more", str(path)) from None
     with owner:
         try:
             yield temporary
@@ -53,9 +56,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file atomically, with the same line ends on every system."""
+    """Replaces a text file atomically, with the same line ends on every system; bytes of a path that are no UTF-8
+    become `\\udc..`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_tensors(path: Path, content: dict) -> None:

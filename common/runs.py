@@ -3,17 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import console, provenance
+from common import console, provenance, state
 from common.board import Board
 from common.errors import InputError
-from common.files import lock, read_tensors, replacing, write_tensors, write_text
+from common.files import lock, replacing, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
@@ -58,7 +57,8 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / ".lock", wait, "another process that trains this")
-            self._log = open(log_file(self.folder, log_path), "a", encoding="utf-8")  # noqa: SIM115 - kept open
+            # a path may have bytes that are no UTF-8
+            self._log = open(log_file(self.folder, log_path), "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - kept open
         except OSError as error:
             raise InputError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); name another "
                              "--save_path or --log_path") from None  # fmt: skip
@@ -67,7 +67,8 @@ class Run:
                 f"{self.folder}: another process is running this; wait for it, or choose another --expt or --seed"
             )
         self._open_config(configuration(config), made_with, amp)
-        self.state = self._read_state()
+        path = self.folder / "state.pt"
+        self.state = state.read(path) if path.exists() else state.fresh()
         self._write_tables()
 
     def close(self) -> None:
@@ -140,6 +141,8 @@ class Run:
             self._write_config()
             return
         before = read_config(path)
+        if "data" not in before:  # every run has noted it: without its flags none could be held to them
+            raise _not_a_config(path)
         if changes := differing(before, config):
             raise InputError(
                 f"{self.folder} holds a run with other flags or data: {', '.join(changes)}; {self._remedy}"
@@ -161,27 +164,6 @@ class Run:
 
     def _write_config(self) -> None:
         write_text(self.folder / "config.json", json.dumps(self.config, indent=1, sort_keys=True) + "\n")
-
-    def _read_state(self) -> dict:
-        path = self.folder / "state.pt"
-        if not path.exists():
-            tables = {table: {column: [] for column in columns} for table, columns in TABLES.items()}
-            return {"round": 0, "labeled": None, "training": None, **tables}
-        state = read_tensors(path, "delete it to start the run anew")
-        if not state.keys() >= {"round", "labeled", "training", *TABLES}:
-            raise InputError(f"{path}: is no run's state; delete it to start the run anew")
-        for table, columns in TABLES.items():
-            state[table] = self._columns(table, state[table], columns)
-        return state
-
-    def _columns(self, table: str, stored: dict | list, columns: Iterable[str]) -> dict[str, list]:
-        """A table by columns. Runs begun by earlier code stored rows without names: those of the CSV's head."""
-        if isinstance(stored, list):
-            with open(self.folder / f"{table}.csv", newline="", encoding="utf-8") as file:
-                names = next(csv.reader(file))
-            stored = {name: [row[number] for row in stored] for number, name in enumerate(names)}
-        count = len(next(iter(stored.values()), []))
-        return {column: stored.get(column, [""] * count) for column in columns}
 
     def _write_tables(self) -> None:
         for table in TABLES:
@@ -234,9 +216,18 @@ def read_config(path: Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: not readable; choose another --expt or delete the folder")
+    if not isinstance(config, dict) or not _are_records(config.get(MADE_WITH, [{}])):
+        raise _not_a_config(path)
     return config
+
+
+def _are_records(found: object) -> bool:
+    """Is this what config.json has under made_with: a list of dictionaries, one for each kind of sitting?"""
+    return isinstance(found, list) and bool(found) and all(isinstance(each, dict) for each in found)
+
+
+def _not_a_config(path: Path) -> InputError:
+    return InputError(f"{path}: not readable; choose another --expt or delete the folder")
 
 
 def log_file(folder: Path, log_path: str) -> Path:

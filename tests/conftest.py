@@ -1,5 +1,7 @@
 """What the tests share: toy arguments, images in memory, the scripts as a user runs them."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,3 +98,19 @@ def random_images():
     return SimpleNamespace(
         train=pixels, classes=list("abcdefghij"), mirror=True, device=pixels.device, size=64, fingerprint="f" * 64
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"mount: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -96,22 +96,6 @@ def test_a_block_that_fails_leaves_the_file_before(tmp_path):
     assert path.read_bytes() == b"before\n" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mount: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize("write", ["tensors", "text"])
 def test_a_full_disk_is_an_oserror_and_the_file_before_stays(small_disk, write):
     path = small_disk / "state.pt"

@@ -11,7 +11,11 @@ import time
 import pytest
 import torch
 
-from .conftest import BUDGET, ROOT, TOY
+from common import data
+from common.errors import InputError
+from common.teachers import store
+
+from .conftest import BUDGET, ROOT, TOY, parse
 from .launcher import launch
 
 WORDS = [*TOY, *BUDGET, "--train_epochs", "1", "--rounds", "1"]
@@ -58,7 +62,7 @@ def test_a_state_with_a_flipped_bit(folder):
 
 def test_a_state_that_is_none(folder):
     torch.save({"round": 1}, folder / "state.pt")
-    refused(again(folder), "state.pt: is no run's state; delete it")
+    refused(again(folder), "state.pt: is no run's state (it has no ", "); delete it")
 
 
 def test_a_state_of_other_networks(folder):
@@ -75,12 +79,30 @@ def test_a_state_of_other_networks(folder):
         (lambda weights: {name: value * float("nan") for name, value in weights.items()}, "values that are not finite"),
         (lambda weights: {name: value[:1] for name, value in weights.items()}, "not a AlexNet teacher of 10 classes"),
         (lambda weights: dict.fromkeys(weights, 1), "holds no network's state dict"),
+        (lambda weights: {name: value.to(torch.complex64) for name, value in weights.items()}, "weights are complex64"),
+        (lambda weights: {name: value.to_sparse() for name, value in weights.items()}, "its weights are sparse_coo"),
+        (lambda weights: {name: value.char() for name, value in weights.items()}, "its weights are int8; save them as"),
+        (lambda weights: {name: value.long() for name, value in weights.items()}, "not a AlexNet teacher"),
+        (lambda weights: {"state_dict": weights, "record": [1]}, "its record of how it was trained is none"),
+        (lambda weights: {"state_dict": weights, "record": {"labels": "many"}}, "its record of how it was trained"),
+        (lambda weights: {"state_dict": weights, "record": {"trained": [1]}}, "its record of how it was trained"),
     ],
 )
 def test_a_teacher_that_cannot_be_one(change, message, teacher, tmp_path):
     path = tmp_path / "teacher.pt"
     torch.save(change(torch.load(teacher, weights_only=True)["state_dict"]), path)
-    refused(launch("KD", *WORDS, "--teacher", str(path), "--save_path", str(tmp_path)), f"--teacher {path}", message)
+    with pytest.raises(InputError, match=rf"^--teacher {path}: .*{message}"):
+        store.load(parse("KD"), data.load(parse("KD")), path)
+
+
+def test_a_teacher_whose_outputs_are_not_finite(teacher, tmp_path):
+    """Finite weights; not the student's learning rate is to blame."""
+    path = tmp_path / "teacher.pt"
+    weights = torch.load(teacher, weights_only=True)["state_dict"]
+    torch.save({name: value * 1e30 for name, value in weights.items()}, path)
+    done = launch("KD", *WORDS, "--teacher", str(path), "--save_path", str(tmp_path))
+    refused(done, "--teacher: its outputs for some images are not finite; train the teacher again")
+    assert not list((tmp_path / "teachers").glob("outputs-*"))
 
 
 def test_more_memory_than_there_is(tmp_path):
@@ -102,7 +124,8 @@ from common import training
 save = training.Session.save
 training.Session.save = lambda session: (shutil.rmtree({str(tmp_path / "random-seed5")!r}), save(session))
 """
-    refused(launch("Random", *WORDS, "--save_path", str(tmp_path), code=code), "random-seed5", "No such file")
+    done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=code)
+    refused(done, f"{tmp_path / 'random-seed5' / 'state.pt'}: its folder is not there any more")
 
 
 def test_a_run_whose_reader_is_gone_goes_on(tmp_path):
@@ -111,6 +134,30 @@ def test_a_run_whose_reader_is_gone_goes_on(tmp_path):
     done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=code)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in (tmp_path / "random-seed5" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("how", ["read", "closed"])
+def test_a_run_without_a_stdout_goes_on(how, tmp_path):
+    """As behind `| true`, whose pipe nobody reads, and with `>&-`, which leaves Python no stream at all."""
+    pipe = "read, write = os.pipe(); os.close(read); sys.stdout = open(write, 'w')"
+    code = pipe if how == "read" else "os.close(1); sys.stdout = None"
+    done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=f"import os, sys; {code}")
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in (tmp_path / "random-seed5" / "log.txt").read_text()
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    """A byte that is no UTF-8, as Python hands it on."""
+    done = launch("Random", *WORDS, "--save_path", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    assert done.returncode == 0, done.stderr
+    folder = os.fsencode(tmp_path) + b"/\xff/random-seed5"
+    assert "\\udcff/random-seed5/results.csv" in open(folder + b"/log.txt", encoding="utf-8").read()  # noqa: SIM115
+    assert b"\n" in open(folder + b"/results.csv", "rb").read()  # noqa: SIM115
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk):
+    """On 4 MB: a student's weights fit, its state does not. torch itself reports that as a RuntimeError."""
+    refused(launch("Random", *WORDS, "--save_path", str(small_disk)), "random-seed5/", "No space left on device")
 
 
 def test_a_terminal_that_lacks_a_character(tmp_path):

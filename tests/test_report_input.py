@@ -79,6 +79,7 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
         ("queries", "round,index", "turn,index", "not a run's queries (no column round)"),
         ("queries", "index,score,label", "image,score,class", "not a run's queries (no column index, label)"),
         ("queries", "0,0,,0", "0,-1,,0", "line 2: index is '-1'; must be a whole number from 0"),
+        ("queries", "0,3,,1", "0,3,,1000000000", "line 4: label is '1000000000'; must be a whole number from 0 to 9999"),
         ("queries", "1,3,,1", "3,3,,1", "line 7: there is no round 3; results.csv has 2, counted from 0"),
         ("history", "round,epoch,loss,val_accuracy", "a,b,c,d", "not a run's history (no column round, epoch, val_acc"),
         ("history", "0,2,0.5,42", "0,2,0.5,nan", "line 3: val_accuracy is 'nan'; must be a number from 0 to 100"),
@@ -90,6 +91,33 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
 def test_a_table_that_is_no_runs_is_refused(tmp_path, name, old, new, words):
     folder = edit(run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5}), f"{name}.csv", old, new)
     assert refused(folder).startswith(f"{folder / name}.csv: {words}")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [
+        ("val_accuracy", "zzz", "a number from 0 to 100"),
+        ("teacher_accuracy", "808", "a number from 0 to 100"),
+        ("teacher_accuracy", "nan", "a number from 0 to 100"),
+        ("labels_in_all", "-5", "a whole number from 0"),
+        ("labels_in_all", "50.5", "a whole number from 0"),
+    ],
+)
+def test_a_column_that_may_be_blank_holds_numbers(tmp_path, column, value, wanted):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5})
+    path = folder / "results.csv"
+    head, first, second = path.read_text().splitlines()
+    path.write_text(f"{head},{column}\n{first},\n{second},50\n")
+    assert len(results.read([folder]).rows) >= 2
+    path.write_text(f"{head},{column}\n{first},\n{second},{value}\n")
+    assert refused(folder) == f"{path}: line 3: {column} is {value!r}; must be {wanted}"
+
+
+def test_a_query_of_a_class_that_does_not_exist_is_refused(tmp_path):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60}, pool={"classes": ["a", "b"], "images": [3, 2]})
+    assert len(results.read([folder]).queries) == 3
+    edit(folder, "queries.csv", "0,1,,1", "0,1,,2")
+    assert refused(folder) == f"{folder / 'queries.csv'}: line 3: there is no class 2; the data set has 2, counted from 0"
 
 
 def test_rows_of_the_round_that_a_run_is_in_are_left_out(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.datasets.files import MOST_CLASSES
 from common.errors import InputError
 from common.experiments import METHODS
 from common.networks import PAIRS
@@ -16,17 +17,18 @@ from common.runs import POOL
 from common.schema import LOSSES
 
 KNOWN = {"model": tuple(PAIRS), "method": METHODS, "network": ("student", "teacher")}  # what results.csv may name
-WHOLE = {"seed", "round", "epoch", "index", "label"}
-PERCENT = {"percent", "test_accuracy", "val_accuracy"}
+WHOLE = {"seed", "round", "epoch", "index", "label", "labels_in_all"}
+PERCENT = {"percent", "test_accuracy", "val_accuracy", "teacher_accuracy"}
 NEEDED = {  # columns that the report reads, all of them numbers; a table may have others
     "results": ("seed", "round", "percent", "test_accuracy"),
     "history": ("round", "epoch", "val_accuracy"),
     "queries": ("round", "index", "label"),
 }
-MAYBE = {"history": ("loss", *LOSSES)}  # numbers too, where the column is there and not blank
+MAYBE = {  # numbers too, where the column is there and not blank
+    "results": ("val_accuracy", "labels_in_all", "teacher_accuracy"),
+    "history": ("loss", *LOSSES),
+}
 LARGEST = 2**63 - 1  # of the whole numbers that a column holds
-
-
 HUNDREDTH = 0.01  # accuracies are kept in hundredths
 NO_CLASSES = pd.DataFrame({"round": pd.Series(dtype="int64"), "class": pd.Series(dtype="int64"), "accuracy": []})
 
@@ -42,16 +44,21 @@ def results(folder: Path) -> pd.DataFrame:
         for number, value in enumerate(frame[column]):
             if value not in known:
                 raise InputError(f"{path}: line {number + 2}: unknown {column} {value!r}; known: {', '.join(known)}")
+    for column in MAYBE["results"]:
+        if column in frame:
+            _numbers(path, frame[column], blank=True)
     if frame["round"].duplicated().any():
         twice = frame.loc[frame["round"].duplicated(), "round"].iloc[0]
         raise InputError(f"{path}: round {twice} is there twice; one row a round")
     return frame
 
 
-def details(folder: Path, name: str, rounds: int) -> pd.DataFrame:
+def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFrame:
     """history.csv or queries.csv of a run with so many finished rounds; no rows where the file is missing.
 
-    Raises InputError when it is damaged or has a round that the run never began.
+    Args:
+        classes: of the run's data set; 0 where that is not known.
+    Raises InputError when it is damaged, or has a round that the run never began or a label that is none of its classes.
     """
     path = folder / f"{name}.csv"
     if not path.exists():
@@ -62,6 +69,9 @@ def details(folder: Path, name: str, rounds: int) -> pd.DataFrame:
     if beyond.any():
         raise InputError(f"{path}: line {beyond.argmax() + 2}: there is no round {frame['round'][beyond.argmax()]}; "
                          f"results.csv has {rounds}, counted from 0")  # fmt: skip
+    if classes and name == "queries" and (none := frame["label"] >= classes).any():
+        raise InputError(f"{path}: line {none.argmax() + 2}: there is no class {frame['label'][none.argmax()]}; the "
+                         f"data set has {classes}, counted from 0")  # fmt: skip
     return frame
 
 
@@ -147,24 +157,28 @@ def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=header, dtype=str)
     found = {column: _numbers(path, frame[column]) for column in NEEDED[name]}
     blank = pd.Series("", frame.index)
-    found |= {column: _losses(path, frame.get(column, blank).rename(column)) for column in MAYBE.get(name, ())}
+    if name == "history":
+        found |= {column: _losses(path, frame.get(column, blank).rename(column)) for column in MAYBE[name]}
     return frame.assign(**found)
 
 
-def _numbers(path: Path, column: pd.Series) -> pd.Series:
+def _numbers(path: Path, column: pd.Series, blank: bool = False) -> pd.Series:
+    """Numbers within what the column can hold; with `blank` the lines that have one."""
     whole = column.name in WHOLE
-    highest = 100 if column.name in PERCENT else LARGEST
+    highest = 100 if column.name in PERCENT else MOST_CLASSES - 1 if column.name == "label" else LARGEST
     values = []
     for number, text in enumerate(column, 2):
+        if blank and not text:
+            continue
         try:
             value = int(text) if whole else float(text)
         except ValueError:
             value = -1
         if not 0 <= value <= highest:  # NaN is not either
-            wanted = "a whole number from 0" if whole else "a number from 0 to 100"
+            wanted = ("a whole number from 0" if whole else "a number from 0") + f" to {highest}" * (highest < LARGEST)
             raise InputError(f"{path}: line {number}: {column.name} is {text!r}; must be {wanted}")
         values.append(value)
-    return pd.Series(values, column.index, dtype=_kind(column.name))
+    return pd.Series(values, dtype=_kind(column.name))
 
 
 def _losses(path: Path, column: pd.Series) -> pd.Series:

@@ -61,7 +61,7 @@ def read(folders: list[Path]) -> Results:
 
     Raises InputError when a file of one is damaged or missing, or two of one cell have other flags or the same seed.
     """
-    frames, configs = [], {}
+    frames, configs, pools = [], {}, {}
     extra: dict[str, list[pd.DataFrame]] = {"history": [], "queries": [], "classes": []}
     for folder in map(Path, folders):
         if folder.resolve() in {Path(run).resolve() for run in configs}:
@@ -70,8 +70,9 @@ def read(folders: list[Path]) -> Results:
         columns = list(dict.fromkeys([*frame.columns, *VARIANTS]))
         frames.append(frame.reindex(columns=columns, fill_value="").assign(run=str(folder)))
         configs[str(folder)] = reading.config(folder)
+        pools[str(folder)] = reading.pool(folder, configs[str(folder)])
         for name in ("history", "queries"):
-            table = reading.details(folder, name, len(frame))
+            table = reading.details(folder, name, len(frame), len(pools[str(folder)]))
             extra[name].append(table.rename(columns={"label": "class"}).assign(run=str(folder)))
         extra["classes"].append(reading.classes(folder, frame).assign(run=str(folder)))
     rows = pd.concat(frames, ignore_index=True)
@@ -89,7 +90,6 @@ def read(folders: list[Path]) -> Results:
     history, queries, classes = (
         pd.concat(found, ignore_index=True).merge(keys, on=["run", "round"]) for found in extra.values()
     )
-    pools = {run: reading.pool(Path(run), config) for run, config in configs.items()}
     return Results(rows, history, queries, classes, pools, configs, made, paper())
 
 

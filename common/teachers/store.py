@@ -87,13 +87,20 @@ def read(path: Path) -> tuple[dict, dict]:
     weights, record = content.get("state_dict", content), content.get("record", {})
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
-    kinds = {str(t.dtype).removeprefix("torch.") for t in weights.values() if t.is_floating_point()} - {"float32"}
+    kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # a batch norm counts its batches
     if kinds:
         raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"--teacher {path}: {broken[0]} has values that are not finite; train the teacher again")
-    return weights, record if isinstance(record, dict) else {}
+    numbers = (record.get("labels", 0), record.get("trained", {})) if isinstance(record, dict) else ()
+    if not numbers or type(numbers[0]) is not int or not isinstance(numbers[1], dict):
+        raise InputError(f"--teacher {path}: its record of how it was trained is none; train the teacher again")
+    return weights, record
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
 
 
 def check(args, images: Images, path: Path, record: dict) -> None:

@@ -1,0 +1,126 @@
+"""A run goes on from its own state alone: whatever else state.pt or config.json hold is refused, in one line."""
+
+import json
+
+import pytest
+import torch
+
+from common import budget, data, runs, state
+from common.errors import InputError
+from common.schema import TABLES
+
+from .conftest import parse
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a run in its first of three rounds, and a function that opens it again and goes to its round."""
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+
+    def go_on():
+        run = runs.begin(args, images)
+        try:
+            return next(budget.rounds(args, run, images), None)
+        finally:
+            run.close()
+
+    this_round = go_on()
+    run = runs.begin(args, images)
+    run.state |= {"round": 0, "labeled": this_round.bought}
+    run.save()
+    run.close()
+    return run.folder, go_on
+
+
+def test_what_was_written_is_read(begun):
+    folder, go_on = begun
+    assert go_on().number == 0
+    assert state.fault(state.fresh()) == ""
+    assert state.read(folder / "state.pt")["labeled"].shape == (40,)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"round": "a"}, "its round is 'a'"),
+        ({"round": True}, "its round is True"),
+        ({"round": -1}, "its round is -1"),
+        ({"round": 1, "labeled": None}, "it has no labelled pool in round 2"),
+        ({"labeled": torch.zeros(40)}, "its labelled pool is no list of images"),
+        ({"labeled": torch.zeros(4, 10, dtype=torch.int64)}, "its labelled pool is no list of images"),
+        ({"labeled": list(range(40))}, "its labelled pool is no list of images"),
+        ({"training": [1]}, "its training is no dictionary"),
+        ({"results": "x"}, "its results are no table"),
+        ({"history": {"round": 3}}, "its history are no table"),
+        ({"queries": {"round": [0], "index": []}}, "its queries are no table"),
+        ({"queries": [[0, 1], [2]]}, "its queries are no table"),
+        ({"timing": None}, "its timing are no table"),
+    ],
+)
+def test_what_is_no_state_is_refused(begun, change, words):
+    folder, go_on = begun
+    path = folder / "state.pt"
+    before = torch.load(path, weights_only=True)
+    torch.save(before | change, path)
+    with pytest.raises(InputError, match=rf"state\.pt: is no run's state \({words}.*\); delete it to start the run anew"):
+        go_on()
+    torch.save({name: value for name, value in before.items() if name not in change}, path)
+    with pytest.raises(InputError, match=f"it has no .*{next(iter(change))}"):
+        go_on()
+
+
+def test_a_state_of_other_rounds_or_images_is_refused(begun):
+    """40 labels in round 1, 100 in round 2, 160 when the third is over; the validation images are 40 of the 200."""
+    folder, go_on = begun
+    path = folder / "state.pt"
+    before = torch.load(path, weights_only=True)
+    labeled, validation = before["labeled"], data.load(parse("Random")).val[:1]
+    for number, other in (
+        (99, torch.arange(200)),
+        (1, labeled),
+        (0, labeled[:39]),
+        (0, torch.cat([labeled[:39], labeled[:1]])),
+        (0, torch.cat([labeled[:39], torch.tensor([-1])])),
+        (0, torch.cat([labeled[:39], torch.tensor([200])])),
+        (0, torch.cat([labeled[:39], validation])),
+    ):
+        torch.save(before | {"round": number, "labeled": other}, path)
+        words = rf"state\.pt: is of another run \(of 3 rounds {number} are done, with {len(other)} labels\); delete it"
+        with pytest.raises(InputError, match=words):
+            go_on()
+
+
+def test_a_finished_runs_state_passes(begun):
+    folder, go_on = begun
+    path = folder / "state.pt"
+    everything = data.load(parse("Random")).pool
+    torch.save(torch.load(path, weights_only=True) | {"round": 3, "labeled": everything}, path)
+    assert go_on() is None
+
+
+@pytest.mark.parametrize("found", [3, [], [1], None, {"commit": ""}])
+def test_a_config_without_its_records_is_refused(begun, found):
+    folder, go_on = begun
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"made_with": found}))
+    with pytest.raises(InputError, match=r"config\.json: not readable; choose another --expt or delete the folder"):
+        go_on()
+
+
+def test_a_config_without_its_data_is_refused(begun):
+    """Every flag that the file lacked would count as equal."""
+    folder, go_on = begun
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config\.json: not readable"):
+        go_on()
+
+
+def test_rows_without_names_are_read_by_the_csvs_head(begun):
+    folder, go_on = begun
+    path = folder / "state.pt"
+    (folder / "queries.csv").write_text("round,index,score,label\n")
+    torch.save(torch.load(path, weights_only=True) | {"queries": [[0, 7, "", 3], [0, 8, "", 1]]}, path)
+    found = state.read(path)["queries"]
+    assert found == {"round": [0, 0], "index": [7, 8], "score": ["", ""], "label": [3, 1]}
+    assert list(found) == TABLES["queries"] and go_on().number == 0
