@@ -8,7 +8,8 @@ The pool is random pixels in memory; `--subset` of its images are candidates, al
 initial weights, and teacher outputs are random: time and memory do not depend on them. Strategies that choose a set
 jointly keep every candidate's features, so that of a million they get a subset of 40,000 unless one is named. VAAL's
 networks are two hundred times the student's, so it is left out unless named; so is BALD where the pair has no dropout.
-Peak is the whole process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle, on one core.
+Peak is the whole process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take
+if it were idle, on one core.
 """
 
 import argparse

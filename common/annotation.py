@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from common.datasets import labels as given
 from common.datasets.labels import COLUMNS
 from common.errors import InputError, LabelsNeeded
 from common.files import write_text
@@ -14,22 +15,25 @@ TO_LABEL = "to_label.csv"
 
 
 def await_labels(args, run, this_round) -> None:
-    """Stops the run before a round whose labels are not all in `--labels`; takes them over when they are.
+    """Stops the run before a round whose labels are not all there; takes them over when they are.
 
-    The round needs those of its labelled pool and of the validation images. Raises LabelsNeeded after writing the
-    files without one to `to_label.csv` in the run's folder, and InputError where a label that was used is another now.
+    The round needs those of its labelled pool and of the validation images. What `to_label.csv` in the run's folder
+    answers is added to `--labels` first. Raises LabelsNeeded after writing the files without a label to it, and
+    InputError where a label that was used is another now.
     """
     images = this_round.images
     if images.files is None:
         return
-    labels, to_label = images.labels.cpu(), run.folder / TO_LABEL
+    to_label = run.folder / TO_LABEL
+    _collect(args, images, to_label)
+    labels = images.labels.cpu()
     wanted = torch.cat([this_round.labeled.cpu(), images.val.cpu()])
     missing = wanted[labels[wanted] < 0].tolist()
     if missing:
         _write(to_label, [images.files[index] for index in missing])
         raise LabelsNeeded(
-            f"{this_round.label}: {len(missing)} images need a label: fill in {to_label} and add its lines to "
-            f"{args.labels}, then run the same command again (classes: {', '.join(images.classes)})"
+            f"{this_round.label}: {len(missing)} images need a label: fill in {to_label} and run the same command "
+            f"again, which adds them to {args.labels} (classes: {', '.join(images.classes)})"
         )
     to_label.unlink(missing_ok=True)
     _take_over(args, run, images, labels)
@@ -50,6 +54,18 @@ def _write(path: Path, files: list[str]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *([file, ""] for file in files)])
     write_text(path, text.getvalue())
+
+
+def _collect(args, images, to_label: Path) -> None:
+    """Adds what somebody has filled in to `--labels` and to the images. Raises InputError for what is no answer."""
+    if not to_label.exists():
+        return
+    before = images.labels.cpu().numpy()
+    filled = given.fill(to_label, images.files, before, images.classes)
+    new = ((before < 0) & (filled >= 0)).nonzero()[0].tolist()
+    if new:
+        given.add(Path(args.labels), [(images.files[index], images.classes[filled[index]]) for index in new])
+        images.labels.copy_(torch.from_numpy(filled))
 
 
 def _take_over(args, run, images, labels: torch.Tensor) -> None:

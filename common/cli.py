@@ -56,7 +56,9 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
 
 
 def _fail(message: str) -> None:
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    script = Path(sys.argv[0])
+    module = script.stem in ("__main__", "__init__")  # python -m common.export
+    print(f"{script.parent.name if module else script.name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -28,4 +28,4 @@ def say(message: str) -> None:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    return open(os.devnull, "w", encoding="utf-8")

@@ -197,6 +197,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=COUNT, default=1, help="how many classes of each image")
     parser.add_argument("--output", type=Path, help="the CSV file; without it the lines are printed")
     args = parser.parse_args(argv)
+    if args.output is not None:  # before anything is computed that could then not be kept
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     student = load_student(args.run, args.round)
     unreadable: list[str] = []
     lines = table(student, image_files(args.images), args.top, unreadable)

@@ -1,5 +1,7 @@
 """Counts that fit a data set, as flags: the answer to a command whose counts do not, and what `common.data` prints."""
 
+from pathlib import Path
+
 BUDGETS = ("initial_budget", "budget", "subset")
 
 
@@ -22,5 +24,12 @@ def counts(images: int, classes: int = 0, validation: int = 0) -> dict[str, int]
 
 
 def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
-    """`--num_images 1438 --num_val 143 ...`: those of a method's flags, of `names` only where there are some."""
-    return " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
+    """`--num_images 1438 --num_val 143 ...`: those of a method's flags, of `names` only where there are some.
+
+    Of a data set of one's own, whose classes and sizes nobody knows by heart, also what prints the whole commands.
+    """
+    said = " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
+    own = Path(args.dataset).expanduser()
+    return said + (
+        f"; `python -m common.data {own}` at the repository's root prints whole commands" if own.exists() else ""
+    )

@@ -179,10 +179,12 @@ def begin(args, images) -> Run:
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
     config = {**vars(args), **contents(images)}
     run = Run(folder, config, provenance.describe(args), args.amp, args.log_path)
-    labels = images.labels[images.pool].cpu()
+    labels, counts = images.labels[images.pool].cpu(), None
     if (labels >= 0).all():  # with --labels nobody knows yet how many images of a class there are
-        counts = torch.bincount(labels, minlength=len(images.classes))
-        run.note(POOL, {"classes": images.classes, "images": counts.tolist()})
+        counts = torch.bincount(labels, minlength=len(images.classes)).tolist()
+    run.note(POOL, {"classes": images.classes, "images": counts})
+    if args.labels:
+        run.note("labels", args.labels)  # no flag that decides a row, but what opens the images again
     if args.tensorboard:
         run.board = Board(run.folder / "tensorboard", images, args.train_epochs)
         run.board.show(run.state)

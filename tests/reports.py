@@ -1,5 +1,6 @@
 """Runs' folders as a report finds them, made of text."""
 
+import csv
 import json
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 
 from common.errors import InputError
 from common.report import results, summary
+from common.schema import EXPORT
 
 ALEXNET = ("AlexNet", "cifar10")
 COMMITS = ("0123456789" + "a" * 30, "fedcba9876" + "b" * 30)
 TEACHERS = ("1111111111" + "c" * 54, "2222222222" + "d" * 54)
+EXPORTED = {"model": "AlexNet", "dataset": "cifar10", "cpu": "a CPU", "busy": "False", "repeats": "500", "threads": "1"}
 HEADER = "model,dataset,method,network,sampler,distill_on,logit_loss,teacher_labels,seed,round,percent,test_accuracy"
 
 
@@ -69,3 +72,16 @@ def predictions(folder, number, predicted, labels):
     """What a round's network said of the test images, as a run keeps it."""
     columns = {"predicted": np.array(predicted, np.uint8), "labels": np.array(labels, np.uint8)}
     np.savez_compressed(folder / f"predictions_{number:02d}.npz", **columns)
+
+
+def export(folder, number, times, accuracies, **changes):
+    """export.csv of a round: (student, int8, teacher) in ms, (student, int8, teacher) in percent."""
+    kinds = (("student", "fp32", 2_400_000), ("student", "int8", 600_000), ("teacher", "fp32", 228_000_000))
+    with open(folder / "export.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, EXPORT, restval="")
+        table.writeheader()
+        for (network, precision, size), ms, accuracy in zip(kinds, times, accuracies, strict=True):
+            row = EXPORTED | {"seed": 1, "round": number, "percent": [10, 60, 100][number], "network": network}
+            row |= {"precision": precision, "file_bytes": size, "latency_ms": ms, "latency_ms_p95": 2 * ms}
+            table.writerow(row | {"parameters": 1, "macs": 1, "accuracy": accuracy} | changes)
+    return folder

@@ -1,6 +1,7 @@
 """`--labels`: a run stops for the labels that it needs, and ends as if they had been there from the start."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image
 
 from common import data
 from common.errors import InputError, LabelsNeeded
+from common.export import images_of
+from common.predict import load_student
+from common.report import results, sheets
 
 from .conftest import ROOT, parse, run
 from .launcher import launch
@@ -42,12 +46,11 @@ def words(folder, labels, *more):
 
 
 def annotate(to_label, truth, labels):
-    """The person with the eyes: answers from the truth, and adds the lines to the file."""
+    """The person with the eyes: fills in the list (`labels` is it), or appends it, head and all, to another file."""
     with open(to_label, newline="") as file:
         asked = [row["file"] for row in csv.DictReader(file)]
-    new = not labels.exists()
-    with open(labels, "a", newline="") as file:
-        csv.writer(file).writerows([("file", "label")] * new + [(name, truth[name]) for name in asked])
+    with open(labels, "w" if labels == to_label else "a", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *((name, truth[name]) for name in asked)])
     return asked
 
 
@@ -70,8 +73,8 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
         if done.returncode == 0:
             break
         assert done.returncode == 3 and done.stderr == "", done.stderr
-        assert f"fill in {to_label} and add its lines to {labels}" in done.stdout.splitlines()[-1]
-        asked.append(annotate(to_label, truth, labels))
+        assert f"fill in {to_label} and run the same command again, which adds them to {labels}" in done.stdout
+        asked.append(annotate(to_label, truth, to_label if method == "KD" else labels))
     # 6 labels and 4 validation images, then 8 a round, at last what is left of the pool of 26
     expected = [10, 8, 8, 4] if method == "Random" else [10, 8, 8]
     assert [len(names) for names in asked] == expected and len({name for part in asked for name in part}) == sum(
@@ -86,6 +89,51 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
     with open(tmp_path / "loop" / name / "queries.csv") as file:
         assert {row["label"] for row in csv.DictReader(file)} == {"0", "1", "2"}
+
+
+def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
+    """Half of the list filled in: these are asked no more; a wrong answer is named, and the list stays as it is."""
+    path, truth = folder
+    labels, to_label = tmp_path / "labels.csv", tmp_path / "random-seed5" / "to_label.csv"
+    command = ["Random", *words(path, labels, *BUDGET), "--save_path", str(tmp_path), "--seed", "5"]
+    labels.write_text("file,label\nunlabeled/00.png,cat")  # its last line has no end
+    with pytest.raises(LabelsNeeded):
+        run(*command)
+    asked = list(csv.DictReader(to_label.open()))
+    assert {row["label"] for row in asked} == {""}
+    names = [row["file"] for row in asked]
+    write(to_label, {names[0]: truth[names[0]], names[1]: "", names[2]: truth[names[2]]})
+    with pytest.raises(LabelsNeeded, match=f"{len(names) - 2} images need a label"):
+        run(*command)
+    answered = {"unlabeled/00.png": "cat", names[0]: truth[names[0]], names[2]: truth[names[2]]}
+    assert {row["file"]: row["label"] for row in csv.DictReader(labels.open())} == answered
+    assert [row["file"] for row in csv.DictReader(to_label.open())] == [names[1], *names[3:]]
+    write(to_label, {names[1]: "cow"})
+    with pytest.raises(InputError, match=r"to_label\.csv, line 2: 'cow' is no class; use cat, dog, fox"):
+        run(*command)
+    assert "cow" in to_label.read_text()
+
+
+def test_a_run_that_waited_for_labels_is_exported_and_drawn_as_any_other(folder, tmp_path):
+    """Its config.json says where the labels were, and names the classes although not all labels are known."""
+    path, truth = folder
+    labels = tmp_path / "labels.csv"
+    more = ["--rounds", "1", "--seed", "5", "--save_path", str(tmp_path)]
+    images = data.load(parse("Random", *words(path, labels, *BUDGET, *more)))
+    write(labels, {name: truth[name] for name in truth if name != images.files[images.pool[-1]]})  # never asked for
+    run("Random", *words(path, labels, *BUDGET, *more, "--device", "cpu", "--amp", "off", "--threads", "1"))
+    done = tmp_path / "random-seed5"
+    config = json.loads((done / "config.json").read_text())
+    assert config["pool"] == {"classes": CLASSES, "images": None} and config["labels"] == str(labels)
+    images = images_of(load_student(done), tmp_path)
+    assert images.classes == CLASSES and images.files is not None
+    labels.unlink()  # what is exported needs no training label
+    assert images_of(load_student(done), tmp_path).fingerprint == images.fingerprint
+    found = results.read([done])
+    assert found.class_names(found.settings()[0][1], 3) == CLASSES and found.pools[str(done)] == dict.fromkeys(
+        CLASSES, 0
+    )
+    assert len(sheets.contact_sheets(found, tmp_path, tmp_path)) == 1
 
 
 def test_images_whose_folder_says_their_class_come_first(folder, tmp_path):

@@ -207,6 +207,26 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("started", "named"),
+    [
+        ("AlexNet/CIFAR10/KD/main.py", "main.py"),
+        ("common/export/__main__.py", "export"),
+        ("common/predict.py", "predict.py"),
+    ],
+)
+def test_an_error_names_what_was_started(started, named, monkeypatch, capsys):
+    """Not `__main__.py`, which a package started with `python -m` is to Python."""
+    monkeypatch.setattr("sys.argv", [str(ROOT / started)])
+
+    def main():
+        raise InputError("no")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.start(main)
+    assert caught.value.code == 2 and capsys.readouterr().err == f"{named}: error: no\n"
+
+
 def test_an_unwritable_save_path_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     words = ["--dataset", "digits", "--num_images", "200", "--num_val", "40", "--device", "cpu"]

@@ -416,7 +416,7 @@ def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
     )
     few = SimpleNamespace(name="few", x_train=range(5), classes=["a"])
     with pytest.raises(InputError, match=r"these fit: --num_images 5 --num_classes 1$"):
-        data._check(Namespace(num_images=6, num_classes=1), few)
+        data._check(Namespace(num_images=6, num_classes=1, dataset="few"), few)
 
 
 def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):

@@ -237,8 +237,8 @@ def test_a_study_of_rounds(exported, tmp_path, capsys):
         fp32, quantized, _ = csv.DictReader(file)
     assert (float(line["fp32"]), float(line["int8"])) == (float(fp32["accuracy"]), float(quantized["accuracy"]))
     assert (tmp_path / "int8.md").read_text().strip() in capsys.readouterr().out
-    with pytest.raises(InputError, match="no run has a student's round of that"):
-        study.main([str(exported), "--percents", "40", "--output", str(tmp_path)])
+    with pytest.raises(InputError, match="--percents 40: no run has a student's round of that"):
+        study.main([str(exported), "--percents", "40", "100", "--output", str(tmp_path)])
 
 
 @pytest.mark.slow

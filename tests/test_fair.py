@@ -269,3 +269,15 @@ def test_pseudo_labels_count_where_the_teacher_is_sure():
     expected = (F.cross_entropy(student[:1], torch.tensor([0])) + F.cross_entropy(student[2:], torch.tensor([2]))) / 3
     assert losses.pseudo_label(student, teacher, None).item() == pytest.approx(expected.item(), rel=1e-6)
     assert losses.pseudo_label(student, 0 * teacher, None) == 0
+
+
+def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, capsys):
+    """Of 10 classes up to 23.5%, of 2 up to 57.5%."""
+    assert [teacher.hardly_better(classes) for classes in (10, 2)] == [pytest.approx(23.5), pytest.approx(57.5)]
+    args, run, images, _ = first_round("KD")
+    teach = teacher.Teacher(args, run, images)
+    net = networks.build(args, "teacher")
+    capsys.readouterr()
+    for accuracy, said in (("23.40", True), ("23.60", False), ("", False)):
+        teach._cache(net, "k" * 64, accuracy, 40)
+        assert (f"note: a teacher of {accuracy}% is hardly better than guessing" in capsys.readouterr().out) == said

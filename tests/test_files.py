@@ -4,7 +4,6 @@ import errno
 import os
 import random
 import signal
-import subprocess
 import time
 import zipfile
 from pathlib import Path

@@ -169,10 +169,12 @@ def test_memory_is_asked_for_before_an_image_is_read(birds, monkeypatch):
     (20, "--num_images 20 --num_val 2 --initial_budget 2 --budget 2 --subset 4 --batch_size 16"),
     (2, "--num_images 2 --num_val 1 --initial_budget 1 --budget 1 --subset 2 --batch_size 2"),
 ])  # fmt: skip
-def test_proposed_counts_are_accepted(images, expected):
-    words = proposal.words(proposal.counts(images), Namespace(**dict.fromkeys([
-        "num_images", "num_val", "initial_budget", "budget", "subset", "batch_size"])))  # fmt: skip
+def test_proposed_counts_are_accepted(images, expected, tmp_path):
+    flags = dict.fromkeys(["num_images", "num_val", "initial_budget", "budget", "subset", "batch_size"])
+    words = proposal.words(proposal.counts(images), Namespace(**flags, dataset="digits"))
     assert words == expected
+    own = proposal.words(proposal.counts(images), Namespace(**flags, dataset=str(tmp_path)))
+    assert own == f"{expected}; `python -m common.data {tmp_path}` at the repository's root prints whole commands"
     module = script("Random")
     args = cli.parse(module.__doc__, module.DEFAULTS, words.split())
     assert args.initial_budget <= args.num_images - args.num_val and args.subset >= args.budget

@@ -88,7 +88,7 @@ def test_files_get_the_classes_that_the_data_sets_own_images_get(trained, photos
 
 
 def test_patterns_a_file_for_the_answers_and_more_classes_than_there_are(trained, photos, tmp_path, capsys):
-    output = tmp_path / "answers.csv"
+    output = tmp_path / "new" / "answers.csv"
     words = [trained, photos / "*.png", photos / "0.png", "--round", 0, "--top", 99, "--output", output]
     assert called(capsys, *words) == []
     head, *lines = csv.reader(output.read_text().splitlines())

@@ -57,3 +57,21 @@ def test_the_comparisons_commands_are_paired():
         args = cli.parse(module.__doc__, module.DEFAULTS, words[1:])
         found.add((args.seed, args.batch_size, args.train_epochs, args.lr_task, args.num_val, args.budget))
     assert len(found) == 1
+
+
+def anchors(name: str) -> set[str]:
+    """What a page's headings are called in links, as GitHub makes it of them."""
+    lines = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
+    heads = [line.lstrip("#").strip().lower() for line in lines if re.match("#+ ", line)]
+    return {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_no_link_is_dead(page):
+    """A file of this repository, a heading of a page, or another site."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        if name.startswith("https://"):
+            continue
+        assert not name or (ROOT / name).exists(), target
+        assert not anchor or anchor in anchors(name or page), target

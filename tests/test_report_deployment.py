@@ -7,24 +7,8 @@ import pytest
 from common import report
 from common.errors import InputError
 from common.report import deployment, results
-from common.schema import EXPORT
 
-from .reports import run
-
-SHARED = {"model": "AlexNet", "dataset": "cifar10", "cpu": "a CPU", "busy": "False", "repeats": "500", "threads": "1"}
-
-
-def export(folder, number, times, accuracies, **changes):
-    """export.csv of a round: (student, int8, teacher) in ms, (student, int8, teacher) in percent."""
-    kinds = (("student", "fp32", 2_400_000), ("student", "int8", 600_000), ("teacher", "fp32", 228_000_000))
-    with open(folder / "export.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, EXPORT, restval="")
-        table.writeheader()
-        for (network, precision, size), ms, accuracy in zip(kinds, times, accuracies, strict=True):
-            row = SHARED | {"seed": 1, "round": number, "percent": [10, 60, 100][number], "network": network}
-            row |= {"precision": precision, "file_bytes": size, "latency_ms": ms, "latency_ms_p95": 2 * ms}
-            table.writerow(row | {"parameters": 1, "macs": 1, "accuracy": accuracy} | changes)
-    return folder
+from .reports import edit, export, run
 
 
 @pytest.fixture
@@ -40,7 +24,7 @@ def seeds(tmp_path):
 def rows_of(path):
     """The Markdown table's lines by (row, precision)."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines() if "|" in line]
-    return {(line[2], line[3]): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+    return {(line[0], line[3]): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
 
 
 def test_exported_rows_show_what_was_measured(seeds, tmp_path):
@@ -90,6 +74,17 @@ def test_a_teachers_row_takes_its_time_from_the_students_export(seeds, tmp_path)
     rows = rows_of(deployment.write(results.read([*seeds, base]), {}, tmp_path)[0])
     assert [name for name, _ in rows] == ["Single teacher", "EnCoDe†", "EnCoDe†"]
     assert rows["Single teacher", "fp32"]["ms an image"] == "4"
+
+
+def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
+    """Not the student's size, cost or time: by its runs' network, not by its name."""
+    folders = [run(tmp_path / f"a{seed}", "Random", seed, {10: 70}, network="teacher") for seed in (1, 2)]
+    edit(folders[1], "results.csv", ",random,", ",entropy,")
+    folders.append(run(tmp_path / "cm", "Random", 1, {10: 55}))
+    rows = rows_of(deployment.write(results.read(folders), {"AlexNet": 0.25}, tmp_path)[0])
+    found = {name: (row["parameters, M"], row["MACs, M"], row["time, teacher 1"]) for (name, _), row in rows.items()}
+    teachers = ("57", "94.1", "1")
+    assert found == {"Baseline": teachers, "Baseline (entropy)": teachers, "CM": ("0.601", "1.36", "0.25")}
 
 
 def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):

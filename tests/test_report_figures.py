@@ -79,6 +79,14 @@ def test_another_axis_of_labels_has_no_curve_of_the_paper(tmp_path, drawn):
     assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] >= 18000 and axes.get_xlabel() == "labels"
 
 
+def test_rounds_that_saw_the_same_labels_stay_points_of_their_own(tmp_path, drawn):
+    """An all-seeing teacher's rows: 160 labels at 10 and at 40%. Seeds are averaged, rounds are not."""
+    found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 54, 40: 61}, {10: 52, 40: 62}]))
+    found.rows["labels_in_all"] = "160"
+    figures.labels(found, tmp_path)
+    assert line(drawn["labels"].axes[0], "CM") == ([160, 160], [52, 61])
+
+
 def test_a_row_has_one_colour_in_every_figure_and_report(tmp_path, drawn):
     runs = [*seeds(tmp_path, "KD", [{10: 58, 40: 62}]), *seeds(tmp_path, "EnCoDe", [{10: 58}], sampler="vae")]
     variants = ("entropy", "teacher_confidence", "discriminator", "random")

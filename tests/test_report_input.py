@@ -79,7 +79,12 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
         ("queries", "round,index", "turn,index", "not a run's queries (no column round)"),
         ("queries", "index,score,label", "image,score,class", "not a run's queries (no column index, label)"),
         ("queries", "0,0,,0", "0,-1,,0", "line 2: index is '-1'; must be a whole number from 0"),
-        ("queries", "0,3,,1", "0,3,,1000000000", "line 4: label is '1000000000'; must be a whole number from 0 to 9999"),
+        (
+            "queries",
+            "0,3,,1",
+            "0,3,,1000000000",
+            "line 4: label is '1000000000'; must be a whole number from 0 to 9999",
+        ),
         ("queries", "1,3,,1", "3,3,,1", "line 7: there is no round 3; results.csv has 2, counted from 0"),
         ("history", "round,epoch,loss,val_accuracy", "a,b,c,d", "not a run's history (no column round, epoch, val_acc"),
         ("history", "0,2,0.5,42", "0,2,0.5,nan", "line 3: val_accuracy is 'nan'; must be a number from 0 to 100"),
@@ -117,7 +122,9 @@ def test_a_query_of_a_class_that_does_not_exist_is_refused(tmp_path):
     folder = run(tmp_path / "a", "KD", 7, {10: 60}, pool={"classes": ["a", "b"], "images": [3, 2]})
     assert len(results.read([folder]).queries) == 3
     edit(folder, "queries.csv", "0,1,,1", "0,1,,2")
-    assert refused(folder) == f"{folder / 'queries.csv'}: line 3: there is no class 2; the data set has 2, counted from 0"
+    assert (
+        refused(folder) == f"{folder / 'queries.csv'}: line 3: there is no class 2; the data set has 2, counted from 0"
+    )
 
 
 def test_rows_of_the_round_that_a_run_is_in_are_left_out(tmp_path):

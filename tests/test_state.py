@@ -63,7 +63,9 @@ def test_what_is_no_state_is_refused(begun, change, words):
     path = folder / "state.pt"
     before = torch.load(path, weights_only=True)
     torch.save(before | change, path)
-    with pytest.raises(InputError, match=rf"state\.pt: is no run's state \({words}.*\); delete it to start the run anew"):
+    with pytest.raises(
+        InputError, match=rf"state\.pt: is no run's state \({words}.*\); delete it to start the run anew"
+    ):
         go_on()
     torch.save({name: value for name, value in before.items() if name not in change}, path)
     with pytest.raises(InputError, match=f"it has no .*{next(iter(change))}"):

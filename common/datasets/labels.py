@@ -1,11 +1,13 @@
 """`--labels FILE`: the classes of training images that lie in no class's folder, as far as somebody has given them."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
+from common.files import locked, write_text
 
 COLUMNS = ["file", "label"]
 
@@ -20,7 +22,7 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
     Raises InputError naming the line that names another file or class, or contradicts what is known.
     """
     filled, place = known.copy(), {name: number for number, name in enumerate(files)}
-    for line, (name, label) in _rows(path):
+    for line, (name, label) in rows(path):
         if name not in place:
             raise InputError(f"--labels {path}, line {line}: there is no training image {name!r}; names are relative "
                              f"to train/, as {files[-1]!r}")  # fmt: skip
@@ -36,8 +38,18 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
     return filled
 
 
-def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
-    """(line, (file, label)) of each row."""
+def add(path: Path, answers: list[tuple[str, str]]) -> None:
+    """Appends (file, label) rows to a file of labels, which may not be there yet."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(answers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock"), "another run that adds labels"):
+        before = path.read_text(encoding="utf-8-sig") if path.exists() else ",".join(COLUMNS)
+        write_text(path, before.rstrip("\r\n") + "\n" + text.getvalue())
+
+
+def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
+    """(line, (file, label)) of each row, without further heads, which files that were put together have."""
     if not path.exists():
         return []
     try:
@@ -45,6 +57,7 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
             reader = csv.DictReader(file)
             if not {*COLUMNS} <= {*(reader.fieldnames or [])}:
                 raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}")
-            return [(reader.line_num, tuple((row[name] or "").strip() for name in COLUMNS)) for row in reader]
+            found = [(reader.line_num, tuple((row[name] or "").strip() for name in COLUMNS)) for row in reader]
+            return [(line, row) for line, row in found if row != (*COLUMNS,)]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"--labels {path}: is not a readable CSV file ({error})") from None

@@ -90,9 +90,14 @@ def main(argv: list[str] | None = None) -> None:
     rows = rows[rows["network"] == "student"]
     if args.percents:
         # 10.0139, as results.csv may have it, is 10
-        rows = rows[[any(abs(percent - asked) < 0.5 for asked in args.percents) for percent in rows["percent"]]]
+        near = {asked: (rows["percent"] - asked).abs() < 0.5 for asked in args.percents}
+        if none := [f"{asked:g}" for asked in near if not near[asked].any()]:
+            raise InputError(
+                f"--percents {' '.join(none)}: no run has a student's round of that; see their results.csv"
+            )
+        rows = rows[pd.DataFrame(near).any(axis=1)]
     if rows.empty:
-        raise InputError(f"--percents {args.percents}: no run has a student's round of that; see their results.csv")
+        raise InputError(f"{', '.join(map(str, args.runs))}: trained no student; name runs that did")
     measured = measure(rows, args.data_dir, args.dataset, args.calibration, args.full_range)
     args.output.mkdir(parents=True, exist_ok=True)
     write_text(args.output / "int8.csv", measured.to_csv(index=False, lineterminator="\n"))

@@ -51,7 +51,7 @@ def write(
         files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
         if data_dir is not None:
             files += sheets.contact_sheets(found, data_dir, output)
-        files += page.write(found, claims, files, output)
+        files += page.write(found, deployment.table2(found, ratios), claims, files, output)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
     return files

@@ -10,14 +10,15 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from common import networks
 from common.errors import InputError
 from common.files import write_text
-from common.report import markdown, style
+from common.report import style
+from common.report.markdown import Table
 from common.report.results import PAPER_NETWORK, Results
 from common.report.statistics import FEW, interval
 from common.report.tables import DAGGER, cells, plain
 from common.schema import EXPORT
 
 PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
-TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that the teacher's network has
+TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that the paper's teachers stand beside
 NUMBERS = ("seed", "round", "percent", "file_bytes", "parameters", "macs", "latency_ms", "accuracy")
 HEAD = {
     "row": "row",
@@ -82,9 +83,9 @@ def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
         ours = exported[(exported["model"] == setting[0]) & (exported["dataset"] == setting[1])]
         rows = cells(found)
         rows = rows[(rows["model"] == setting[0]) & (rows["dataset"] == setting[1])]
-        teacher = ours[ours["network"] == "teacher"]
+        teacher, of_teachers = ours[ours["network"] == "teacher"], teachers(found)
         labels = list(dict.fromkeys(rows["label"]))
-        if not any(label in TEACHERS for label in labels) and not teacher.empty:
+        if not any(label in of_teachers for label in labels) and not teacher.empty:
             values = teacher.drop_duplicates(["accuracy"])["accuracy"].dropna()  # runs share one teacher
             table.append(_line(found, setting, "teacher", "fp32", math.nan, values, teacher))
         for label in labels:
@@ -95,11 +96,16 @@ def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
                 at = _percent(label, rows[rows["label"] == label])
                 runs = found.of(setting)
                 values = runs[(runs["label"] == label) & (runs["percent"] == at)]["test_accuracy"]
-                line = _line(found, setting, label, "fp32", at, values, teacher if label in TEACHERS else here)
-                if math.isnan(line["ratio"]) and label not in TEACHERS:
+                line = _line(found, setting, label, "fp32", at, values, teacher if label in of_teachers else here)
+                if math.isnan(line["ratio"]) and label not in of_teachers:
                     line["ratio"] = ratios.get(setting[0], math.nan)
                 table.append(line)
     return pd.DataFrame(table)
+
+
+def teachers(found: Results) -> set[str]:
+    """The rows that are a teacher's own: Baseline and its variants, Single's teacher, `teacher` of an export."""
+    return {"teacher", *found.rows.loc[found.rows["network"] == "teacher", "label"]}
 
 
 def _percent(label: str, row: pd.DataFrame) -> float:
@@ -111,7 +117,7 @@ def _percent(label: str, row: pd.DataFrame) -> float:
 def _line(found: Results, setting: tuple, label: str, precision: str, percent, accuracies, measured) -> dict:
     """One row. `measured`: the lines of export.csv behind it; none gives cells without a time or a size."""
     mean, half_width = interval(accuracies) if len(accuracies) else (math.nan, math.nan)
-    part = "teacher" if label in TEACHERS else "student"
+    part = "teacher" if label in teachers(found) else "student"
     runs = found.of(setting)
     config = found.configs[runs["run"].iloc[0]]
     size = config.get("image_size", networks.PAIRS[setting[0]].IMAGE_SIZE)
@@ -144,21 +150,30 @@ def _paper_ratio(setting: tuple[str, str], label: str) -> float:
     return float(table.get(theirs[label] + network, math.nan)) if known else math.nan
 
 
-def write(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
-    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg; returns them.
+def table2(found: Results, ratios: dict[str, float]) -> Table:
+    """Table II with what is said below it.
 
     Args:
         ratios: student's time by teacher's, by model, for rows that were not exported.
     Raises InputError when an export.csv is damaged.
     """
-    table = lines(found, ratios)
-    texts = [[_text(line, column) for column in HEAD] for _, line in table.iterrows()]
-    settings = table[["model", "dataset"]].to_numpy().tolist()
-    text = [["model", "dataset", *HEAD.values()], *(a + b for a, b in zip(settings, texts, strict=True))]
+    rows = [
+        [line["row"], line["model"], line["dataset"], *(_text(line, column) for column in HEAD if column != "row")]
+        for _, line in lines(found, ratios).iterrows()
+    ]
+    head = ["row", "model", "dataset", *(name for column, name in HEAD.items() if column != "row")]
+    return Table("", head, rows, [*_notes(exports(found), bool(ratios)), DAGGER])
+
+
+def write(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
+    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg; returns them.
+
+    Arguments and errors are `table2`'s.
+    """
+    table, second = lines(found, ratios), table2(found, ratios)
     files = [output / "table2.md", output / "table2.csv"]
-    notes = _notes(exports(found), bool(ratios))
-    write_text(files[0], "\n\n".join([markdown.table(text), *notes, DAGGER]) + "\n")
-    frame = pd.DataFrame(text[1:], columns=text[0])
+    write_text(files[0], "\n\n".join(second.markdown()) + "\n")
+    frame = pd.DataFrame(second.rows, columns=second.head)
     write_text(files[1], frame.to_csv(index=False, lineterminator="\n"))
     return files + (
         figure(found, table, output / "deployment") if (table["ms"].notna() & (table["n"] > 0)).any() else []
@@ -182,7 +197,8 @@ def _notes(exported: pd.DataFrame, timed: bool) -> list[str]:
         cpus = ", ".join(dict.fromkeys(exported["cpu"]))
         notes.append(
             f"Rows with milliseconds: ONNX Runtime, one image, one thread of {cpus}; median of "
-            f"{', '.join(dict.fromkeys(exported['repeats']))} passes (`python -m common.export`)."
+            f"{', '.join(dict.fromkeys(exported['repeats']))} passes (`python -m common.export`). Their accuracy is "
+            "that of the n runs which were exported."
         )
         if busy := list(dict.fromkeys(exported.loc[exported["busy"] == "True", "run"])):
             notes.append(f"Timed while other processes were busy, to be taken again: {', '.join(busy)}.")
@@ -212,7 +228,7 @@ def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
                     [line.accuracy],
                     [[min(half, line.accuracy)], [min(half, 100 - line.accuracy)]],
                     color=color,
-                    marker="s" if line.row in TEACHERS else "o",
+                    marker="s" if line.row in teachers(found) else "o",
                     markerfacecolor="none" if line.precision == "int8" else color,
                     capsize=2 if half else 0,
                     linestyle="",

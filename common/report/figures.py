@@ -29,6 +29,7 @@ class Labels(NamedTuple):
     title: str
     highest: float | None = None
     paper: bool = False  # whether the paper's curves have this axis
+    of: str = ""  # the column whose equal values are one point, where rounds may stand at one place
 
 
 PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper=True)
@@ -42,7 +43,7 @@ def curves(found: Results, output: Path, x: Labels = PERCENT, name: str = "curve
         rows = found.of(setting)
         for label in style.order(rows["label"]):
             group = rows[rows["label"] == label]
-            style.curve(axes, group, x.column, "test_accuracy", looks[label], label)
+            style.curve(axes, group, x.column, "test_accuracy", looks[label], label, of=x.of)
             theirs = paper_curve(found, setting, label) if x.paper else pd.Series(dtype=float)
             if len(theirs) > 1 and not label.startswith("Single"):
                 axes.plot(theirs.index, theirs, "--", color=looks[label]["color"], linewidth=1, clip_on=False)
@@ -65,7 +66,8 @@ def labels(found: Results, output: Path) -> list[Path]:
     known = replace(found, rows=found.rows.assign(labels_in_all=counts)[counts > 0])
     if known.rows.empty:
         return []
-    return curves(known, output, Labels("labels_in_all", "labels that any network saw, teacher included"), "labels")
+    title = "labels that any network saw, teacher included"
+    return curves(known, output, Labels("labels_in_all", title, of="percent"), "labels")
 
 
 def epochs(found: Results, output: Path) -> list[Path]:

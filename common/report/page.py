@@ -1,7 +1,6 @@
 """report.html: everything the report has in one file that needs no network and no server."""
 
 import base64
-import csv
 import io
 import re
 from dataclasses import dataclass, replace
@@ -48,18 +47,17 @@ class Section:
         return slug(self.title)
 
 
-def write(found: Results, claims: dict[str, list[Table]], files: list[Path], output: Path) -> list[Path]:
+def write(found: Results, second: Table, claims: dict[str, list[Table]], files: list[Path], output: Path) -> list[Path]:
     """Writes report.html.
 
     Args:
+        second: Table II.
         claims: the statistics by heading.
-        files: what was written before: Table II (table2.csv), figures (.svg) and contact sheets (queried-*.png) are
-            taken into the page.
+        files: what was written before: figures (.svg) and contact sheets (queried-*.png) are taken into the page.
     """
     cells = tables.cells(found)
     first = [*tables.table1(found, cells)]
     first[-1] = replace(first[-1], notes=tables.notes1(found, cells))
-    second = [from_csv(file, [tables.DAGGER]) for file in files if file.name == "table2.csv"]
     drawn = {file.stem: file for file in files if file.suffix == ".svg"}
     names = [name for name in CAPTIONS if name in drawn] + [name for name in drawn if name not in CAPTIONS]
     figures = [(name, inline(drawn[name], f"f{n}-"), CAPTIONS.get(name, name)) for n, name in enumerate(names)]
@@ -67,7 +65,7 @@ def write(found: Results, claims: dict[str, list[Table]], files: list[Path], out
               if file.suffix == ".png" and file.name.startswith("queried-")]  # fmt: skip
     sections = [
         Section("Table I", first, figures[:1], []),
-        Section("Table II", second, [], []),
+        Section("Table II", [second], [], []),
         Section("Figures", [], figures[1:], []),
         *(Section(f"Statistics: {heading}", group, [], []) for heading, group in claims.items()),
         Section("Queried images", [], [], sheets),
@@ -84,13 +82,6 @@ def write(found: Results, claims: dict[str, list[Table]], files: list[Path], out
     text = environment.get_template("page.html.jinja").render(settings=settings, count=count, sections=sections)
     write_text(path, text)
     return [path]
-
-
-def from_csv(path: Path, notes: list[str]) -> Table:
-    """A table that the report has written."""
-    with open(path, newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    return Table("", head, rows, notes)
 
 
 def provenance(found: Results) -> Table:

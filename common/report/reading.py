@@ -58,7 +58,7 @@ def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFr
 
     Args:
         classes: of the run's data set; 0 where that is not known.
-    Raises InputError when it is damaged, or has a round that the run never began or a label that is none of its classes.
+    Raises InputError when it is damaged, has a round that the run never began, or a label that is no class.
     """
     path = folder / f"{name}.csv"
     if not path.exists():
@@ -90,15 +90,23 @@ def config(folder: Path) -> dict:
 
 
 def pool(folder: Path, config: dict) -> dict[str, int]:
-    """How many images of each class, by name, the run's pool has; empty where config.json does not say.
+    """How many images of each class, by name, the run's pool has; 0 where labels were still to come.
+
+    Empty where config.json does not say.
 
     Raises InputError when what it says is no record of that.
     """
     found = config.get(POOL, {"classes": [], "images": []})
     try:
         names, counts = found["classes"], found["images"]
+        unknown = counts is None
+        counts = [0] * len(names) if unknown else counts
         good = len(names) == len(counts) == len(set(names)) and all(isinstance(name, str) for name in names)
-        good = good and all(type(count) is int and count >= 0 for count in counts) and (sum(counts) > 0 or not counts)
+        good = (
+            good
+            and all(type(count) is int and count >= 0 for count in counts)
+            and (sum(counts) > 0 or unknown or not counts)
+        )
     except (TypeError, KeyError):
         good = False
     if not good:

@@ -24,7 +24,7 @@ DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
-OWN |= {"made_with", "teacher_sha256", "pool", "data", "recipe", "amp", "fast", "compile"}
+OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "recipe", "amp", "fast", "compile"}
 
 
 @dataclass

@@ -57,15 +57,16 @@ def percent(value: float) -> str:
     return f"{value:.3g}%"
 
 
-def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float = 100) -> None:
+def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float = 100, of: str = "") -> None:
     """Mean of y at each x; around it the 95% interval, or the points themselves where they are few.
 
     Args:
         points: a frame with the columns x, y and seed.
         style: of the line; with a marker "" the seeds of few are lines too.
         highest: what y cannot pass; no band does.
+        of: the column whose equal values are one point, at their mean x; x itself unless it is named.
     """
-    groups = [(at, values.to_numpy(float)) for at, values in points.groupby(x)[y]]
+    groups = [(part[x].mean(), part[y].to_numpy(float)) for _, part in points.groupby(of or x)]
     at = np.array([at for at, _ in groups], float)
     mean = np.array([values.mean() for _, values in groups])
     axes.plot(at, mean, label=label, clip_on=False, zorder=3, **style)

@@ -55,6 +55,11 @@ class Teacher:
         return self._cache(net, key, f"{accuracy:.2f}", len(this_round.bought))
 
     def _cache(self, net: SplitNet, key: str, accuracy: str, labels: int | None) -> Targets:
+        if accuracy and float(accuracy) < hardly_better(len(self.images.classes)):
+            self.run.log(
+                f"note: a teacher of {accuracy}% is hardly better than guessing and has little to teach; train it "
+                "longer, or with another learning rate"
+            )
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.labels = labels
@@ -86,6 +91,12 @@ class Teacher:
         run.record_teacher(key)
         seen = record.get("labels"), record.get("trained", {}).get("num_val")
         return self._cache(net, key, accuracy, None if None in seen else sum(seen))
+
+
+def hardly_better(classes: int) -> float:
+    """Test accuracy in percent up to which a teacher is taken for one whose training failed."""
+    guessing = 100 / classes
+    return guessing + 0.15 * (100 - guessing)
 
 
 def _split(seed: int | None, own: int) -> str:
