@@ -448,3 +448,10 @@ def test_amp_auto_asks_the_chosen_gpu(number, expected, monkeypatch):
     )
     chosen = machine.device(str(number))
     assert chosen == torch.device("cuda", number) and machine.amp("auto", chosen) == expected
+
+
+def test_what_is_called_float32_is_float32():
+    """TF32 has 10 of float32's 23 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    prepared(script("Single"), ["--device", "cpu", "--threads", "1"])
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32

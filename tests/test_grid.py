@@ -1,13 +1,14 @@
 """The grid calls the same main.py with a teacher where it needs one, skips what is done and outlives what fails."""
 
 import io
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from common import machine, teachers
+from common import machine, runs, teachers
 from common.errors import InputError
 from common.grid import clock, jobs, runner
 
@@ -155,6 +156,19 @@ def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
     assert str(times) == "about 5.0 min left"
 
 
+def test_rounds_that_a_worker_did_count_whatever_its_machine_came_to(tmp_path):
+    """Its GPU, its precision and its threads are not the driver's; its learning rate must be."""
+    args, passed = runner.parse(words(tmp_path, "--methods", "Random"))
+    (job,) = jobs.jobs(args, passed)
+    job.folder.mkdir()
+    (job.folder / "results.csv").write_text("round\n0\n1\n")
+    there = {"device": "cuda:0", "amp": "bf16", "precision": "bf16", "threads": 8, "compile": "graph", "data": "a"}
+    for change, rounds in (({}, 2), ({"lr_task": 0.5}, 0)):
+        config = runs.configuration(vars(job.args()) | there | change)
+        (job.folder / "config.json").write_text(json.dumps(config))
+        assert job.rounds_done() == rounds
+
+
 def test_side_by_side_the_time_left_is_shared(tmp_path):
     args, passed = runner.parse(words(tmp_path, "--methods", "Random", "KD", "--seeds", "3"))
     teacher, *six = jobs.with_teachers(jobs.jobs(args, passed))
@@ -266,6 +280,9 @@ def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):
         (["--jobs", "2", "--ray", "local"], "--jobs 2 --ray local: one of them"),
         (["--ray", "auto", "--device", "cuda"], "--gpus 0.25"),
         (["--ray", "auto", "--device", "0", "--dry_run"], "--gpus 0.25"),
+        (["--ray", "local", "--gpus", "nan"], "--gpus: nan is out of range; it must be at least 0"),
+        (["--ray", "local", "--gpus", "-1"], "--gpus: -1 is out of range; it must be at least 0"),
+        (["--ray", "local", "--memory_gb", "nan"], "--memory_gb: nan is out of range; it must be more than 0"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(tmp_path, more, message):

@@ -100,8 +100,8 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
          "1 with --ray")  # fmt: skip
     flag("--jobs", type=flags.COUNT, help="so many runs side by side on this machine, in processes of their own")
     flag("--ray", choices=["local", "auto"], help="a Ray cluster on this machine, or the one that is there")
-    flag("--gpus", type=float, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
-    flag("--memory_gb", type=float, default=2.5, help="with --ray: memory a run is given")
+    flag("--gpus", type=flags.WEIGHT, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
+    flag("--memory_gb", type=flags.RATE, default=2.5, help="with --ray: memory a run is given")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     args.save_path = str(Path(args.save_path).expanduser().resolve())

@@ -14,6 +14,6 @@ class CoreSet(Sampler):
     def choose(self, count, candidates):
         features, labeled = self.all_outputs(candidates)[0], self.all_outputs(self.labeled)[0]
         center = features.mean(0)  # shorter vectors, smaller roundings
-        points = Points(features - center)
+        points = Points(features.sub_(center))  # in place: there may be a million
         near = points.nearest(torch.arange(len(labeled), device=labeled.device), Points(labeled - center))
         return farthest_first(points, count, near)

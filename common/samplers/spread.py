@@ -22,8 +22,9 @@ class Points:
     def __init__(self, *factors: Tensor):
         self.factors = factors
         self.squares = torch.ones(len(factors[0]), dtype=torch.float64, device=factors[0].device)
-        for factor in factors:
-            self.squares *= torch.linalg.vector_norm(factor, dim=1, dtype=torch.float64) ** 2
+        for factor in factors:  # in parts: torch copies all that it sums in float64
+            for rows, part in zip(self.squares.split(ROWS), factor.split(ROWS), strict=True):
+                rows *= torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) ** 2
 
     def between(self, rows: Tensor | slice, centers: Tensor, other: "Points | None" = None) -> Tensor:
         """Squared distances (R, C), float64, of some points to some of these, or of `other` points."""
