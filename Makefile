@@ -6,7 +6,7 @@ PYTHON := $(CURDIR)/.venv/bin/python
 endif
 READY := $(dir $(PYTHON))../.encode-installed
 
-.PHONY: install demo table1 fair test lint mutants benchmark
+.PHONY: install extras demo table1 fair test test-extras lint mutants benchmark
 
 install: $(READY)
 $(READY): requirements.txt
@@ -81,6 +81,14 @@ fair: install
 
 test: install
 	$(PYTHON) -m pytest
+
+# Export, TensorBoard and Ray have packages of their own; these tests skip without them.
+extras: install
+	$(PYTHON) -m pip install -q -r requirements-extras.txt
+
+RAY := tests/test_side_by_side.py::test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes
+test-extras: extras
+	$(PYTHON) -m pytest tests/test_export.py tests/test_board.py $(RAY)
 
 lint: install
 	$(PYTHON) -m ruff check .
