@@ -172,6 +172,15 @@ def test_in_a_browser_it_opens_sorts_and_fits(written, width, tmp_path):
     assert found["overflow"] <= 0 and found["wide"] == [] and found["pictures"] == 6
 
 
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome here")
+def test_a_printed_page_has_the_pictures_that_are_folded_away(written, tmp_path):
+    words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    words += [f"--print-to-pdf={tmp_path / 'page.pdf'}", written.as_uri()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (tmp_path / "page.pdf").exists(), done.stderr[-2000:]
+    assert len(re.findall(rb"/Subtype\s*/Image", (tmp_path / "page.pdf").read_bytes())) >= 6
+
+
 def test_a_report_without_a_picture_or_a_figure_of_queries_has_no_such_section(tmp_path):
     folder = run(tmp_path / "a", "Random", 1, {10: 60})
     (folder / "queries.csv").unlink()
