@@ -141,7 +141,7 @@ class Run:
             self._write_config()
             return
         before = read_config(path)
-        if "data" not in before:  # every run has noted it: without its flags none could be held to them
+        if "data" not in before and "data" in config:  # every run has noted it: this file has not its flags
             raise _not_a_config(path)
         if changes := differing(before, config):
             raise InputError(

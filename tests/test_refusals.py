@@ -181,12 +181,18 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path):
     # a run that is not over before the signal comes, on however busy a machine
     command = [sys.executable, "main.py", *WORDS, "--train_epochs", "10000", "--save_path", str(tmp_path)]
     folder = ROOT / "AlexNet" / "CIFAR10" / "KD"
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # where tests run in the background, Ctrl-C is ignored, and children inherit that
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, **pipes, **heed) as process:
         maps = f"/proc/{process.pid}/maps"
         while "libtorch" not in open(maps).read():  # noqa: SIM115 - torch is being imported
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "Traceback" not in err
 
 

@@ -64,7 +64,7 @@ def test_the_labels_behind_each_cell_are_told(runs, tmp_path):
 
 def test_the_curves_stand_on_all_labels_too_where_they_are_known(runs, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(style, "curve", lambda axes, group, x, y, *_: drawn.append((x, sorted(group[x]))))
+    monkeypatch.setattr(style, "curve", lambda axes, group, x, y, *_, **__: drawn.append((x, sorted(group[x]))))
     assert {path.stem for path in figures.labels(results.read(runs), tmp_path)} == {"labels"}
     assert [counts for x, counts in drawn if x == "labels_in_all"][1] == [10000, 15000]  # CM's, its validation included
     before = results.read([run(tmp_path / "before", "Random", 1, {10: 54})])

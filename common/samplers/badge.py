@@ -1,6 +1,6 @@
 """BADGE: diverse and uncertain at once. Ash et al. 2020, https://arxiv.org/abs/1906.03671."""
 
-from torch.nn import functional as F
+import torch
 
 from common.samplers.base import Sampler
 from common.samplers.spread import Points, kmeans_plusplus
@@ -17,6 +17,6 @@ class BADGE(Sampler):
 
     def choose(self, count, candidates):
         features, logits = self.all_outputs(candidates)
-        p = logits.float().softmax(1)
-        errors = p - F.one_hot(p.argmax(1), p.shape[1])
+        errors = logits.float().softmax(1)
+        errors[torch.arange(len(errors), device=errors.device), errors.argmax(1)] -= 1
         return kmeans_plusplus(Points(errors, features), count, self.generator)

@@ -16,7 +16,7 @@ class TypicalConfident(Sampler):
         from scipy.stats import rankdata  # slow to import
 
         features, logits = self.all_outputs(candidates)
-        typical, sure = typicality(F.normalize(features).cpu().numpy()), -entropy(logits)
+        typical, sure = typicality(F.normalize(features, out=features).cpu().numpy()), -entropy(logits)
         ranks = rankdata(typical) + rankdata(sure.cpu().numpy())
         scores = torch.from_numpy(ranks / (2 * len(candidates))).to(candidates.device)
         best = scores.sort(descending=True, stable=True).indices[:count]

@@ -22,7 +22,8 @@ class TypiClust(Sampler):
 
     def choose(self, count, candidates):
         both = torch.cat([self.labeled, candidates])
-        rows = F.normalize(self.all_outputs(both)[0]).cpu().numpy()
+        rows = self.all_outputs(both)[0]
+        rows = F.normalize(rows, out=rows).cpu().numpy()  # in place: there may be a million
         clusters = cluster(rows, min(len(self.labeled) + count, MOST_CLUSTERS, len(rows)), self.generator)
         labeled = np.arange(len(rows)) < len(self.labeled)
         typical, place = np.zeros(len(rows)), np.zeros((3, len(rows)))
