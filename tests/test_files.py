@@ -95,6 +95,12 @@ def test_a_block_that_fails_leaves_the_file_before(tmp_path):
     assert path.read_bytes() == b"before\n" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_path_that_is_no_text_is_written_legibly(tmp_path):
+    """A byte that is no UTF-8 comes as a surrogate, which UTF-8 has not."""
+    files.write_text(tmp_path / "table.md", "runs/\udcff-seed1 ñ\n")
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == "runs/\\udcff-seed1 ñ\n"
+
+
 @pytest.mark.parametrize("write", ["tensors", "text"])
 def test_a_full_disk_is_an_oserror_and_the_file_before_stays(small_disk, write):
     path = small_disk / "state.pt"

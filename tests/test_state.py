@@ -77,9 +77,11 @@ def test_a_state_of_other_rounds_or_images_is_refused(begun):
     folder, go_on = begun
     path = folder / "state.pt"
     before = torch.load(path, weights_only=True)
-    labeled, validation = before["labeled"], data.load(parse("Random")).val[:1]
+    images = data.load(parse("Random"))
+    labeled, validation = before["labeled"], images.val[:1]
     for number, other in (
-        (99, torch.arange(200)),
+        (99, images.pool),
+        (3, labeled),
         (1, labeled),
         (0, labeled[:39]),
         (0, torch.cat([labeled[:39], labeled[:1]])),
