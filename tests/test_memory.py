@@ -1,6 +1,8 @@
 """What does not fit the memory goes to the disk or is refused; it does not die."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from common.augment import View
 from common.errors import InputError
 from common.grid import plan
 
-from .conftest import parse
+from .conftest import ROOT, parse
 
 
 @pytest.fixture
@@ -80,3 +82,12 @@ def test_the_plan_says_what_grows_with_the_images(tmp_path, capsys, scarce):
     plan.show(args, images)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory"))
     assert "images 7 MB, teacher's outputs 0 MB (more than half of what is available: kept on the disk)" in line
+
+
+def test_a_query_that_cannot_be_measured_ends_the_benchmark():
+    """ResNet has no dropout for BALD. It used to wait for ever for the process that had failed."""
+    words = "--count 60 --labeled 20 --budget 10 --strategies random bald".split()  # noqa: SIM905
+    command = [sys.executable, "benchmarks/scale.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "--sampler bald: the teacher of ResNet has no dropout" in done.stderr
+    assert done.stdout.startswith("random               10 of 40:")

@@ -86,6 +86,8 @@ def test_a_state_of_other_networks(folder):
         (lambda weights: {"state_dict": weights, "record": [1]}, "its record of how it was trained is none"),
         (lambda weights: {"state_dict": weights, "record": {"labels": "many"}}, "its record of how it was trained"),
         (lambda weights: {"state_dict": weights, "record": {"trained": [1]}}, "its record of how it was trained"),
+        (lambda weights: {"state_dict": weights, "record": {"trained": {"num_val": "5"}}}, "its record of how it was"),
+        (lambda weights: {"state_dict": weights, "record": {"test_accuracy": "good"}}, "its record of how it was"),
     ],
 )
 def test_a_teacher_that_cannot_be_one(change, message, teacher, tmp_path):

@@ -93,10 +93,19 @@ def read(path: Path) -> tuple[dict, dict]:
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"--teacher {path}: {broken[0]} has values that are not finite; train the teacher again")
-    numbers = (record.get("labels", 0), record.get("trained", {})) if isinstance(record, dict) else ()
-    if not numbers or type(numbers[0]) is not int or not isinstance(numbers[1], dict):
+    if not _is_record(record):
         raise InputError(f"--teacher {path}: its record of how it was trained is none; train the teacher again")
     return weights, record
+
+
+def _is_record(record: object) -> bool:
+    """Is this what `publish` writes, or a part of it, as older files have?"""
+    try:
+        trained = record.get("trained", {})
+        float(record.get("test_accuracy", "0"))
+        return all(type(count) is int for count in (record.get("labels", 0), trained.get("num_val", 0)))
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def _kind(tensor: Tensor) -> str:
