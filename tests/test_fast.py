@@ -1,6 +1,9 @@
 """`--fast auto` is the network it was: values, gradients, names, the very parameters. `off` is plain torch.nn."""
 
 import copy
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 from common import fast, networks
 from common.fast import layers, winograd
 
-from .conftest import MODELS, parse
+from .conftest import MODELS, ROOT, parse
 
 Z = {"AlexNet": (32, 3, 3), "VGG": (64, 8, 8), "ResNet": (64, 4, 4)}  # what a decoder takes
 SMALL = [(model, part) for model in MODELS for part in ("student", "decoder")]
@@ -143,6 +146,27 @@ def test_the_flag_reaches_what_a_run_builds_and_the_process(monkeypatch):
             assert ("common.fast" in homes) == (choice == "auto")
             weights.append(networks.fingerprint(net))  # a cache of one network's outputs is the other's
     assert weights[:2] == weights[2:]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_kept_memory_is_given_back_when_it_is_asked_for():
+    """In a process of its own, as its allocator is told."""
+    code = """if True:
+        import resource, torch
+        from common import fast
+        pages = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+        fast.keep_freed_memory()
+        some, top = torch.ones(2**24), torch.ones(2**20)  # 64 MB below what is still in use
+        before = pages()
+        del some
+        kept = pages()
+        fast.release_freed_memory()
+        print(before - kept, kept - pages())
+    """
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    kept, released = map(float, done.stdout.split())
+    assert abs(kept) < 8 and released > 56
 
 
 def test_a_replaced_layer_is_left_as_it_was():

@@ -15,7 +15,7 @@ from common import fast, flags, networks, runs, samplers
 from common.errors import InputError
 from common.grid import jobs, runner
 from common.networks import SequentialNet
-from common.samplers import SAMPLERS, bald, spread, typiclust
+from common.samplers import SAMPLERS, bald, spread, typical_confident, typiclust
 
 from .conftest import BUDGET, TOY, parse, run
 
@@ -282,13 +282,22 @@ def test_typiclust_takes_clusters_in_turn(monkeypatch):
     assert chosen.tolist() == [both[place] for place in expected]
 
 
-def test_typical_confident_adds_two_ranks():
+@pytest.mark.parametrize("many", [47, 46])
+def test_typical_confident_adds_two_ranks(many, monkeypatch):
+    """Neighbors among all of up to `MANY` candidates; where there are more, in the same cluster."""
     h = random(50, 6)
     sampler, candidates = build("typical_confident", h)
     with torch.no_grad():
         p = probabilities(sampler.student(sampler.look(candidates)))
+    given = (np.arange(47) % 3 > 0).astype(int)  # clusters of 16 and 31
+    monkeypatch.setattr(typical_confident, "MANY", many)
+    monkeypatch.setattr(typiclust, "cluster", lambda *_: given)
+    expected = np.array(typical(unit(h[candidates])))
+    if many < 47:
+        for number in (0, 1):
+            expected[given == number] = typical(unit(h[candidates[given == number]]))
     scores = np.zeros(len(candidates))
-    for values in (typical(unit(h[candidates])), [-shannon(row) for row in p]):
+    for values in (expected, [-shannon(row) for row in p]):
         scores += [sum(other < value for other in values) + 1 for value in values]
     expected = sorted(range(len(candidates)), key=lambda place: -scores[place])[:10]
     chosen, found = sampler.query(10, candidates)

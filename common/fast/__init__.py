@@ -1,9 +1,9 @@
 """All that exists only to be fast, behind one door; a reader of the method may skip this package.
 
 `apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
-some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss` and
-`keep_freed_memory` are the two that are no modules. `compiled` is what `--compile on` makes of an update, `captured`
-what `--compile graph` does.
+some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss`,
+`keep_freed_memory` and `release_freed_memory` are no modules. `compiled` is what `--compile on` makes of an update,
+`captured` what `--compile graph` does.
 """
 
 import torch
@@ -15,9 +15,12 @@ from common.fast.graphs import captured
 from common.fast.graphs import check as records
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
-from common.fast.memory import keep_freed_memory
+from common.fast.memory import keep_freed_memory, release_freed_memory
 
-__all__ = ["CHOICES", "COMPILE", "apply", "captured", "check", "compiled", "keep_freed_memory", "mse_loss"]
+__all__ = [
+    "CHOICES", "COMPILE", "apply", "captured", "check", "compiled",
+    "keep_freed_memory", "mse_loss", "release_freed_memory",
+]  # fmt: skip
 
 CHOICES = ("auto", "off")
 COMPILE = ("auto", "off", "graph", "on")

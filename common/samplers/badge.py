@@ -1,9 +1,7 @@
 """BADGE: diverse and uncertain at once. Ash et al. 2020, https://arxiv.org/abs/1906.03671."""
 
-import torch
-
 from common.samplers.base import Sampler
-from common.samplers.spread import Points, kmeans_plusplus
+from common.samplers.spread import ROWS, Points, kmeans_plusplus
 
 
 class BADGE(Sampler):
@@ -17,6 +15,8 @@ class BADGE(Sampler):
 
     def choose(self, count, candidates):
         features, logits = self.all_outputs(candidates)
-        errors = logits.float().softmax(1)
-        errors[torch.arange(len(errors), device=errors.device), errors.argmax(1)] -= 1
+        errors = logits.float()
+        for rows in errors.split(ROWS):  # in place and in parts: there may be a million
+            rows.copy_(rows.softmax(1))
+            rows.scatter_add_(1, rows.argmax(1, keepdim=True), rows.new_full((len(rows), 1), -1))
         return kmeans_plusplus(Points(errors, features), count, self.generator)

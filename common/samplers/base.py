@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from common import augment
+from common import augment, fast
 from common.augment import View
 from common.objective import Seen
 from common.seeds import generator
@@ -117,6 +117,7 @@ class Sampler:
             found = found or tuple(each.new_empty(len(index), each.shape[1]) for each in outputs)
             for whole, part in zip(found, outputs, strict=True):
                 whole[start : start + CHUNK] = part
+        fast.release_freed_memory()  # the forward passes', before what is done with a million features
         return found
 
     def teacher_logits(self, index: Tensor) -> Tensor:

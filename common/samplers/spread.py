@@ -9,7 +9,7 @@ import torch
 
 Tensor = torch.Tensor
 BLOCK = 256
-ROWS = 4096  # points whose distances to a block are held at once
+ROWS = 1024  # points whose distances to a block are held at once
 ROUNDING = 1e-5  # a squared distance below this part of the two squared lengths is taken for float32's rounding
 
 

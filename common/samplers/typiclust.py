@@ -1,5 +1,7 @@
 """TypiClust: typical images of many clusters. Hacohen, Dekel & Weinshall 2022, https://arxiv.org/abs/2202.02794."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -27,8 +29,7 @@ class TypiClust(Sampler):
         clusters = cluster(rows, min(len(self.labeled) + count, MOST_CLUSTERS, len(rows)), self.generator)
         labeled = np.arange(len(rows)) < len(self.labeled)
         typical, place = np.zeros(len(rows)), np.zeros((3, len(rows)))
-        for number in np.unique(clusters):
-            members = np.flatnonzero(clusters == number)
+        for members in groups(clusters):
             typical[members] = typicality(rows[members])
             free = members[~labeled[members]]
             ranked = free[np.argsort(-typical[free], kind="stable")]
@@ -47,6 +48,12 @@ def cluster(rows: np.ndarray, count: int, source: torch.Generator) -> np.ndarray
 
     seed = int(torch.randint(2**31, (1,), generator=source))
     return MiniBatchKMeans(count, batch_size=5000, n_init=1, random_state=seed).fit(rows).labels_
+
+
+def groups(clusters: np.ndarray) -> Iterator[np.ndarray]:
+    """The members of each cluster in ascending order, from the clusters (n,) of the rows."""
+    for number in np.unique(clusters):
+        yield np.flatnonzero(clusters == number)
 
 
 def typicality(rows: np.ndarray) -> np.ndarray:
