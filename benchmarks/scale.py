@@ -5,11 +5,10 @@
     python benchmarks/scale.py --model AlexNet --count 40000 --query_by teacher --strategies badge coreset
 
 The pool is random pixels in memory; `--subset` of its images are candidates, all unless it is said. Networks have their
-initial weights, and teacher outputs are random: time and memory do not depend on them. Strategies that choose a set
-jointly keep every candidate's features, so that of a million they get a subset of 40,000 unless one is named. VAAL's
-networks are two hundred times the student's, so it is left out unless named; so is BALD where the pair has no dropout.
-Peak is the whole process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take
-if it were idle, on one core.
+initial weights, and teacher outputs are random: time and memory do not depend on them. VAAL's networks are two hundred
+times the student's, so it is left out unless named; so is BALD where the pair has no dropout. Peak is the whole
+process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle,
+on one core.
 """
 
 import argparse
@@ -73,7 +72,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES)
     parser.add_argument("--count", type=int, default=1_000_000, help="images of the pool")
     parser.add_argument("--labeled", type=int, default=5000, help="of them are labelled")
-    parser.add_argument("--subset", type=int, default=0, help="candidates among the others; 0: see above")
+    parser.add_argument("--subset", type=int, default=0, help="candidates among the others; 0: all")
     parser.add_argument("--budget", type=int, default=5000, help="images queried")
     parser.add_argument("--query_by", choices=["student", "teacher"], default="student", help="who is asked")
     options = parser.parse_args()
@@ -81,8 +80,7 @@ def main() -> None:
     droppable = networks.drops(options.model, "teacher")
     usual = [name for name, kind in samplers.SAMPLERS.items() if droppable or not kind.needs_dropout]
     for strategy in options.strategies or usual:
-        most = min(40_000, options.count) if strategy in JOINT else options.count
-        subset = min(options.subset or most, options.count - options.labeled)
+        subset = min(options.subset or options.count, options.count - options.labeled)
         with ProcessPoolExecutor(1, context) as process:
             seconds, cpu, peak, extra = process.submit(measure, options, strategy, subset).result()
         print(

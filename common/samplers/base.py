@@ -11,7 +11,7 @@ from common.objective import Seen
 from common.seeds import generator
 
 Tensor = torch.Tensor
-CHUNK = 250  # candidates looked at together
+CHUNK = 200  # candidates looked at together: their activations are what a query adds most of to a million images
 
 
 class Sampler:
