@@ -3,17 +3,21 @@
     python benchmarks/scale.py                                     # a million 32x32 images, the ResNet pair
     python benchmarks/scale.py --model AlexNet --count 40000       # every strategy, a whole CIFAR-10 pool of candidates
     python benchmarks/scale.py --model AlexNet --count 40000 --query_by teacher --strategies badge coreset
+    python benchmarks/scale.py --model VGG --image_size 32 --strategies bald    # needs a teacher with dropout
 
 The pool is random pixels in memory; `--subset` of its images are candidates, all unless it is said. Networks have their
 initial weights, and teacher outputs are random: time and memory do not depend on them. VAAL's networks are two hundred
-times the student's, so it is left out unless named; so is BALD where the pair has no dropout. Peak is the whole
-process's; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle,
+times the student's, so it is left out unless named; so is BALD where the pair has no dropout. What a teacher keeps of
+the images lies on the disk where the program would put it. Peak is the whole process's, what it has mapped from files
+included; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle,
 on one core.
 """
 
 import argparse
+import math
 import multiprocessing
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -23,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from common import cli, machine, networks, samplers
+from common import cli, distillation, machine, memory, networks, samplers
 from common.distillation import Targets
 from common.experiments import script
 
@@ -36,7 +40,9 @@ def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[fl
     """One query: (seconds, of the CPU, peak memory in MB, how much of it the query added)."""
     module, kind = script(options.model, "CIFAR10", "EnCoDe"), samplers.SAMPLERS.get(strategy, samplers.Sampler)
     asked = "teacher" if kind.asks and (options.query_by == "teacher" or kind.needs_dropout) else "student"
-    args = cli.parse(module.__doc__, module.DEFAULTS, [*STRATEGIES[strategy], "--query_by", asked])
+    words = [*STRATEGIES[strategy], "--query_by", asked]
+    words += ["--image_size", str(options.image_size)] if options.image_size else []
+    args = cli.parse(module.__doc__, module.DEFAULTS, words)
     machine.prepare(args)
     size, count, source = args.image_size, options.count, torch.Generator().manual_seed(0)
     pixels = torch.empty(count, size, size, 3, dtype=torch.uint8).random_(generator=source)
@@ -52,7 +58,7 @@ def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[fl
             example = teacher.eval().features(torch.zeros(1, 3, size, size))
         z = torch.zeros(1, 1, *example.shape[1:]).expand(-1, count, *example.shape[1:])
         if asked == "teacher" and (strategy in JOINT or kind.runs_teacher):  # no other strategy reads its features
-            z = torch.randn(z.shape, generator=source).relu_()
+            z = features(z.shape, source)
         targets = Targets(teacher.pool, z, torch.randn(1, count, args.num_classes, generator=source))
         targets.net = teacher if kind.runs_teacher else None
     sampler = samplers.build(args, this_round, networks.build(args, "student"), targets)
@@ -66,6 +72,15 @@ def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[fl
     return seconds, cpu, peak, peak - before
 
 
+def features(shape: tuple[int, ...], source: torch.Generator) -> torch.Tensor:
+    """Random ones (1, N, C, h, w), as `distillation.compute` keeps them."""
+    with tempfile.TemporaryDirectory() as folder:  # the mapping outlives the file
+        z = memory.empty(shape, distillation.kept_as(math.prod(shape)), Path(folder) / "z")
+        for rows in z[0].split(1000):
+            rows.copy_(torch.randn(rows.shape, generator=source).relu_())
+    return z
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=networks.PAIRS, default="ResNet")
@@ -74,15 +89,20 @@ def main() -> None:
     parser.add_argument("--labeled", type=int, default=5000, help="of them are labelled")
     parser.add_argument("--subset", type=int, default=0, help="candidates among the others; 0: all")
     parser.add_argument("--budget", type=int, default=5000, help="images queried")
+    parser.add_argument("--image_size", type=int, default=0, help="0: the pair's own")
     parser.add_argument("--query_by", choices=["student", "teacher"], default="student", help="who is asked")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     droppable = networks.drops(options.model, "teacher")
     usual = [name for name, kind in samplers.SAMPLERS.items() if droppable or not kind.needs_dropout]
-    for strategy in options.strategies or usual:
+    strategies = options.strategies or usual
+    for strategy in strategies:
         subset = min(options.subset or options.count, options.count - options.labeled)
-        with ProcessPoolExecutor(1, context) as process:
-            seconds, cpu, peak, extra = process.submit(measure, options, strategy, subset).result()
+        if len(strategies) == 1:  # this process is its own
+            seconds, cpu, peak, extra = measure(options, strategy, subset)
+        else:
+            with ProcessPoolExecutor(1, context) as process:
+                seconds, cpu, peak, extra = process.submit(measure, options, strategy, subset).result()
         print(
             f"{strategy:20} {options.budget} of {subset:,}: {seconds:7.1f} s ({cpu:.1f} s of the CPU), "
             f"peak {peak:,.0f} MB, extra {extra:,.0f} MB",

@@ -152,10 +152,11 @@ def size(args, images: Images) -> int:
         floats = net.features(torch.zeros(1, 3, images.size, images.size)).numel()
     count, views = len(images.train), args.views or 1 + images.mirror
     kept = count * (views if args.feat_wt else 1)
-    return kept * floats * _dtype(kept * floats).itemsize + views * count * 4 * args.num_classes
+    return kept * floats * kept_as(kept * floats).itemsize + views * count * 4 * args.num_classes
 
 
-def _dtype(floats: int) -> torch.dtype:
+def kept_as(floats: int) -> torch.dtype:
+    """The type of so many of a teacher's features: half precision where they would pass FLOAT32_LIMIT bytes."""
     return torch.float32 if 4 * floats <= FLOAT32_LIMIT else torch.float16
 
 
@@ -181,9 +182,9 @@ def compute(
     shape = (number if features else 1, count, *example.shape[1:])
     floats = math.prod(shape)
     if spill is None or device.type != "cpu":
-        kept = torch.empty(shape, dtype=_dtype(floats), device=device)
+        kept = torch.empty(shape, dtype=kept_as(floats), device=device)
     else:
-        kept = memory.empty(shape, _dtype(floats), spill)
+        kept = memory.empty(shape, kept_as(floats), spill)
     logits = torch.empty(number, count, len(images.classes), device=device)
     description = f"teacher's outputs ({(kept.numel() * kept.element_size() + logits.numel() * 4) / 1e6:.0f} MB)"
     with tqdm(total=number * count, desc=description, unit="img", mininterval=1, leave=False, disable=None) as bar:

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 
 MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")  # version 2, as in a container
+CGROUP = Path("/sys/fs/cgroup")  # as a container sees its own
+LIMITS = [("memory.max", "memory.current", "memory.stat")]  # version 2, then version 1
+LIMITS += [tuple(f"memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat"))]
 SHARE = 0.5  # of what is available that one array may take
 
 
@@ -18,12 +20,19 @@ def available() -> float:
         found = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):  # no Linux
         pass
-    try:
-        limit, used = ((CGROUP / name).read_text(encoding="utf-8").strip() for name in ("memory.max", "memory.current"))
-        found = min(found, int(limit) - int(used))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        pass
+    for limit, used, statistics in LIMITS:
+        try:
+            left = int(_read(limit)) - int(_read(used))
+            lines = dict(line.split() for line in _read(statistics).splitlines())
+            left += int(lines["inactive_file"])  # read from files and not in use: the kernel drops it first
+            found = min(found, left)
+        except (OSError, ValueError, KeyError):  # no container, another version, or no limit ("max")
+            pass
     return found
+
+
+def _read(name: str) -> str:
+    return (CGROUP / name).read_text(encoding="utf-8")
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, spill: Path) -> torch.Tensor:

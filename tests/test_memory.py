@@ -27,11 +27,16 @@ def test_what_is_available_is_read_from_the_kernel_and_the_container(tmp_path, m
     assert memory.available() == math.inf
     (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   3000 kB\n")
     assert memory.available() == 3000 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    assert memory.available() == 3000 * 1024
-    (tmp_path / "memory.max").write_text("1500000\n")
-    assert memory.available() == 500_000
+    older = [tmp_path / "memory" / f"memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")]
+    newer = [tmp_path / f"memory.{name}" for name in ("max", "current", "stat")]
+    (tmp_path / "memory").mkdir()
+    for files, without in ((older, 2**63 - 4096), (newer, "max")):
+        for file, content in zip(files, (without, 1_000_000, "active_file 9\ninactive_file 40000"), strict=True):
+            file.write_text(f"{content}\n")
+        assert memory.available() == 3000 * 1024
+        files[0].write_text("1500000\n")
+        assert memory.available() == 540_000  # what was read from files can be dropped
+        files[0].unlink()
 
 
 def test_sizes_are_said_for_people():

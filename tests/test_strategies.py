@@ -319,7 +319,10 @@ def test_a_thinned_classifier_is_the_classifier_with_dropped_units(choice):
     assert torch.allclose(function(z).double(), expected, atol=1e-5)
 
 
-def test_bald_is_the_mutual_information_of_prediction_and_function():
+@pytest.mark.parametrize(("together", "looked_at"), [(1000, 200), (16, 3)])
+def test_bald_is_the_mutual_information_of_prediction_and_function(monkeypatch, together, looked_at):
+    monkeypatch.setattr(bald.BALD, "together", together)
+    monkeypatch.setattr(bald, "CHUNK", looked_at)
     sampler, candidates = build("bald", random(40, 6), z=4 * random(40, 5, seed=2))
     chosen, scores = sampler.query(37, candidates)
     p = np.stack([probabilities(each(sampler.targets.z[0]).detach()) for each in sampler.functions])

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common import fast
 from common.networks import SequentialNet
-from common.samplers.base import Sampler, entropy
+from common.samplers.base import CHUNK, Sampler, entropy
 
 Tensor = torch.Tensor
 FUNCTIONS = 10
@@ -25,25 +26,32 @@ class BALD(Sampler):
     """
 
     asks = needs_dropout = runs_teacher = True
+    together = 1000  # each function's weights are put together anew for so many
     functions: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def score(self, index):
         net = self.targets.net if self.by_teacher else self.student
-        z = self.targets.z[0, index].float() if self.by_teacher else net.features(self.look(index))
+        z = torch.cat([self.features(net, part) for part in index.split(CHUNK)])
         if not self.functions:
             self.functions = tuple(thinned(net, z.shape[1:], self.generator) for _ in range(FUNCTIONS))
+            fast.release_freed_memory()
         log_p = torch.stack(
             [function(z).float().log_softmax(1) for function in self.functions]
         )  # (functions, B, classes)
         mean = log_p.logsumexp(0) - math.log(FUNCTIONS)
         return entropy(mean) - torch.stack([entropy(each) for each in log_p]).mean(0)
 
+    def features(self, net: SequentialNet, index: Tensor) -> Tensor:
+        """z (B, C, h, w) of the network that is asked; the teacher's are looked up."""
+        return self.targets.z[0, index].float() if self.by_teacher else net.features(self.look(index))
+
 
 def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Generator) -> Callable[[Tensor], Tensor]:
     """The classifier with units dropped at its dropout layers' rates: z (B, C, h, w) -> logits (B, classes).
 
     Weights of dropped units are left out of the products. The first linear layer reads z before the pool:
-    W (P z) = (W P) z with P the pool's matrix, as AlexNet's pool makes 36 copies of each value.
+    W (P z) = (W P) z with P the pool's matrix, as AlexNet's pool makes 36 copies of each value. Only that layer's are
+    kept; the others, tens of megabytes a function, are put together at each call.
     """
     channels, height, width = shape
     _, _, *layers = net.classifier  # behind pool and flatten
@@ -60,23 +68,23 @@ def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Gener
         (torch.rand(linear.in_features, generator=source) >= rate).to(device)
         for linear, rate in zip(linears, rates, strict=True)
     ]
-    kept.append(torch.ones(linears[-1].out_features, dtype=torch.bool, device=device))
     pool = net.pool(torch.eye(height * width, device=device).view(-1, 1, height, width)).flatten(1).T
-    weights, biases = [], []
-    for number, linear in enumerate(linears):
-        weight = linear.weight[kept[number + 1]] / (1 - rates[number])
+    pool = kept[0].view(channels, -1, 1) * pool  # (C, outputs of the pool, h w): of the kept units of each channel
+    first = torch.einsum("ocp,cpq->ocq", linears[0].weight.unflatten(1, (channels, -1)), pool).flatten(1)
+    places = [*(each.nonzero()[:, 0] for each in kept), torch.arange(linears[-1].out_features, device=device)]
+    first = first[places[1]] / (1 - rates[0])
+
+    def weight(number: int) -> Tensor:
         if number == 0:
-            weight = ((weight * kept[0]).unflatten(1, (channels, -1)) @ pool).flatten(1)
-        else:
-            weight = weight[:, kept[number]]
-        weights.append(weight)
-        biases.append(linear.bias[kept[number + 1]])
+            return first
+        return linears[number].weight[places[number + 1][:, None], places[number]].div_(1 - rates[number])
 
     def function(z: Tensor) -> Tensor:
-        y, parameters = z.flatten(1), zip(weights, biases, strict=True)
+        y, number = z.flatten(1), 0
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                y = F.linear(y, *next(parameters))
+                y = F.linear(y, weight(number), layer.bias[places[number + 1]])
+                number += 1
             elif not isinstance(layer, nn.Dropout):
                 y = layer(y)
         return y

@@ -32,6 +32,7 @@ class Sampler:
     runs_teacher = False  # needs the teacher itself, `targets.net`, where that is asked
     oracle = False  # reads the labels it asks for
     draws = 0  # latents that an update draws for each image
+    together = CHUNK  # candidates that are scored together
 
     def __init__(self, args, this_round, student, targets):
         self.args, self.images, self.student, self.targets = args, this_round.images, student, targets
@@ -52,8 +53,8 @@ class Sampler:
         images at a time.
         """
         scores = torch.empty(len(candidates), device=candidates.device)
-        for start in range(0, len(candidates), CHUNK):  # into one array: pieces kept apart would fragment the heap
-            scores[start : start + CHUNK] = self.score(candidates[start : start + CHUNK])
+        for start in range(0, len(candidates), self.together):  # into one array: pieces would fragment the heap
+            scores[start : start + self.together] = self.score(candidates[start : start + self.together])
         best = scores.sort(descending=True, stable=True).indices[:count]
         return best, scores[best]
 
