@@ -29,6 +29,7 @@ import torch
 
 from common import cli, distillation, machine, memory, networks, samplers
 from common.distillation import Targets
+from common.errors import InputError
 from common.experiments import script
 
 WORDS = {"vaal": ["--sampler", "vae", "--sampler_input", "images"]}
@@ -111,4 +112,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"scale.py: {error}")

@@ -95,4 +95,5 @@ def test_a_query_that_cannot_be_measured_ends_the_benchmark():
     command = [sys.executable, "benchmarks/scale.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "--sampler bald: the teacher of ResNet has no dropout" in done.stderr
+    assert "Traceback" not in done.stderr
     assert done.stdout.startswith("random               10 of 40:")
