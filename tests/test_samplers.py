@@ -81,6 +81,17 @@ def test_the_discriminator_separates_shifted_pools_and_queries_the_unlike(words)
     assert len(set(chosen.tolist())) == 40 and torch.equal(scores, scores.sort(descending=True).values)
     with torch.no_grad():  # the score is the probability of being unlabelled
         assert torch.allclose(scores, 1 - sampler.judge(rows[chosen]).sigmoid(), atol=1e-6)
+    assert_a_sure_verdict_still_ranks(sampler, this_round)
+
+
+def assert_a_sure_verdict_still_ranks(sampler: Sampler, this_round) -> None:
+    """In float32 the probabilities of D's logits below -17 are all 1; images were then queried in their pool's order."""
+    candidates = this_round.unlabeled.flip(0)
+    before, _ = sampler.query(8, candidates)
+    last = [layer for layer in sampler.discriminator if hasattr(layer, "bias")][-1]
+    last.bias.data.sub_(40)
+    chosen, scores = sampler.query(8, candidates)
+    assert torch.equal(chosen, before) and (scores == 1).all()
 
 
 @pytest.mark.parametrize("words", LEARNERS)
@@ -184,6 +195,7 @@ def test_vaal_queries_the_images_unlike_the_labelled(image_sampler):
     with torch.no_grad():
         expected = 1 - sampler.discriminator(sampler.vae(sampler.look(chosen))[0])[:, 0].sigmoid()
     assert torch.allclose(scores, expected, atol=1e-6)
+    assert_a_sure_verdict_still_ranks(sampler, this_round)
 
 
 def test_vaals_vae_is_its_adversary(image_sampler):

@@ -31,6 +31,7 @@ class Sampler:
     needs_dropout = False  # in the network that is asked
     runs_teacher = False  # needs the teacher itself, `targets.net`, where that is asked
     oracle = False  # reads the labels it asks for
+    scores_are_logits = False  # of being unlabelled; where D is sure, their sigmoids are all 1 in float32
     draws = 0  # latents that an update draws for each image
     together = CHUNK  # candidates that are scored together
 
@@ -84,11 +85,14 @@ class Sampler:
 
     @torch.no_grad()
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first."""
+        """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first.
+
+        Logits are given as probabilities.
+        """
         self.student.eval()
         self.networks.eval()
         chosen, scores = self.choose(count, candidates)
-        return candidates[chosen], scores
+        return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
 
     def logits(self, index: Tensor) -> Tensor:
         """Of the network that is asked, (B, classes)."""

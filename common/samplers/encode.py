@@ -11,7 +11,7 @@ from common.seeds import initialization
 class EnCoDe(Sampler):
     """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
 
-    learns = reaches_student = True
+    learns = reaches_student = scores_are_logits = True
     draws = 1
 
     def __init__(self, args, this_round, student, targets):
@@ -40,4 +40,4 @@ class EnCoDe(Sampler):
         return {"vae": vae, "disc": descend(self.optimizers["discriminator"], sampler_loss(*verdicts))}
 
     def score(self, index):
-        return torch.sigmoid(-self.judge(self.student.features(self.look(index))))  # probability of being unlabelled
+        return -self.judge(self.student.features(self.look(index)))

@@ -1,7 +1,5 @@
 """FDAL, the authors' 2025 follow-up to EnCoDe: a discriminator D straight on the student's features."""
 
-import torch
-
 from common.objective import sampler_loss
 from common.samplers.base import Sampler, adam, descend
 from common.samplers.nets import feature_discriminator
@@ -11,7 +9,7 @@ from common.seeds import initialization
 class FDAL(Sampler):
     """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
 
-    learns = reaches_student = True
+    learns = reaches_student = scores_are_logits = True
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
@@ -30,4 +28,4 @@ class FDAL(Sampler):
         return {"disc": descend(self.optimizers["discriminator"], loss)}
 
     def score(self, index):
-        return torch.sigmoid(-self.judge(self.student.features(self.look(index))))  # probability of being unlabelled
+        return -self.judge(self.student.features(self.look(index)))

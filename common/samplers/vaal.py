@@ -16,7 +16,7 @@ VAE_STEPS = 2  # updates of the VAE for each of D
 class VAAL(Sampler):
     """Queries what D takes for unlabelled. No path leads from D to the student: the VAE plays the adversary."""
 
-    learns = True
+    learns = scores_are_logits = True
     draws = VAE_STEPS
 
     def __init__(self, args, this_round, student, targets):
@@ -44,4 +44,4 @@ class VAAL(Sampler):
 
     def score(self, index):
         mean, _ = self.vae(self.look(index))
-        return torch.sigmoid(-self.discriminator(mean)[:, 0])  # probability of being unlabelled
+        return -self.discriminator(mean)[:, 0]
