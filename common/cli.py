@@ -18,6 +18,8 @@ from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler
 from common.teachers import folding, recipes
 
+BLENDED = ("kl", "dkd")  # logit losses of softened probabilities, which --mixup blends
+
 
 def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None) -> None:
     """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in a hint how to go on and 130, and a
@@ -32,6 +34,7 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
             main()
         else:
             args = parse(doc, defaults)
+            check_image_size(args)
             machine.prepare(args)
             main(args)
     except LabelsNeeded as error:
@@ -189,6 +192,16 @@ def _check(args: argparse.Namespace) -> None:
         _warn(f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works")
 
 
+def check_image_size(args: argparse.Namespace) -> None:
+    """Raises InputError for `--image_size` where a network of the pair has nothing left behind a pool."""
+    if args.image_size >= PAIRS[args.model].IMAGE_SIZE:
+        return
+    parts = ("teacher", "student") if "teacher_labels" in args else (getattr(args, "network", "student"),)
+    least = max(networks.smallest_image(args.model, part) for part in parts)
+    if args.image_size < least:
+        raise InputError(f"--image_size {args.image_size}: {args.model} needs {least} pixels or more")
+
+
 def _check_teacher(args: argparse.Namespace) -> None:
     """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
     if args.shift and not args.views and args.targets == "view":
@@ -203,6 +216,11 @@ def _check_teacher(args: argparse.Namespace) -> None:
         )
     if args.mixup and args.distill_on != "pool":
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")
+    if args.mixup and args.logit_loss not in BLENDED:
+        raise InputError(
+            f"--mixup {args.mixup:g}: blends softened probabilities, which --logit_loss {args.logit_loss} does not "
+            f"compare; use {' or '.join(BLENDED)}"
+        )
     if args.teacher_labels == "labeled" and args.teacher:
         raise InputError(f"--teacher {args.teacher}: --teacher_labels labeled trains one for each round; leave one out")
     if args.teacher_labels == "all" and args.teacher_start != "anew":
@@ -219,6 +237,11 @@ def _check_teacher(args: argparse.Namespace) -> None:
 
 def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
     """Can the strategy ask the network that it is to ask? Raises InputError."""
+    if kind.oracle and args.labels:
+        raise InputError(
+            f"--sampler {args.sampler}: reads labels before it buys them, and --labels {args.labels} has them "
+            "afterwards; leave one out"
+        )
     asked = getattr(args, "query_by", "student")
     if asked == "teacher" and not kind.asks:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.asks)

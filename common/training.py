@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, fast, imbalance, objective, schedules
+from common import augment, fast, imbalance, networks, objective, schedules
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
@@ -194,7 +194,8 @@ class Session:
     def see(self, batch: Batch, adversarial: bool) -> tuple[Seen | None, Seen | None, Seen | None]:
         """The labelled, the distilled and the unlabelled images, each as the student sees them; None is not needed.
 
-        Without the adversarial term no gradient flows through the unlabelled images' features.
+        Without the adversarial term no gradient flows through the unlabelled images' features. Passes that serve the
+        sampler alone leave the student's batch norms as they are, so that it trains as KD's does.
         """
         args, F, images, targets = self.args, self.net.features, self.images, self.targets
         labeled = distilled = unlabeled = None
@@ -202,7 +203,9 @@ class Session:
         if args.ce_wt or not on_pool or self.sampler:
             x = augment.see(images.train, batch.labeled)
             teacher = targets.of(batch.labeled, features) if targets is not None and not on_pool else None
-            labeled = Seen(x, F(x), images.labels[batch.labeled.index], teacher)
+            with networks.still(self.net, not args.ce_wt and on_pool and not adversarial):
+                z = F(x)
+            labeled = Seen(x, z, images.labels[batch.labeled.index], teacher)
             distilled = labeled if targets is not None else None
         if on_pool:
             x, teacher = augment.see(images.train, batch.pool), targets.of(batch.pool, features)
@@ -211,7 +214,7 @@ class Session:
             distilled = Seen(x, F(x), teacher=teacher)
         if batch.unlabeled is not None:
             x = augment.see(images.train, batch.unlabeled)
-            with torch.set_grad_enabled(adversarial):
+            with torch.set_grad_enabled(adversarial), networks.still(self.net, not adversarial):
                 unlabeled = Seen(x, F(x) if self.sampler.reaches_student else None)
         return labeled, distilled, unlabeled
 

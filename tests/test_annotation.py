@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from common import data
+from common.datasets import labels
 from common.errors import InputError, LabelsNeeded
 from common.export import images_of
 from common.predict import load_student
@@ -235,3 +236,12 @@ def test_a_plan_needs_no_labels(folder, tmp_path, capsys):
     more = [*BUDGET, "--image_size", "32", "--dry_run"]
     run("Random", *words(folder[0], tmp_path / "none.csv", *more), model="ResNet")
     assert "round  4   26 labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("head", ["file,label", "label,file", "file,split,label"])
+def test_answers_are_written_in_the_order_of_the_files_columns(tmp_path, head):
+    """They were appended as file,label whatever the head said: the next start then took a class for an image."""
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{head}\n")
+    labels.add(path, [("a/1.png", "dog"), ("b, 2.png", "cat")])
+    assert [row for _, row in labels.rows(path)] == [("a/1.png", "dog"), ("b, 2.png", "cat")]

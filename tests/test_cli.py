@@ -9,7 +9,7 @@ from common import cli, machine, runs
 from common.errors import InputError
 from common.teachers import training
 
-from .conftest import METHODS, ROOT, script
+from .conftest import METHODS, ROOT, parse, script
 from .launcher import launch
 
 # The README of the original release, word for word.
@@ -71,6 +71,11 @@ def test_no_default_is_a_private_path():
         ("Random", "--recipe fair --network teacher", "--recipe fair: is a student's; leave out --network teacher"),
         ("KD", "--shift 3", "--shift 3: the teacher's outputs are of unmoved images; add --views 4"),
         ("EnCoDe", "--mixup 1", "--mixup 1: blends the pool's images; add --distill_on pool"),
+        (
+            "KD",
+            "--mixup 1 --distill_on pool",
+            "--mixup 1: blends softened probabilities, which --logit_loss mse",
+        ),
         (
             "KD",
             "--targets mean",
@@ -262,3 +267,13 @@ def test_amp_is_off_where_it_would_be_emulated(monkeypatch):
     assert machine.amp("auto", device) == "off" and machine.amp("bf16", device) == "bf16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert machine.amp("auto", device) == "bf16" and machine.amp("off", device) == "off"
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "least"), [("AlexNet", "KD", 63), ("AlexNet", "Random", 31), ("VGG", "EnCoDe", 32)]
+)
+def test_images_that_a_network_cannot_take_are_refused(model, method, least):
+    """They were a traceback from the first pass."""
+    cli.check_image_size(parse(method, "--image_size", str(least), model=model))
+    with pytest.raises(InputError, match=f"--image_size {least - 1}: {model} needs {least} pixels or more"):
+        cli.check_image_size(parse(method, "--image_size", str(least - 1), model=model))

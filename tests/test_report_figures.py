@@ -1,5 +1,7 @@
 """What the figures show, read from their axes: within what the data can be, one colour for a row everywhere."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -190,6 +192,20 @@ def test_class_accuracy_is_the_mean_over_seeds_of_each_class(tmp_path, drawn):
     lines = (tmp_path / "classes.csv").read_text().splitlines()
     assert lines[0] == "model,dataset,label,percent,class,name,accuracy,n"
     assert lines[1:] == ["AlexNet,cifar10,CM,50,0,bee,62.5,2", "AlexNet,cifar10,CM,50,1,ant,100,2"]
+
+
+def test_a_contact_sheet_holds_images_that_are_not_square():
+    """An .npz may have such; they were a traceback."""
+    pixels = np.arange(3 * 2 * 4 * 3, dtype=np.uint8).reshape(3, 2, 4, 3)
+    source = SimpleNamespace(x_train=pixels, y_train=np.array([0, 1, 1]))
+    queries = pd.DataFrame({"round": [0, 0, 0], "index": [0, 1, 2]})
+    sheet = sheets._sheet(source, queries, [0], [0, 1])
+    side = sheets.SIDE
+    assert sheet.shape == (side * 3 + 4, 2 * (side * 5 + 4), 3)  # a margin of 1 an image, of 4 a cell
+    second = side * 5 + 4
+    for number, left in enumerate((2, second + 2, second + 2 + 5)):
+        assert (sheet[2:4, left : left + 4] == pixels[number]).all()
+    assert (sheet == 255).sum() == sheet.size - pixels.size
 
 
 def test_a_contact_sheet_fits_a_page_whatever_the_rounds_and_classes(tmp_path):

@@ -85,7 +85,7 @@ def test_the_discriminator_separates_shifted_pools_and_queries_the_unlike(words)
 
 
 def assert_a_sure_verdict_still_ranks(sampler: Sampler, this_round) -> None:
-    """In float32 the probabilities of D's logits below -17 are all 1; images were then queried in their pool's order."""
+    """In float32 the probabilities of D's logits below -17 are all 1; queries then followed the pool's order."""
     candidates = this_round.unlabeled.flip(0)
     before, _ = sampler.query(8, candidates)
     last = [layer for layer in sampler.discriminator if hasattr(layer, "bias")][-1]

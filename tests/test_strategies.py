@@ -390,6 +390,7 @@ def test_what_draws_draws_anew_in_each_round(name):
         ("EnCoDe", "--query_by teacher", "--sampler vae does not ask one network"),
         ("KD", "--sampler bald", "--sampler bald: the student of AlexNet has no dropout to draw functions by; ask a"),
         ("Random", "--sampler bald", "--sampler bald: the student of AlexNet has no dropout"),
+        ("Random", "--sampler balanced --labels x.csv", "--sampler balanced: reads labels before it buys them"),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused_in_one_line(method, words, message):

@@ -53,6 +53,25 @@ def test_what_may_not_be_mirrored_is_not():
     assert all(batch.labeled.mirrored is None for batch in s.batches())
 
 
+@pytest.mark.parametrize("words", ["", "--distill_on pool --ce_wt 0 --logit_wt 1"])
+def test_passes_for_the_sampler_alone_leave_the_students_batch_norms_alone(words):
+    """They moved the running statistics, so that EnCoDe without its term was not KD where a student has batch norm."""
+    s = toy_session("EnCoDe", *words.split())
+    norm = nn.BatchNorm2d(3, momentum=0.1)
+    plain, s.net.norm = s.net.features, norm
+    s.net.features = lambda x: plain(norm(x))
+    views = [View(torch.tensor(index), torch.tensor([False] * 3)) for index in ([0, 1, 3], [4, 5, 6], [2, 3, 7])]
+    batch = Batch(views[0], unlabeled=views[1], pool=views[2] if words else None)
+    spread = [augment.see(s.images.train, view).transpose(0, 1).flatten(1).var(1) for view in views]
+    s.see(batch, adversarial=False)
+    expected = 0.9 + 0.1 * spread[2 if words else 0]  # what the student is trained on, once
+    assert torch.allclose(norm.running_var, expected, atol=1e-6) and norm.momentum == 0.1
+    s.see(batch, adversarial=True)  # then it is trained on all of them
+    for each in [spread[0], *([spread[2]] if words else []), spread[1]]:
+        expected = 0.9 * expected + 0.1 * each
+    assert torch.allclose(norm.running_var, expected, atol=1e-6)
+
+
 def test_the_student_sees_what_the_view_says():
     s = toy_session("KD")
     view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))

@@ -39,12 +39,13 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
 
 
 def add(path: Path, answers: list[tuple[str, str]]) -> None:
-    """Appends (file, label) rows to a file of labels, which may not be there yet."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(answers)
+    """Appends (file, label) rows, in the order of its columns, to a file of labels, which may not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), "another run that adds labels"):
         before = path.read_text(encoding="utf-8-sig") if path.exists() else ",".join(COLUMNS)
+        text, head = io.StringIO(), next(csv.reader(io.StringIO(before)))
+        writer = csv.DictWriter(text, head, lineterminator="\n")  # other columns of the file's stay empty
+        writer.writerows(dict(zip(COLUMNS, answer, strict=True)) for answer in answers)
         write_text(path, before.rstrip("\r\n") + "\n" + text.getvalue())
 
 

@@ -4,7 +4,10 @@ A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_class
 file here and its line in `PAIRS`. What makes them fast stands in `common.fast`.
 """
 
+import functools
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -16,7 +19,7 @@ from common import fast
 from common.networks.split import SequentialNet, SplitNet
 from common.seeds import initialization
 
-__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "drops", "fingerprint"]
+__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "drops", "fingerprint", "smallest_image", "still"]
 
 PAIRS: dict[str, ModuleType] = {
     "AlexNet": import_module("common.networks.alexnet"),
@@ -47,6 +50,34 @@ def drops(model: str, part: str) -> bool:
     with torch.device("meta"):
         classifier = getattr(PAIRS[model], part)(2).classifier
     return isinstance(classifier, nn.Sequential) and any(isinstance(layer, nn.Dropout) for layer in classifier)
+
+
+@functools.cache
+def smallest_image(model: str, part: str) -> int:
+    """The side of the smallest image of 8 pixels or more that a pair's `teacher` or `student` takes."""
+    with torch.device("meta"):
+        net = getattr(PAIRS[model], part)(2).eval()
+        for size in range(8, PAIRS[model].IMAGE_SIZE):
+            try:
+                net(torch.zeros(1, 3, size, size))
+            except (RuntimeError, ValueError):  # a pool or a convolution has nothing left
+                continue
+            return size
+    return PAIRS[model].IMAGE_SIZE
+
+
+@contextmanager
+def still(net: nn.Module, on: bool = True) -> Iterator[None]:
+    """Passes through `net` leave its batch norms' running statistics alone: of images that serve another network."""
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)] if on else []
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -44,17 +44,17 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
 
 def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray:
     """The images themselves, white between the cells."""
-    size = source.x_train.shape[1]
-    thin = max(1, size // 16)  # between images, and more between cells
-    gap, cell = 4 * thin, SIDE * (size + thin)
-    sheet = np.full((len(rounds) * (cell + gap), len(classes) * (cell + gap), 3), 255, np.uint8)
+    height, width = source.x_train.shape[1:3]
+    thin = max(1, width // 16)  # between images, and more between cells
+    gap, tall, wide = 4 * thin, height + thin, width + thin  # of an image with its margin
+    sheet = np.full((len(rounds) * (SIDE * tall + gap), len(classes) * (SIDE * wide + gap), 3), 255, np.uint8)
     for row, number in enumerate(rounds):
         index = queries.loc[queries["round"] == number, "index"].to_numpy()
         for column, label in enumerate(classes):
             for place, image in enumerate(source.x_train[index[source.y_train[index] == label][: SIDE**2]]):
-                top = row * (cell + gap) + gap // 2 + place // SIDE * (size + thin)
-                left = column * (cell + gap) + gap // 2 + place % SIDE * (size + thin)
-                sheet[top : top + size, left : left + size] = image
+                top = row * (SIDE * tall + gap) + gap // 2 + place // SIDE * tall
+                left = column * (SIDE * wide + gap) + gap // 2 + place % SIDE * wide
+                sheet[top : top + height, left : left + width] = image
     return sheet
 
 
