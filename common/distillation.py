@@ -32,7 +32,7 @@ class Targets:
     z: Tensor  # (views, N, C, h, w); of the first view alone where features are not distilled
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
-    labels: int | None = None  # that the teacher saw, validation included; None when unknown
+    seen: Tensor | None = None  # images whose labels the teacher saw, by their place in the data set, (n,) int64
     views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
     net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 

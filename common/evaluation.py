@@ -6,6 +6,7 @@ import torch
 
 from common import augment, machine
 from common.augment import View
+from common.data import Images
 from common.networks import SplitNet
 from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
@@ -43,17 +44,24 @@ def _percent(predicted: Tensor, labels: Tensor) -> float:
     return 100 * (predicted == labels).sum().item() / len(labels)
 
 
+def seen(args, images: Images, bought: Tensor) -> Tensor:
+    """Whose labels a network trained on `bought` saw, by their place in the data set, (n,) int64 on the CPU.
+
+    Those that validate are among them where the best epoch is chosen by them.
+    """
+    chooses = images.val if args.keep == "best" else images.val[:0]
+    return images.origin[torch.cat([bought, chooses]).cpu().unique()]
+
+
 def labels_in_all(args, this_round, targets=None) -> int | None:
     """Labels that any network of the round saw, each counted once: its own, the teacher's, and those that validate.
 
-    Those that validate count where the best epoch is chosen by them. None when the teacher's are unknown.
+    None when the teacher's are unknown.
     """
-    images, seen = this_round.images, len(this_round.bought)
-    if args.keep == "best" and args.val_labels == "extra":
-        seen += len(images.val)
-    if targets is None or targets.labels is None:
-        return seen if targets is None else None
-    return max(seen, targets.labels)  # a teacher of the round's own labels, or of all there are
+    own = seen(args, this_round.images, this_round.bought)
+    if targets is None:
+        return len(own)
+    return None if targets.seen is None else len(torch.cat([own, targets.seen]).unique())
 
 
 def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:

@@ -32,17 +32,23 @@ SMALL = "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 40 --t
         (["--keep", "last"], None, 40),
         (["--keep", "ema"], None, 40),
         (["--keep", "best"], None, 80),  # 40 validation labels choose the epoch
-        (["--keep", "last"], 40, 40),  # the teacher's are the same
-        (["--keep", "last"], 200, 200),  # a teacher that saw every label
-        (["--keep", "best"], 40, 80),
-        (["--keep", "best", "--val_labels", "bought", "--num_val", "10"], 40, 40),
+        (["--keep", "last"], range(100, 140), 40),  # the teacher's are the same
+        (["--keep", "last"], range(240), 240),  # a teacher that saw every label
+        (["--keep", "last"], range(120, 320), 220),  # one that saw other images of the data set too
+        (["--keep", "best"], range(100, 140), 80),
+        (["--keep", "best"], range(100, 200), 100),
+        (["--keep", "best", "--val_labels", "bought", "--num_val", "10"], range(100, 140), 40),
         (["--keep", "last"], "unknown", None),
     ],
 )
 def test_every_label_that_any_network_saw_counts_once(words, teacher, seen):
     args = parse("KD", *words)
-    this_round = SimpleNamespace(bought=range(40), images=SimpleNamespace(val=range(args.num_val)))
-    targets = None if teacher is None else SimpleNamespace(labels=None if teacher == "unknown" else teacher)
+    bought_first = torch.arange(args.num_val) + (0 if args.val_labels == "bought" else 40)
+    first = 0 if args.val_labels == "bought" else 40  # of those that validate
+    images = SimpleNamespace(val=torch.arange(first, first + args.num_val), origin=torch.arange(100, 340))
+    this_round = SimpleNamespace(bought=torch.arange(40), images=images)
+    known = teacher not in (None, "unknown")
+    targets = None if teacher is None else SimpleNamespace(seen=torch.tensor(teacher) if known else None)
     assert evaluation.labels_in_all(args, this_round, targets) == seen
 
 

@@ -5,12 +5,14 @@ import csv
 import pytest
 import torch
 
-from .conftest import BUDGET, METHODS, TOY, run
+from common import data
+
+from .conftest import BUDGET, METHODS, TOY, parse, run
 from .launcher import launch
 
 
-def rows_of(folder):
-    with open(folder / "results.csv", newline="") as file:
+def rows_of(folder, name="results"):
+    with open(folder / f"{name}.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -52,7 +54,7 @@ def test_every_option_of_the_method_runs(tmp_path, teacher):
     few = ["--num_images", "16", "--num_val", "4", "--batch_size", "8", "--initial_budget", "4", "--budget", "4"]
     shared = [*common, "--teacher", str(teacher)]
     variants = {
-        "pool": [*shared, "--distill_on", "pool", "--logit_loss", "kl", "--logit_wt", "1"],
+        "pool": [*shared, "--distill_on", "pool", "--logit_loss", "kl", "--logit_wt", "1", "--seed", "6"],
         "vaal": [*shared, *few, "--sampler_input", "images"],
         "fdal": [*shared, "--sampler", "discriminator"],
         "sure": [*shared, "--sampler", "teacher_confidence"],
@@ -60,10 +62,18 @@ def test_every_option_of_the_method_runs(tmp_path, teacher):
     }
     for name, words in variants.items():
         run("EnCoDe", *words, "--expt", name)
-        rows = rows_of(tmp_path / f"{name}-seed5")
+        rows = rows_of(tmp_path / f"{name}-seed{6 if name == 'pool' else 5}")
         assert len(rows) == 2
     assert {row["sampler"] for row in rows_of(tmp_path / "fdal-seed5")} == {"discriminator"}
-    assert {row["distill_on"] for row in rows_of(tmp_path / "pool-seed5")} == {"pool"}
+    assert {row["distill_on"] for row in rows_of(tmp_path / "pool-seed6")} == {"pool"}
+    seen = torch.load(teacher, weights_only=True)["record"]["seen"].tolist()
+    drawn = data.load(
+        parse("EnCoDe", *common, "--seed", "6")
+    )  # other images of the data set than the teacher's seed drew
+    bought = rows_of(tmp_path / "pool-seed6", "queries")
+    union = {int(row["index"]) for row in bought} | set(drawn.origin[drawn.val].tolist()) | set(seen)
+    pool = rows_of(tmp_path / "pool-seed6")
+    assert pool[-1]["labels_in_all"] == str(len(union)) and len(seen) == 200 < len(union)
     own = rows_of(tmp_path / "own-seed5")
     assert {row["teacher_labels"] for row in own} == {"labeled"}
     teachers = [torch.load(path, weights_only=True)["record"] for path in (tmp_path / "teachers").glob("*/round_00.pt")]

@@ -481,12 +481,12 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     monkeypatch.setattr(run, "log", lines.append)
     monkeypatch.setattr(evaluation.machine, "peak_memory", lambda device: {"peak_memory_mb": 12.6})
     run.changed = "threads 1 > 2"
-    targets = distillation.Targets(None, None, None, "81.00", labels=50)
+    targets = distillation.Targets(None, None, None, "81.00", seen=images.origin[images.val[:30].cpu()])
     tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549), targets)
     assert tested == accuracy(net, images.test, images.test_labels)
     row = run.last("results")
     assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 549)
-    assert row["labels_in_all"] == 80  # 40 of these validate
+    assert row["labels_in_all"] == 80  # 40 of these validate, the teacher saw 30 of them
     assert (row["val_accuracy"], row["teacher_accuracy"], row["method"]) == ("61.50", "81.00", "Random")
     assert row["test_accuracy"] == f"{tested:.2f}" and row["sampler"] == "random" and row["logit_loss"] == ""
     assert run.last("timing") == {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from common import datasets, fast
+from common import datasets, evaluation, fast
 from common.data import Images
 from common.errors import InputError
 from common.files import read_tensors
@@ -55,7 +55,13 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
     before = ", in place of another" if path.exists() else ""
     trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
     save_weights(
-        path, net, **identity(args, images), test_accuracy=f"{accuracy:.2f}", labels=len(images.pool), trained=trained
+        path,
+        net,
+        **identity(args, images),
+        test_accuracy=f"{accuracy:.2f}",
+        labels=len(images.pool),
+        seen=evaluation.seen(args, images, images.pool),
+        trained=trained,
     )
     run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
 
@@ -103,7 +109,9 @@ def _is_record(record: object) -> bool:
     try:
         trained = record.get("trained", {})
         float(record.get("test_accuracy", "0"))
-        return all(type(count) is int for count in (record.get("labels", 0), trained.get("num_val", 0)))
+        seen = record.get("seen", torch.zeros(0, dtype=torch.int64))  # files of before it was kept have none
+        counts = record.get("labels", 0), trained.get("num_val", 0)
+        return all(type(count) is int for count in counts) and seen.dtype == torch.int64 and seen.ndim == 1
     except (AttributeError, TypeError, ValueError):
         return False
 

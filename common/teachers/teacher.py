@@ -52,9 +52,9 @@ class Teacher:
         key = networks.fingerprint(net)
         self.run.record_teacher(key, this_round.number)
         self.run.log(f"{this_round.label}: its teacher has {accuracy:.2f}% test accuracy")
-        return self._cache(net, key, f"{accuracy:.2f}", len(this_round.bought))
+        return self._cache(net, key, f"{accuracy:.2f}", self.images.origin[this_round.bought.cpu()])
 
-    def _cache(self, net: SplitNet, key: str, accuracy: str, labels: int | None) -> Targets:
+    def _cache(self, net: SplitNet, key: str, accuracy: str, seen: Tensor | None) -> Targets:
         if accuracy and float(accuracy) < hardly_better(len(self.images.classes)):
             self.run.log(
                 f"note: a teacher of {accuracy}% is hardly better than guessing and has little to teach; train it "
@@ -62,7 +62,7 @@ class Teacher:
             )
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
-        found.labels = labels
+        found.seen = seen
         if self.args.targets == "mean":
             found = found.averaged()
         if SAMPLERS[self.args.sampler].runs_teacher:
@@ -89,8 +89,7 @@ class Teacher:
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
             )
         run.record_teacher(key)
-        seen = record.get("labels"), record.get("trained", {}).get("num_val")
-        return self._cache(net, key, accuracy, None if None in seen else sum(seen))
+        return self._cache(net, key, accuracy, record.get("seen"))
 
 
 def hardly_better(classes: int) -> float:
