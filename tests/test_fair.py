@@ -43,7 +43,6 @@ SMALL = "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 40 --t
 )
 def test_every_label_that_any_network_saw_counts_once(words, teacher, seen):
     args = parse("KD", *words)
-    bought_first = torch.arange(args.num_val) + (0 if args.val_labels == "bought" else 40)
     first = 0 if args.val_labels == "bought" else 40  # of those that validate
     images = SimpleNamespace(val=torch.arange(first, first + args.num_val), origin=torch.arange(100, 340))
     this_round = SimpleNamespace(bought=torch.arange(40), images=images)

@@ -1,10 +1,12 @@
 """The report of runs whose labels are counted once: the fair teacher's row, and the labels behind each cell."""
 
+import json
 import re
 
 import pytest
 
 from common import report
+from common.errors import InputError
 from common.report import figures, results, style, tables
 
 from .conftest import ROOT
@@ -45,6 +47,62 @@ def test_a_fair_teacher_adds_no_history_and_no_queries(runs):
     found = results.read(runs)
     assert "Baseline" not in set(found.history["label"]) | set(found.queries["label"])
     assert len(found.history) == 4 * 2 * 2
+
+
+def varied(folder, seed, columns, config, counts=(5000, 10000), teacher=("71.50", "77.00")):
+    """KD with a fair teacher, with more columns in its results.csv and these flags in its config.json."""
+    fair(folder, "KD", seed, {10: 66, 20: 70}, teacher, counts)
+    head, *lines = (folder / "results.csv").read_text().splitlines()
+    more = [",".join([line, str(count), *columns.values()]) for line, count in zip(lines, (5000, 10000), strict=True)]
+    (folder / "results.csv").write_text("\n".join([",".join([head, "labeled", *columns]), *more]) + "\n")
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | config))
+    return folder
+
+
+def baselines(folders):
+    rows = results.read(folders).rows
+    return rows[rows["label"].str.startswith("Baseline")]
+
+
+def test_fair_teachers_that_start_otherwise_are_rows_of_their_own(tmp_path):
+    anew = varied(tmp_path / "anew", 1, {"teacher_start": "anew"}, {"teacher_start": "anew"})
+    before = varied(
+        tmp_path / "before", 1, {"teacher_start": "before"}, {"teacher_start": "before"}, teacher=("70", "75")
+    )
+    for order in ([anew, before], [before, anew]):
+        found = baselines(order).set_index(["label", "percent"])["test_accuracy"].to_dict()
+        assert found == {
+            ("Baseline", 10): 71.5, ("Baseline", 20): 77, ("Baseline (before)", 10): 70, ("Baseline (before)", 20): 75
+        }  # fmt: skip
+
+
+def test_what_the_student_sees_does_not_set_its_fair_teacher_apart(tmp_path):
+    """Unless a second teacher learns the means of the views that the student sees."""
+
+    def made(name, seed, views, **more):
+        return varied(tmp_path / name, seed, {"views": str(views), **more}, {"views": views, "shift": views, **more})
+
+    one = [made("one1", 1, 0), made("one2", 2, 0)]
+    more = [made("more1", 1, 4), made("more3", 3, 4)]
+    for order in ([*one, *more], [*more, *one]):  # of seed 1 once, whichever comes first
+        found = baselines(order)
+        assert set(found["label"]) == {"Baseline"} and sorted(found["seed"]) == [1, 1, 2, 2, 3, 3]
+    means = {"targets": "mean", "teacher_pool": "self_training"}
+    apart = baselines([made("mean4", 1, 4, **means), made("mean8", 1, 8, **means)])
+    assert set(apart["label"]) == {"Baseline (views 4)", "Baseline (views 8)"}
+
+
+def test_one_row_has_fair_teachers_of_one_recipe(tmp_path):
+    short = varied(tmp_path / "short", 1, {"keep": "best"}, {"teacher_epochs": 5, "teacher_seed": 3})
+    long = varied(tmp_path / "long", 2, {"keep": "last"}, {"teacher_epochs": 11, "teacher_seed": 4})
+    with pytest.raises(InputError, match=r"both Baseline of .* differ in --teacher_epochs 5 and 11; report them apart"):
+        results.read([short, long])
+
+
+def test_a_fair_teacher_saw_its_own_labels_alone(tmp_path):
+    """Not those that choose its student's epoch."""
+    found = baselines([varied(tmp_path / "kd", 1, {}, {}, counts=(10000, 15000))])
+    assert found["labels_in_all"].astype(int).tolist() == [5000, 10000]
 
 
 def test_a_teacher_trained_for_itself_is_the_baseline(runs, tmp_path):

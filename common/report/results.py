@@ -1,6 +1,7 @@
 """The runs' text files as tables, checked: what falls into one cell was configured alike."""
 
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 from common.errors import InputError
 from common.report import builds, reading
 from common.runs import ELSEWHERE
-from common.schema import VARIANTS
+from common.schema import BEFORE, VARIANTS
 
 # The rows of the paper's Table I and the full-data ones, in the order shown, by what results.csv says was trained.
 NAMES = {
@@ -25,6 +26,8 @@ PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
 OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "recipe", "amp", "fast", "compile"}
+# Flags beside --teacher_* that a fair teacher depends on.
+TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
 
 
 @dataclass
@@ -79,9 +82,9 @@ def read(folders: list[Path]) -> Results:
     if rows.empty:
         raise InputError(f"{', '.join(map(str, folders))}: no finished round yet")
     own = len(rows)  # the rows of networks that were trained for themselves
-    rows = _labels(pd.concat([rows, _fair_teachers(rows)], ignore_index=True))
-    _check(rows, configs)
+    rows = _labels(pd.concat([rows, _fair_teachers(rows, configs)], ignore_index=True))
     rows["own"] = rows.index < own
+    _check(rows, configs)
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     made = {run: builds.made(run, configs[run], bool(shared[run])) for run in shared.index}
     heads = [list(NAMES).index(pair) for pair in zip(rows["method"], rows["network"], strict=True)]
@@ -93,8 +96,8 @@ def read(folders: list[Path]) -> Results:
     return Results(rows, history, queries, classes, pools, configs, made, paper())
 
 
-def _fair_teachers(rows: pd.DataFrame) -> pd.DataFrame:
-    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone."""
+def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
+    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone, each once."""
     if "teacher_accuracy" not in rows:
         return rows.iloc[:0]
     accuracy = pd.to_numeric(rows["teacher_accuracy"], errors="coerce")
@@ -102,10 +105,17 @@ def _fair_teachers(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows[fair & accuracy.between(0, 100)].copy()
     found["test_accuracy"] = accuracy[found.index]
     found = found.assign(method="Random", network="teacher")
-    # flags of the student say nothing about its teacher
-    found[[name for name in VARIANTS if name not in ("sampler", "teacher_pool")]] = ""
+    if "labels_in_all" in found and "labeled" in found:  # images that chose the student's epoch chose nothing of its
+        known = found["labels_in_all"].ne("")
+        found.loc[known, "labels_in_all"] = found.loc[known, "labeled"]
+    # flags of the student say nothing about its teacher, but that a second teacher may learn the means of its views
+    means = found["teacher_pool"].eq("self_training") & found["targets"].eq("mean")
+    found.loc[~means, ["views", "targets"]] = ""
+    decides = ("sampler", "teacher_start", "teacher_pool", "views", "targets")
+    found[[name for name in VARIANTS if name not in decides]] = ""
     keys = ["model", "dataset", "seed", "percent"]
-    found = found.drop_duplicates([*keys, "teacher_pool"])
+    flags = found["run"].map(lambda run: json.dumps(_teacher_flags(BEFORE | configs[run]), sort_keys=True))
+    found = found[~found[[*keys, *decides]].assign(flags=flags).duplicated()]
     trained = rows.loc[(rows["method"] == "Random") & (rows["network"] == "teacher"), keys]
     return found[~found[keys].apply(tuple, axis=1).isin(set(trained.apply(tuple, axis=1)))]
 
@@ -178,8 +188,9 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
     """Refuses two runs of one cell that differ in more than the seed, or in less."""
     for (model, dataset, label, percent), cell in rows.groupby(["model", "dataset", "label", "percent"], sort=False):
         where = f"{label} of {model} on {dataset} at {percent:g}%"
+        flags = _flags if cell["own"].all() else _teacher_flags
         for first, other in itertools.combinations(cell["run"], 2):
-            before, after = _flags(configs[first]), _flags(configs[other])
+            before, after = flags(configs[first]), flags(configs[other])
             # A flag that only one has was added later, with what was done before as its default.
             differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
             if differing:
@@ -194,3 +205,11 @@ def _flags(config: dict) -> dict:
     """The flags that runs of one cell share. Runs without a record of amp have it as a flag."""
     kept = {name: value for name, value in config.items() if name not in OWN}
     return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
+
+
+def _teacher_flags(config: dict) -> dict:
+    """Those of a KD run that its fair teachers depend on."""
+    names = TEACHER | ({"views", "shift"} if config.get("targets") == "mean" else set())
+    flags = {name: value for name, value in _flags(config).items() if name in names or name.startswith("teacher_")}
+    flags.pop("teacher_seed", None)  # of the teacher that saw every label
+    return flags
