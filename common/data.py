@@ -118,7 +118,7 @@ def _check(args, source: datasets.Source) -> None:
 def _fits(args, source: datasets.Source) -> None:
     """Raises InputError when the resized images would not leave a tenth of the memory."""
     bytes_ = (args.num_images + len(source.x_test)) * args.image_size**2 * 3
-    resident = args.image_size != source.x_train.shape[1] or args.num_images < len(source.x_train)
+    resident = source.x_train.shape[1:3] != (args.image_size, args.image_size) or args.num_images < len(source.x_train)
     if resident and bytes_ > 0.9 * memory.available():
         raise InputError(
             f"--num_images {args.num_images} --image_size {args.image_size}: the images take "

@@ -357,6 +357,22 @@ def test_many_images_are_resized_like_few():
     assert pixels.resize(wide, 4).shape == pixels.resize(wide.transpose(1, 2), 4).shape == (2001, 4, 4, 3)
 
 
+def test_an_image_is_cut_alike_in_training_and_in_prediction(tmp_path):
+    """Images of an .npz and an image file: the central square, whatever is longer, and no stretching."""
+    wide = np.random.default_rng(0).integers(0, 256, (2, 8, 13, 3), dtype=np.uint8)
+    for images, square in ((wide, wide[:, :, 2:10]), (wide.transpose(0, 2, 1, 3), wide.transpose(0, 2, 1, 3)[:, 2:10])):
+        path = tmp_path / f"{images.shape[1]}.npz"
+        labels = np.arange(2)
+        np.savez(path, x_train=images, y_train=labels, x_test=images[:1], y_test=labels[:1])
+        for size in (8, 5):
+            words = f"--dataset {path} --num_classes 2 --num_images 2 --num_val 1 --batch_size 1 --take first"
+            trained = data.load(parse("Single", *words.split(), "--image_size", str(size)))
+            assert torch.equal(trained.train, pixels.resize(torch.from_numpy(np.ascontiguousarray(square)), size))
+            Image.fromarray(images[0]).save(tmp_path / "image.png")
+            assert torch.equal(trained.test[0], torch.from_numpy(pixels.read(tmp_path / "image.png", size)))
+        assert torch.equal(pixels.resize(torch.from_numpy(images), 8), torch.from_numpy(np.ascontiguousarray(square)))
+
+
 def test_the_split_depends_on_the_seed_alone():
     first, again, other = (data.load(parse("Single", "--seed", seed)) for seed in ("5", "5", "6"))
     assert torch.equal(first.val, again.val) and torch.equal(first.pool, again.pool)

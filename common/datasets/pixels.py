@@ -11,8 +11,15 @@ Tensor = torch.Tensor
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, size, size, 3) uint8, bilinear with antialiasing, as PIL would, in small chunks."""
-    if images.shape[1:3] == (size, size):
+    """The central squares of (N, H, W, 3) uint8 at (N, size, size, 3): the longer side is cut, both are resized.
+
+    Bilinear with antialiasing, as PIL would, in small chunks.
+    """
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[:, top : top + side, left : left + side]
+    if side == size:
         return images.contiguous()
     resized = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
     for start in range(0, len(images), 1000):  # torchvision's uint8 kernel, with no float copy of the data set
@@ -23,14 +30,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def read(path: Path, size: int) -> np.ndarray:
-    """An image file's central square at (size, size, 3) uint8: the shorter side is resized, the longer cut."""
+    """An image file as `resize` makes it: (size, size, 3) uint8."""
     with Image.open(path) as image:
         levels = rgb(image)
-    height, width = levels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(levels[top : top + side, left : left + side])
-    return resize(torch.from_numpy(square)[None], size)[0].numpy()
+    return resize(torch.from_numpy(levels)[None], size)[0].numpy()
 
 
 def rgb(image: Image.Image) -> np.ndarray:
