@@ -75,6 +75,9 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
             break
         assert done.returncode == 3 and done.stderr == "", done.stderr
         assert f"fill in {to_label} and run the same command again, which adds them to {labels}" in done.stdout
+        if asked:  # a round is done and the next one waits
+            found = results.read([tmp_path / "loop" / name])
+            assert len(found.rows[found.rows["own"]]) == found.queries["round"].nunique() == len(asked)
         asked.append(annotate(to_label, truth, to_label if method == "KD" else labels))
     # 6 labels and 4 validation images, then 8 a round, at last what is left of the pool of 26
     expected = [10, 8, 8, 4] if method == "Random" else [10, 8, 8]

@@ -136,6 +136,18 @@ def test_rows_of_the_round_that_a_run_is_in_are_left_out(tmp_path):
     assert found.queries["round"].unique().tolist() == found.history["round"].unique().tolist() == [0, 1]
 
 
+def test_a_run_that_waits_for_labels_is_reported_without_its_open_queries(tmp_path):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60, 20: 70.5})
+    path = folder / "queries.csv"
+    written = path.read_text()
+    path.write_text(written + "2,5,,1\n2,6,,\n2,7,,\n")
+    assert len(results.read([folder]).queries) == 6
+    path.write_text(written + "2,5,,\n2,6,,x\n")
+    assert refused(folder).startswith(f"{path}: line 9: label is 'x'")
+    path.write_text(written.replace("1,1,,1", "1,1,,"))  # of a round that was trained
+    assert refused(folder).startswith(f"{path}: line 6: label is ''")
+
+
 @pytest.mark.parametrize("name", ["results", "history", "queries"])
 def test_bytes_that_are_no_text_are_refused(tmp_path, name):
     folder = run(tmp_path / "a", "KD", 7, {10: 60})

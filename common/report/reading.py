@@ -64,13 +64,13 @@ def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFr
     if not path.exists():
         columns = (*NEEDED[name], *MAYBE.get(name, ()))
         return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
-    frame = _table(path, name)
+    frame = _table(path, name, rounds=rounds)
     beyond = frame["round"] > rounds  # a run that goes on has rows of the round it is in
     if beyond.any():
-        raise InputError(f"{path}: line {beyond.argmax() + 2}: there is no round {frame['round'][beyond.argmax()]}; "
+        raise InputError(f"{path}: line {beyond.idxmax() + 2}: there is no round {frame['round'][beyond.idxmax()]}; "
                          f"results.csv has {rounds}, counted from 0")  # fmt: skip
     if classes and name == "queries" and (none := frame["label"] >= classes).any():
-        raise InputError(f"{path}: line {none.argmax() + 2}: there is no class {frame['label'][none.argmax()]}; the "
+        raise InputError(f"{path}: line {none.idxmax() + 2}: there is no class {frame['label'][none.idxmax()]}; the "
                          f"data set has {classes}, counted from 0")  # fmt: skip
     return frame
 
@@ -144,8 +144,11 @@ def classes(folder: Path, rounds: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else NO_CLASSES
 
 
-def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A CSV file whose lines are as long as its header, with the columns that the report reads as numbers."""
+def _table(path: Path, name: str, text: tuple[str, ...] = (), rounds: int = 0) -> pd.DataFrame:
+    """A CSV file whose lines are as long as its header, with the columns that the report reads as numbers.
+
+    Of a run that waits for labels, without the queries of the round after its `rounds` that have none yet.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file))
@@ -163,6 +166,8 @@ def _table(path: Path, name: str, text: tuple[str, ...] = ()) -> pd.DataFrame:
         if len(line) != len(header):
             raise InputError(f"{path}: line {number} has {len(line)} values under {len(header)} columns")
     frame = pd.DataFrame(lines, columns=header, dtype=str)
+    if name == "queries":
+        frame = frame[(frame["label"] != "") | (frame["round"] != str(rounds))]
     found = {column: _numbers(path, frame[column]) for column in NEEDED[name]}
     blank = pd.Series("", frame.index)
     if name == "history":
@@ -174,8 +179,8 @@ def _numbers(path: Path, column: pd.Series, blank: bool = False) -> pd.Series:
     """Numbers within what the column can hold; with `blank` the lines that have one."""
     whole = column.name in WHOLE
     highest = 100 if column.name in PERCENT else MOST_CLASSES - 1 if column.name == "label" else LARGEST
-    values = []
-    for number, text in enumerate(column, 2):
+    values, lines = [], []
+    for line, text in column.items():
         if blank and not text:
             continue
         try:
@@ -184,9 +189,10 @@ def _numbers(path: Path, column: pd.Series, blank: bool = False) -> pd.Series:
             value = -1
         if not 0 <= value <= highest:  # NaN is not either
             wanted = ("a whole number from 0" if whole else "a number from 0") + f" to {highest}" * (highest < LARGEST)
-            raise InputError(f"{path}: line {number}: {column.name} is {text!r}; must be {wanted}")
+            raise InputError(f"{path}: line {line + 2}: {column.name} is {text!r}; must be {wanted}")
         values.append(value)
-    return pd.Series(values, dtype=_kind(column.name))
+        lines.append(line)
+    return pd.Series(values, lines, dtype=_kind(column.name))
 
 
 def _losses(path: Path, column: pd.Series) -> pd.Series:
