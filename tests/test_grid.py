@@ -252,6 +252,14 @@ def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
         assert job.needs == ((last,) if "KD" in name else ()), name
 
 
+def test_which_of_several_teachers_is_published_is_no_race(tmp_path):
+    """A later command learns from it, if no run of this grid does."""
+    cells = ["--methods", "Single", "--networks", "teacher", "--seeds", "3"]
+    args, passed = runner.parse(["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *cells])
+    first, second, last = jobs.with_teachers(jobs.jobs(args, passed))
+    assert first.after == second.after == () and last.after == (first.name, second.name)
+
+
 def test_a_teacher_that_fails_fails_its_students_by_name(tmp_path, capsys, monkeypatch):
     def refuse(args):
         raise InputError("no teacher today")

@@ -114,13 +114,13 @@ def with_teachers(waiting: list[Job]) -> list[Job]:
     """The jobs that are left to do, before them a job for each shared teacher that is missing and that none makes.
 
     A run that learns from a teacher needs the job that makes it. Where several do (Single's teachers of several seeds),
-    it is the last one's, as one after the other: that one waits for the rest.
+    the file is the last one's, as one after the other: that one waits for the rest, whether or not a run needs it.
     """
     making: dict[Path, list[str]] = {}  # who publishes a teacher, in order
     for job in waiting:
         if job.method == "Single" and (args := job.args()).network == "teacher":
             making.setdefault(teachers.published(args), []).append(job.name)
-    found, training, wanted = [], [], set()
+    found, training = [], []
     for job in waiting:
         args = job.args()
         if (path := teachers.needed(args)) is None:
@@ -129,10 +129,9 @@ def with_teachers(waiting: list[Job]) -> list[Job]:
         if path not in making and not path.exists():
             training.append(_teacher(job, args, path))
             making[path] = [training[-1].name]
-        wanted.add(path)
         last = tuple(making.get(path, [])[-1:])
         found.append(replace(job, after=last, needs=last))
-    behind = {making[path][-1]: tuple(making[path][:-1]) for path in wanted & making.keys()}
+    behind = {names[-1]: tuple(names[:-1]) for names in making.values()}
     return training + [replace(job, after=behind.get(job.name, job.after)) for job in found]
 
 

@@ -15,7 +15,7 @@ class OwnOutputs:
     as it is while training; dropout is off, for it would be an error of the label.
     """
 
-    views, labels, accuracy = None, None, ""
+    views, seen, accuracy = None, None, ""
 
     def __init__(self, net: nn.Module, images):
         self.net, self.images = net, images
