@@ -1,6 +1,7 @@
 """The report's numbers against ones worked out by hand or by scipy, and what it must refuse."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -254,6 +255,24 @@ def test_penalties_leave_out_rows_without_a_test(tmp_path):
     lines = claims(results.read(runs)).split("Pairwise penalty")[1].splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert table == [["", "CM", "CM+KD†"], ["CM", "", "0"], ["CM+KD†", "1.00", ""], ["mean", "1.00", "0"]]
+
+
+def test_an_oracle_is_named_and_never_wins(tmp_path):
+    """Nobody can query as it does: no bold in a paper's table, no part in how often a row is beaten."""
+    runs = []
+    for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
+        runs.append(run(tmp_path / f"cm{seed}", "Random", seed, {10: 55}))
+        runs.append(run(tmp_path / f"kd{seed}", "KD", seed, {10: 57 + less}))
+        runs.append(run(tmp_path / f"oracle{seed}", "KD", seed, {10: 60 - less}, sampler="balanced"))
+    found = results.read(runs)
+    assert list(dict.fromkeys(found.rows["label"])) == ["CM", "CM+KD†", "CM+KD (oracle: balanced)†"]
+    alone = results.read(runs[2::3])
+    assert set(alone.rows["label"]) == {"CM+KD (oracle: balanced)†"}  # with nothing that it is set apart from
+    matrix, _ = statistics.penalties(found)
+    assert list(matrix) == ["CM", "CM+KD†"] and matrix.loc["mean", "CM+KD†"] == 0
+    report.write(runs, tmp_path / "out", time_inference=False)
+    text = (tmp_path / "out" / "table1.tex").read_text(encoding="utf-8")
+    assert re.findall(r"mathbf\{(.*?)\}", text) == ["57.00"]
 
 
 def test_latex_has_what_a_paper_needs(grid, tmp_path):

@@ -17,10 +17,10 @@ def table(found: Results, setting: tuple[str, str], percents: list[float], label
     Args:
         percents, labels, grid: of the setting's cells, by (label, percent); each has mean, half_width, n, paper.
     """
-    teachers = set(found.rows.loc[found.rows["network"] == "teacher", "label"])
+    out = set(found.rows.loc[(found.rows["network"] == "teacher") | found.rows["oracle"], "label"])  # never in bold
     best = {}  # of two students or more
     for percent in percents:
-        means = [grid[label, percent].mean for label in labels if (label, percent) in grid and label not in teachers]
+        means = [grid[label, percent].mean for label in labels if (label, percent) in grid and label not in out]
         best[percent] = f"{max(means):.2f}" if len(means) > 1 else ""
     name = f"{escape(setting[0])} on {escape(setting[1])}"
     shares = [escape(f"{percent:.3g}%") for percent in percents]
@@ -40,7 +40,7 @@ def table(found: Results, setting: tuple[str, str], percents: list[float], label
         row = [grid.get((label, percent)) for percent in percents]
         seeds = sorted({cell.n for cell in row if cell is not None})
         n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}--{seeds[-1]}"
-        bold = [label not in teachers and cell is not None and f"{cell.mean:.2f}" == best[percent]
+        bold = [label not in out and cell is not None and f"{cell.mean:.2f}" == best[percent]
                 for cell, percent in zip(row, percents, strict=True)]  # fmt: skip
         cells = [_cell(cell, strong) for cell, strong in zip(row, bold, strict=True)]
         lines.append(" & ".join([escape(label), n, *cells]) + r" \\")

@@ -10,6 +10,7 @@ import pandas as pd
 from common.errors import InputError
 from common.report import builds, reading
 from common.runs import ELSEWHERE
+from common.samplers import SAMPLERS
 from common.schema import BEFORE, VARIANTS
 
 # The rows of the paper's Table I and the full-data ones, in the order shown, by what results.csv says was trained.
@@ -22,6 +23,7 @@ NAMES = {
     ("EnCoDe", "student"): "EnCoDe",
 }
 DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
+ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels that they ask for
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
@@ -155,7 +157,7 @@ def _said(name: str, value: str, alone: bool) -> str:
 
 
 def _labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, and `label`.
+    """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, `oracle` and `label`.
 
     A row's name in the tables is the paper's, what sets it apart, and a dagger for a shared teacher. A value that is
     missing, as in the files of runs from before its column was there, counts as the usual one.
@@ -168,6 +170,8 @@ def _labels(rows: pd.DataFrame) -> pd.DataFrame:
             values.loc[group.index, name] = group[name].replace("", usual[0])
             if values.loc[group.index, name].nunique() > 1:
                 mentioned.loc[group.index, name] = values.loc[group.index, name].replace(usual[0], "")
+    oracle = rows["sampler"].isin(ORACLES)
+    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there
     columns_of = {
         value: [name for name in VARIANTS if (mentioned[name] == value).any()]
         for value in set(mentioned.to_numpy().ravel())
@@ -181,7 +185,8 @@ def _labels(rows: pd.DataFrame) -> pd.DataFrame:
         apart = [_said(name, value, alone=len(columns_of[value]) == 1) for name, value in apart]
         names.append(NAMES[pair] + (f" ({', '.join(apart)})" if apart else ""))
     shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
-    return rows.assign(shared_teacher=shared, label=pd.Series(names, rows.index) + shared.map({True: "†", False: ""}))
+    names = pd.Series(names, rows.index) + shared.map({True: "†", False: ""})
+    return rows.assign(shared_teacher=shared, oracle=oracle, label=names)
 
 
 def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:

@@ -156,12 +156,14 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
     Returns the matrix, and what the two runs of a seed differ in (`builds.compare`) by (i, j).
     Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
     """
-    labels = list(dict.fromkeys(found.rows["label"]))
+    rows = found.rows[~found.rows["oracle"]]  # nobody can choose as an oracle does
+    labels = list(dict.fromkeys(rows["label"]))
     matrix = pd.DataFrame(float("nan"), labels, labels)
     unlike: dict[tuple[str, str], frozenset[str]] = {}
     for setting in found.settings():
         table, runs = accuracies(found.of(setting)), _runs(found.of(setting))
-        for a, b in itertools.combinations(dict.fromkeys(table.index.get_level_values("label")), 2):
+        there = dict.fromkeys(table.index.get_level_values("label"))
+        for a, b in itertools.combinations([label for label in there if label in labels], 2):
             differences = [(table.loc[a][at] - table.loc[b][at]).dropna() for at in table.columns]
             tests = {at: values for at, values in zip(table.columns, differences, strict=True)
                      if not np.isnan(paired_p(values))}  # fmt: skip

@@ -1,6 +1,8 @@
 """VAAL: a VAE of the images, and a discriminator D on its latent mean.
 
-Sinha, Ebrahimi & Darrell 2019, Variational Adversarial Active Learning, https://arxiv.org/abs/1904.00370.
+Sinha, Ebrahimi & Darrell 2019, Variational Adversarial Active Learning, https://arxiv.org/abs/1904.00370. The authors'
+code has `--adv_wt 1 --lr_disc 0.0005`, and passes the two pools through the VAE one after the other; here one batch
+holds both, so its batch norms see both at once.
 """
 
 import torch

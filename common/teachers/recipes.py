@@ -41,7 +41,10 @@ def self_training(args) -> dict:
 
 
 def fixmatch(args) -> dict:
-    """One teacher learns its labels, and the pool from itself (`consistency`)."""
+    """One teacher learns its labels, and the pool from itself (`consistency`).
+
+    FixMatch shows labelled images in easy views alone; here they are moved and cut out as the pool's are.
+    """
     compile = "off" if args.compile == "on" else args.compile  # torch.compile would see the layers change their mode
     return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": compile}
 
