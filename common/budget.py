@@ -34,10 +34,12 @@ def label_counts(args, pool: int) -> list[int]:
             )
     else:
         if args.initial_budget > pool:
+            bought = args.val_labels == "bought"
+            found = proposal.counts(args.num_images, validation=args.num_val, bought=bought)
             raise InputError(
-                f"--initial_budget {args.initial_budget}: the pool has {pool} images "
-                f"(--num_images {args.num_images} less --num_val {args.num_val}); these fit: "
-                + proposal.words(proposal.counts(args.num_images, validation=args.num_val), args, proposal.BUDGETS)
+                f"--initial_budget {args.initial_budget}: the pool has {pool} images (--num_images {args.num_images}"
+                + ("" if bought else f" less --num_val {args.num_val}")
+                + f"); these fit: {proposal.words(found, args, proposal.BUDGETS)}"
             )
         counts = [*range(args.initial_budget, pool, args.budget), pool]
     if args.val_labels == "bought" and counts[0] <= args.num_val:

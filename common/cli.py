@@ -163,12 +163,12 @@ def _check(args: argparse.Namespace) -> None:
     if args.num_val >= args.num_images:
         raise InputError(
             f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "
-            + proposal.words(proposal.counts(args.num_images), args)
+            + proposal.words(proposal.counts(args.num_images, bought=args.val_labels == "bought"), args)
         )
     if args.batch_size > args.num_images:
         raise InputError(
             f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; these fit: "
-            + proposal.words(proposal.counts(args.num_images), args)
+            + proposal.words(proposal.counts(args.num_images, bought=args.val_labels == "bought"), args)
         )
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")

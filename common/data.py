@@ -106,7 +106,7 @@ def _sha256(*parts: np.ndarray | bytes) -> str:
 def _check(args, source: datasets.Source) -> None:
     """Raises InputError with all the counts that fit where one does not."""
     available, classes, wrong = len(source.x_train), len(source.classes), []
-    fitting, names = proposal.counts(available, classes), ("num_classes",)
+    fitting, names = proposal.counts(available, classes, bought=args.val_labels == "bought"), ("num_classes",)
     if args.num_images > available:
         wrong, names = [f"--num_images {args.num_images}: {source.name} has {available} training images"], ()
     if classes != args.num_classes:

@@ -5,18 +5,23 @@ from pathlib import Path
 BUDGETS = ("initial_budget", "budget", "subset")
 
 
-def counts(images: int, classes: int = 0, validation: int = 0) -> dict[str, int]:
+def counts(images: int, classes: int = 0, validation: int = 0, bought: bool = False) -> dict[str, int]:
     """Flags for so many training images: a tenth to validate on, a tenth labelled in each round, 64 updates an epoch.
 
     Args:
         images: of training, validation included.
         classes: 0 leaves num_classes out.
         validation: held out; 0 takes a tenth.
+        bought: they are the first of those that are labelled (`--val_labels bought`), and a tenth of the first round's.
     The paper's own counts are the most: 5,000 validation images and labels a round, batches of 128.
     """
     tenth = min(5000, max(1, images // 10))
-    validation = validation or tenth
-    budget = max(1, min(tenth, images - validation))
+    if bought:
+        budget = min(images, max(2, tenth, 2 * validation))
+        validation = validation or max(1, budget // 10)
+    else:
+        validation = validation or tenth
+        budget = max(1, min(tenth, images - validation))
     batch_size = min(128, max(16, 2 ** ((images // 64).bit_length() - 1) if images >= 64 else 1), images)
     found = {"num_images": images, "num_val": validation, "num_classes": classes}
     found |= {"initial_budget": budget, "budget": budget, "subset": 2 * budget, "batch_size": batch_size}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import cli, imbalance, proposal, survey
+from common import budget, cli, data, imbalance, proposal, survey
 from common.datasets import folder, pixels
 from common.errors import InputError
 
@@ -178,6 +178,18 @@ def test_proposed_counts_are_accepted(images, expected, tmp_path):
     module = script("Random")
     args = cli.parse(module.__doc__, module.DEFAULTS, words.split())
     assert args.initial_budget <= args.num_images - args.num_val and args.subset >= args.budget
+
+
+@pytest.mark.parametrize("images", [50_000, 8_000, 200, 20, 2])
+def test_proposed_counts_leave_labels_to_train_on(images):
+    """With `--val_labels bought` the first round's labels pay for validation too."""
+    module = script("Random")
+    for more in ({}, {"validation": max(1, images // 10)}):
+        found = proposal.counts(images, bought=True, **more)
+        words = [word for name, value in found.items() for word in (f"--{name}", str(value))]
+        args = cli.parse(module.__doc__, module.DEFAULTS, [*words, "--val_labels", "bought"])
+        assert budget.label_counts(args, data.pool_size(args))[0] > args.num_val == found["num_val"] > 0
+    assert proposal.counts(8000, bought=True)["num_val"] == 80 and proposal.counts(8000)["num_val"] == 800
 
 
 def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):

@@ -30,6 +30,15 @@ def test_a_row_for_each_round_that_has_both_pools(tmp_path, capsys):
     assert all(0 <= float(value) <= 100 for row in rows for value in row.split()[1:])
 
 
+@pytest.mark.parametrize(("few", "areas"), [(9, 0), (10, 2)])
+def test_areas_are_blank_for_pools_too_small_to_be_split(tmp_path, few, areas):
+    words = ["--initial_budget", str(few), "--budget", str(160 - 2 * few), "--subset", "160", "--train_epochs", "1"]
+    run("Random", *TOY, *words, "--save_path", str(tmp_path))  # labelled: few of 160, then all but few
+    rows = separability.rounds(tmp_path / "random-seed5", tmp_path)
+    assert [row["labels"] for row in rows] == [few, 160 - few]
+    assert all(sum(row[name] >= 0 for name in separability.CLASSIFIERS) == areas for row in rows)
+
+
 def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
     run("Single", *TOY, "--train_epochs", "1", "--save_path", str(tmp_path))
     with pytest.raises(InputError, match=r"single-seed5: has no finished round, .* that left images unlabelled"):

@@ -6,7 +6,8 @@ For each round, a linear classifier and a network with one hidden layer learn fr
 of the pool were labelled, and are tested on images they did not see (5 folds): the area under the ROC curve is 0.5 for
 guessing. A discriminator that has learnt more than that knows single images by heart, not how the pools differ. Beside
 it, in percent, how many labelled, unlabelled and next queried images the student classifies correctly: a strategy that
-finds what the student cannot do yet queries images of a lower accuracy than the unlabelled pool's.
+finds what the student cannot do yet queries images of a lower accuracy than the unlabelled pool's. Areas are blank
+where a pool has fewer than ten images.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
 
-MOST = 5000  # images of each pool that are told apart
+MOST, FEWEST = 5000, 10  # images of each pool that are told apart; of fewer, five folds leave a class out
 CLASSIFIERS = {
     "linear": LogisticRegression(C=0.1, max_iter=300),
     "network": MLPClassifier(128, early_stopping=True, max_iter=30, random_state=0),
@@ -81,7 +82,9 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]
         most = min(MOST, *map(len, pools))
-        row = {"labels": labeled.sum()} | separability(*(features[pool[:most]] for pool in pools))
+        row = {"labels": labeled.sum()} | dict.fromkeys(CLASSIFIERS, float("nan"))
+        if most >= FEWEST:
+            row |= separability(*(features[pool[:most]] for pool in pools))
         groups = {"labeled": labeled, "unlabeled": ~labeled, "queried": queried}
         rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items() if group.any()})
     if not rows:
