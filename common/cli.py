@@ -108,7 +108,7 @@ def _parser(doc: str, defaults: dict) -> Parser:
     for key, known in (("model", PAIRS), ("method", METHODS)):
         if defaults.get(key) not in list(known):
             raise _wrong(defaults, key, f"it must be one of {', '.join(known)}")
-    parser = Parser(description=doc, formatter_class=_Help, allow_abbrev=False)
+    parser = Parser(description=doc, allow_abbrev=False)
     declare(parser, defaults)
     actions = {action.dest: action for action in parser._actions}
     left = sorted(defaults.keys() - actions.keys() - {"model", "method"})
@@ -152,10 +152,6 @@ def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> N
 def _wrong(defaults: dict, key: str, reason: str) -> InputError:
     where = f"DEFAULTS of {defaults.get('model')} {defaults.get('method')}"
     return InputError(f'{where}: "{key}": {defaults.get(key)!r}: {reason}')
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows argparse's own defaults; the docstring keeps its lines."""
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Every flag of the experiments: its type, its default, and when to change it."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from common import fair, fast
@@ -22,8 +23,25 @@ OFFERED = {  # strategies: without a teacher nobody can ask it; only EnCoDe trai
 }
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Each flag's default, where it has one; the docstring keeps its lines."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default in ("", []):
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises InputError instead of printing the usage of forty flags around one line."""
+
+    def __init__(self, **options) -> None:
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is not None and spec.name.startswith("common."):  # python -m common.report
+            options.setdefault("prog", f"python -m {spec.name.removesuffix('.__main__')}")
+        super().__init__(**{"formatter_class": Help, **options})
 
     def error(self, message: str) -> None:
         raise InputError(message)
@@ -133,7 +151,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
     flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
          "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
-    flag("ema_decay", 0.999, "of ema, an update", type=_number(float, 0, 1))
+    flag("ema_decay", 0.999, "with --keep ema: share of the average that each update keeps", type=_number(float, 0, 1))
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
              type=_number(int, 0, 64))  # fmt: skip
@@ -164,7 +182,13 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
          "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
-    flag("teacher_feature_rms", quick["feature_rms"], "its --feature_rms", type=WEIGHT)
+    flag(
+        "teacher_feature_rms",
+        quick["feature_rms"],
+        "root mean square that its features are scaled to when batch norm is "
+        "folded; 0 leaves them. feat_wt 500 supposes 0.1",
+        type=WEIGHT,
+    )
 
     flag = group("objective", DISTIL)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
@@ -172,9 +196,11 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("feature_loss", "mse", "mse: the paper's. Others want another --feat_wt: similarity 3000, relational 1 (their "
          "papers')", choices=FEATURE_LOSSES)  # fmt: skip
     flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
-    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's, better with --logit_wt 1. dkd: decoupled KD",
+    flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's; dkd: decoupled KD; confident_kl: weighted by the "
+         "teacher's confidence; slam: student-label mixing; pseudo_label: the teacher's class, where it is sure; "
+         "cosine: 1 - cosine. All but mse want another --logit_wt, 1 say",
          choices=LOGIT_LOSSES)  # fmt: skip
-    flag("temperature", 4.0, "of kl and dkd", type=RATE)
+    flag("temperature", 4.0, "softens the predictions of both networks in kl, dkd and confident_kl", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
@@ -182,8 +208,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("targets", "view", "view: what the teacher makes of the view that the student sees. mean: the mean of its "
          "logits over the fixed views, for the image in any view, drawn anew each epoch",
          choices=["view", "mean"])  # fmt: skip
-    flag("shift", 0, "of --views, and with --targets mean of what the student sees: pixels that an image is moved by, "
-         "at most", type=_number(int, 0, 64))  # fmt: skip
+    flag("shift", 0, "pixels that an image is moved by at most: in the --views, and with --targets mean in what the "
+         "student sees too", type=_number(int, 0, 64))  # fmt: skip
     flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
          type=_number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)

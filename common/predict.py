@@ -12,7 +12,6 @@ In a notebook:
     load_student("runs/encode-seed2023").classify(["photo.jpg"], top=3)
 """
 
-import argparse
 import csv
 import glob
 import io
@@ -190,7 +189,7 @@ def table(student: Student, images: list[Path], top: int, unreadable: list[str])
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("run", help="a run's folder, or a round_NN.pt")
     parser.add_argument("images", nargs="+", help="image files, folders, or patterns in quotes")
     parser.add_argument("--round", type=COUNT0, help="which round's network, from 0; the last one without it")

@@ -5,7 +5,6 @@
 Counts images and classes, and finds test images that are training images too. The commands are for the root folder.
 """
 
-import argparse
 import hashlib
 import shlex
 from collections import Counter
@@ -28,9 +27,7 @@ FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for a teacher whose features the q
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python -m common.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("dataset", help="PATH or name")
     parser.add_argument("--model", choices=PAIRS, default="AlexNet", help="the pair that the commands train")
     parser.add_argument("--labels", default="", help="a folder's CSV file of labels; it may be missing")

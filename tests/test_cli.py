@@ -1,6 +1,8 @@
 """Flags as users type them, right and wrong."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -250,6 +252,23 @@ def test_help_groups_flags_and_shows_true_defaults():
         "python main.py --expt encode",
     ):
         assert text in " ".join(done.stdout.split()), text
+
+
+@pytest.mark.parametrize(
+    "name", ["report", "grid", "data", "predict", "export", "export.study", "analysis.separability"]
+)
+def test_help_of_a_tool_says_how_it_is_called_and_its_defaults(name, tmp_path):
+    words = [sys.executable, "-m", f"common.{name}", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: python -m common.{name} [-h]"), done.stderr
+    told = " ".join(done.stdout.split())
+    expected = {
+        "report": "(default: report)",
+        "grid": "experiments (default: Random KD EnCoDe)",
+        "predict": "(default: 1)",
+    }
+    assert expected.get(name, "") in told
+    assert "(default: None)" not in told and "(default: )" not in told and "(default: False)" not in told
 
 
 def test_flags_that_cancel_each_other_are_mentioned(capsys):

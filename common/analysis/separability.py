@@ -93,7 +93,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of Random, KD or EnCoDe runs, with round_NN.pt")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data")
     args = parser.parse_args(argv)

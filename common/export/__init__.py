@@ -14,7 +14,6 @@ results.csv as metadata. student.onnx is compared with torch on the whole test s
 is refused. Times are ONNX Runtime's on one thread of this CPU.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -165,7 +164,7 @@ def show(rows: list[dict]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run that trained a student")
     parser.add_argument("--round", type=COUNT0, help="which round's student, from 0; the last one without it")
     add_data_flags(parser)

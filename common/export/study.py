@@ -8,7 +8,6 @@ float32 and in int8, how int8 changes it, and what the row gains over --against 
 seed; ± is half a 95% interval over the n seeds.
 """
 
-import argparse
 import math
 import tempfile
 from pathlib import Path
@@ -78,7 +77,7 @@ def _mean(values: pd.Series, sign: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that trained students, with round_NN.pt")
     parser.add_argument("--percents", nargs="+", type=RATE, help="of the rounds to measure; all without it")
     parser.add_argument("--against", default="CM", help="the row that gains are taken over, as Table I names it")

@@ -81,20 +81,26 @@ class Timer:
 def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The grid's own flags, and the words for the scripts."""
     models, datasets, _ = (sorted(set(part)) for part in zip(*available(), strict=True))
-    parser = flags.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = flags.Parser(description=__doc__, allow_abbrev=False)
     flag = parser.add_argument
-    flag("--models", nargs="+", choices=models, default=["AlexNet"])
-    flag("--datasets", nargs="+", choices=datasets, default=["CIFAR10"])
-    flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"])
+    flag("--models", nargs="+", choices=models, default=["AlexNet"], help="pairs of networks")
+    flag(
+        "--datasets",
+        nargs="+",
+        choices=datasets,
+        default=["CIFAR10"],
+        help="the experiments' folders; --dataset puts another data set in their place",
+    )
+    flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"], help="experiments")
     flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
     flag("--samplers", nargs="+", choices=flags.OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
     flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
          "KD=0.004")  # fmt: skip
     flag("--seeds", type=flags.COUNT, default=1, help="how many")
-    flag("--first_seed", type=flags.COUNT0, default=2023)
+    flag("--first_seed", type=flags.COUNT0, default=2023, help="the others follow it")
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
     flag("--tag", default="", help="added to the runs' names, to tell them from others with other flags")
-    flag("--save_path", default=str(ROOT / "runs"))
+    flag("--save_path", default=str(ROOT / "runs"), help="where the runs' folders are put")
     flag("--output", default="", help="the report's folder; empty: <save_path>/report")
     flag("--threads", type=flags.COUNT0, default=0, help="of each run; 0: all cores, a share of them with --jobs, "
          "1 with --ray")  # fmt: skip

@@ -58,7 +58,7 @@ def write(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for tables and figures")
     parser.add_argument(
