@@ -6,9 +6,12 @@ PYTHON := $(CURDIR)/.venv/bin/python
 endif
 READY := $(dir $(PYTHON))../.encode-installed
 
-.PHONY: install extras demo table1 fair test test-extras lint mutants benchmark
+help:  ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-install: $(READY)
+.PHONY: help install demo table1 fair test extras test-extras lint mutants benchmark
+
+install: $(READY)  ## creates .venv if there is none, and installs into it
 $(READY): requirements.txt
 	test -x $(PYTHON) || python3 -m venv .venv
 	$(PYTHON) -m pip install -q -r requirements.txt
@@ -23,7 +26,7 @@ BUDGET := --percents 10 20 40 100 --subset 600
 DISTIL := --lr_task 0.004 --lr_dec 0.004 --feat_wt 100
 DIGITS_FAIR := --recipe fair --train_epochs 20 --batch_size 32 --lr_task 0.01
 DIGITS_FAIR += --teacher_epochs 4 --teacher_batch_size 16 --teacher_lr 0.01
-demo: install
+demo: install  ## all methods on digits, a table and the curves: minutes
 	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(DIGITS) --expt teacher --network teacher --recipe quick \
 		--batch_size 32 --lr_task 0.03
 	cd AlexNet/CIFAR10/Single && $(PYTHON) main.py $(STUDENT) --expt single --lr_task 0.01
@@ -48,7 +51,7 @@ STUDENTS := $(GRID) --batch_size 128 --lr_task 0.01 --seeds 3 --logit_loss kl --
 PART := --percents 10 20 30 40 50 60 --train_epochs 6 --step_size 5
 FULL := --percents 100 --train_epochs 12 --step_size 10
 ENCODE := --methods EnCoDe --warmup_epochs 1
-table1: install
+table1: install  ## Table I for AlexNet on CIFAR-10, three seeds: hours
 	$(TEACHER) --methods Single
 	$(STUDENTS) $(PART) --methods Random KD
 	$(STUDENTS) $(PART) $(ENCODE)
@@ -67,10 +70,10 @@ COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_p
 ROUNDS := --percents 5 10 20 40 60 100 --subset 20000
 ALONE := --distill_on labeled --ce_wt 1
 SEEING := --methods KD --teacher_labels all
-fair: install
+fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two runs side by side)
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) $(ROUNDS) --methods KD
-	$(COUNTED) --percents 10 20 --subset 20000 --methods KD --recipe best --tag best
+	$(COUNTED) --percents 5 10 20 --subset 20000 --methods KD --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled
 	$(COUNTED) $(ROUNDS) --methods EnCoDe --samplers vae
 	$(COUNTED) $(ROUNDS) --methods KD --sampler margin --query_by teacher --tag margin
@@ -79,26 +82,26 @@ fair: install
 	$(COUNTED) $(SEEING) --percents 10 --ce_wt 1 --tag all-seeing-labels
 	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD (pool, fair, ce_wt 0)" --output $(FAIR)/report
 
-test: install
+test: install  ## the tests
 	$(PYTHON) -m pytest
 
 # Export, TensorBoard and Ray have packages of their own; these tests skip without them.
-extras: install
+extras: install  ## the packages that export, TensorBoard and Ray want
 	$(PYTHON) -m pip install -q -r requirements-extras.txt
 
 RAY := tests/test_side_by_side.py::test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes
-test-extras: extras
+test-extras: extras  ## the tests of these
 	$(PYTHON) -m pytest tests/test_export.py tests/test_board.py $(RAY)
 
-lint: install
+lint: install  ## style
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
 # Long; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
 # and no GPU: a process forked from one with threads of its own hangs, or fails whatever the mutant.
-mutants: install
+mutants: install  ## mutation tests: hours
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run $(MUTANTS)
 	$(dir $(PYTHON))mutmut results
 
-benchmark: install
+benchmark: install  ## speed against a plain loop
 	$(PYTHON) benchmarks/speed.py

@@ -59,6 +59,25 @@ def test_the_comparisons_commands_are_paired():
     assert len(found) == 1
 
 
+def test_no_two_commands_are_the_same_run_with_other_flags():
+    """The second would be refused: a run's folder is named by --expt and --seed."""
+    runs = {}
+    for block in BLOCKS:
+        for folder, _, *words in commands(block):
+            if words[0] == "main.py":
+                module = experiments.script(*folder.split("/")[-3:])
+                args = cli.parse(module.__doc__, module.DEFAULTS, words[1:])
+                assert runs.setdefault((args.expt, args.seed), (folder, vars(args))) == (folder, vars(args)), words
+    assert len(runs) > 12
+
+
+def test_make_help_lists_every_target():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1].split()
+    assert [line.split()[0] for line in done.stdout.splitlines()] == targets
+    assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
+
+
 def anchors(name: str) -> set[str]:
     """What a page's headings are called in links, as GitHub makes it of them."""
     lines = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
