@@ -88,6 +88,7 @@ def test_what_the_student_sees_does_not_set_its_fair_teacher_apart(tmp_path):
         found = baselines(order)
         assert set(found["label"]) == {"Baseline"} and sorted(found["seed"]) == [1, 1, 2, 2, 3, 3]
     means = {"targets": "mean", "teacher_pool": "self_training"}
+    assert set(baselines([made("mean", 1, 4, **means), *one])["label"]) == {"Baseline", "Baseline (self_training)"}
     apart = baselines([made("mean4", 1, 4, **means), made("mean8", 1, 8, **means)])
     assert set(apart["label"]) == {"Baseline (views 4)", "Baseline (views 8)"}
 

@@ -111,9 +111,11 @@ def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame
         known = found["labels_in_all"].ne("")
         found.loc[known, "labels_in_all"] = found.loc[known, "labeled"]
     # flags of the student say nothing about its teacher, but that a second teacher may learn the means of its views
+    seen = ["views", "targets"]
     means = found["teacher_pool"].eq("self_training") & found["targets"].eq("mean")
-    found.loc[~means, ["views", "targets"]] = ""
-    decides = ("sampler", "teacher_start", "teacher_pool", "views", "targets")
+    alike = len(found.loc[means, seen].drop_duplicates()) < 2  # then no name needs them
+    found.loc[~means | alike, seen] = ""
+    decides = ("sampler", "teacher_start", "teacher_pool", *seen)
     found[[name for name in VARIANTS if name not in decides]] = ""
     keys = ["model", "dataset", "seed", "percent"]
     flags = found["run"].map(lambda run: json.dumps(_teacher_flags(BEFORE | configs[run]), sort_keys=True))
