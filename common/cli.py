@@ -86,8 +86,13 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-        parser.error(f"{unknown[0]}: no such flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
+        flag = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(flag, known, n=1)
+        others = [each for each in METHODS if flag in options({"model": defaults["model"], "method": each})]
+        hint = f"did you mean {close[0]}?" if close else "see --help"
+        if others:
+            hint = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} it, {defaults['method']} has not"
+        parser.error(f"{unknown[0]}: no such flag; {hint}")
     if getattr(args, "recipe", "own") != "own":
         parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)

