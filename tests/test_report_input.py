@@ -26,8 +26,6 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/"):
-        InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/encode-seed2023"
-    ):
         results.read([tmp_path])
     (tmp_path / "results.csv").write_text(HEADER + "\n")
     with pytest.raises(InputError, match="no finished round yet"):
