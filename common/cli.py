@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from common import console, fair, machine, networks, proposal, startup
+from common.datasets import DATASETS
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
@@ -97,8 +98,8 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
-    for name in ("data_dir", "labels", "save_path", "log_path", "teacher"):
-        if getattr(args, name, ""):
+    for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
+        if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args
 

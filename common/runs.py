@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,9 @@ def differing(before: dict, config: dict) -> list[str]:
     A flag that the file lacks was added after it; `schema.BEFORE` says what was done before.
     """
     before = BEFORE | before
+    if {"dataset"} <= before.keys() & config.keys():  # a path was kept as it was typed
+        same = os.path.abspath(os.path.expanduser(str(before["dataset"]))) == config["dataset"]
+        before["dataset"] = config["dataset"] if same else before["dataset"]
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
     said = {"data": "other training images under this --dataset", "test_data": "other test images or class names"}
     return [said.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]

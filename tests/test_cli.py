@@ -272,6 +272,20 @@ def test_help_of_a_tool_says_how_it_is_called_and_its_defaults(name, tmp_path):
     assert "(default: None)" not in told and "(default: )" not in told and "(default: False)" not in told
 
 
+def test_a_data_set_of_ones_own_is_found_again_from_any_folder(tmp_path, monkeypatch):
+    """config.json has its whole path; an older run's, as it was typed, is the same data set."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    args = parse("Random", "--dataset", "../my.npz")
+    assert args.dataset == str(tmp_path / "my.npz") and parse("Random", "--dataset", "digits").dataset == "digits"
+    config = {"dataset": args.dataset, "num_val": 40}
+    assert runs.differing({"dataset": "../my.npz", "num_val": 40}, config) == []
+    assert runs.differing({"dataset": "../other.npz", "num_val": 40}, config) == [
+        f"--dataset (was ../other.npz, now {args.dataset})"
+    ]
+    assert runs.differing({"dataset": "digits"}, {"dataset": "digits"}) == []
+
+
 def test_flags_that_cancel_each_other_are_mentioned(capsys):
     flags("EnCoDe", "--train_epochs", "10", "--logit_loss", "kl")
     notes = capsys.readouterr().err

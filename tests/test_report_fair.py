@@ -7,7 +7,7 @@ import pytest
 
 from common import report
 from common.errors import InputError
-from common.report import figures, results, style, tables
+from common.report import figures, page, results, style, tables
 
 from .conftest import ROOT
 from .reports import HEADER, run
@@ -84,6 +84,10 @@ def test_what_the_student_sees_does_not_set_its_fair_teacher_apart(tmp_path):
 
     one = [made("one1", 1, 0), made("one2", 2, 0)]
     more = [made("more1", 1, 4), made("more3", 3, 4)]
+    assert set(baselines([made("two", 1, 2, targets="mean"), made("three", 1, 3, targets="mean"), *one])["seed"]) == {
+        1,
+        2,
+    }
     for order in ([*one, *more], [*more, *one]):  # of seed 1 once, whichever comes first
         found = baselines(order)
         assert set(found["label"]) == {"Baseline"} and sorted(found["seed"]) == [1, 1, 2, 2, 3, 3]
@@ -106,11 +110,42 @@ def test_a_fair_teacher_saw_its_own_labels_alone(tmp_path):
     assert found["labels_in_all"].astype(int).tolist() == [5000, 10000]
 
 
-def test_a_teacher_trained_for_itself_is_the_baseline(runs, tmp_path):
+def test_a_teacher_trained_for_itself_is_a_row_apart(runs, tmp_path):
+    """It has a recipe of its own: no mean is taken over both kinds, and neither hides the other."""
     own = run(tmp_path / "own", "Random", 1, {10: 70}, network="teacher")
-    rows = results.read([*runs, own]).rows
-    baseline = rows[(rows["label"] == "Baseline") & (rows["seed"] == 1)].sort_values("percent")
-    assert baseline["test_accuracy"].tolist() == [70, 75.0]  # its own where it has one
+    rows = baselines([*runs, own])
+    assert rows.loc[rows["label"] == "Baseline", "test_accuracy"].tolist() == [70]
+    fair_ones = rows[rows["label"] == "Baseline (fair)"]
+    assert sorted(fair_ones["test_accuracy"]) == [71.5, 72.5, 75, 76]
+    second = varied(tmp_path / "second", 1, {"teacher_pool": "self_training"}, {"teacher_pool": "self_training"})
+    assert "Baseline (fair, self_training)" in set(baselines([*runs, own, second])["label"])
+
+
+def test_random_labels_of_one_run_are_the_baselines_whatever_the_order(tmp_path):
+    """Other --percents make other random labels at one percent: the run with most rounds counts."""
+    short = varied(tmp_path / "a", 1, {"keep": "last"}, {"keep": "last"}, teacher=("60", "65"))
+    long = fair(tmp_path / "b", "KD", 1, {5: 50, 10: 66, 20: 70}, ("55", "71", "77"), (2500, 5000, 10000))
+    for order in ([short, long], [long, short]):
+        assert baselines(order).sort_values("percent")["test_accuracy"].tolist() == [55, 71, 77]
+
+
+def test_labels_that_are_held_out_of_the_bought_ones_are_not_the_teachers(tmp_path):
+    made = varied(tmp_path / "kd", 1, {}, {"val_labels": "bought", "num_val": 100})
+    assert baselines([made])["labels_in_all"].astype(int).tolist() == [4900, 9900]
+
+
+def test_the_page_names_each_run_by_its_own_row(runs):
+    """Its fair teachers' rows carry its name too."""
+    table = page.provenance(results.read(runs))
+    assert [(row[0], row[1], row[4]) for row in table.rows if row[0].startswith("kd")] == [
+        ("kd1", "CM+KD", "2"), ("kd2", "CM+KD", "2")
+    ]  # fmt: skip
+
+
+def test_a_cell_whose_seeds_saw_other_numbers_of_labels_says_so(tmp_path):
+    made = [fair(tmp_path / str(n), "KD", n, {10: 66}, ("70",), (count,)) for n, count in ((1, 268), (2, 269))]
+    for order in (made, made[::-1]):
+        assert "- AlexNet on cifar10, CM+KD: 268 to 269" in tables.labels_counted(results.read(order))[0]
 
 
 def test_the_labels_behind_each_cell_are_told(runs, tmp_path):

@@ -174,6 +174,25 @@ def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
+def test_class_balance_is_a_mean_over_all_seeds(tmp_path, drawn):
+    """With those that queried none of a class: three queries a round stay three."""
+    folders = [run(tmp_path / str(seed), "Random", seed, {10: 50, 20: 55}) for seed in (1, 2)]
+    for folder, label in zip(folders, (0, 1), strict=True):
+        rows = [f"{n},{n * 3 + k},,{label}" for n in range(2) for k in range(3)]
+        (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *rows]) + "\n")
+    heatmaps.class_balance(results.read(folders), tmp_path)
+    table = pd.read_csv(tmp_path / "queries.csv")
+    assert table["images"].tolist() == [1.5] * 4
+
+
+def test_macs_say_each_panels_own_percent(tmp_path, drawn):
+    found = seeds(tmp_path, "Random", [{10: 50, 100: 60}]) + [
+        run(tmp_path / "s", "Random", 1, {40: 61}, dataset="svhn")
+    ]
+    figures.macs(results.read(found), tmp_path)
+    assert drawn["macs"].legends[0].get_texts()[0].get_text() == "CM, 40% or 100% (n=1)"
+
+
 def test_class_balance_of_a_run_that_chose_nothing_has_no_figure(tmp_path, drawn):
     folder = run(tmp_path / "a", "Random", 1, {100: 60})
     edit(folder, "queries.csv", "0,3,,1", "0,5,,1")

@@ -149,9 +149,9 @@ def macs(found: Results, output: Path) -> list[Path]:
         axes.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the networks' names
         axes.grid(alpha=0.3)
         style.limit(axes)
-    most = found.rows.groupby("label")["percent"].max()
-    shares = {label: f", {style.percent(at)}" for label, at in most.items()}
-    _legend(figure, found, found.rows, shares, linestyle="")
+    rows = found.rows
+    last = rows[rows["percent"] == rows.groupby(["model", "dataset", "label"])["percent"].transform("max")]
+    _legend(figure, found, found.rows, _shares(last), linestyle="")
     return style.save(figure, output / "macs")
 
 

@@ -45,8 +45,9 @@ def class_balance(found: Results, output: Path) -> list[Path]:
     if found.queries.empty:
         return []
     keys = ["model", "dataset", "label", "round", "class"]
-    counts = found.queries.groupby([*keys, "run"], sort=False).size()
-    counts = counts.groupby(level=[0, 1, 2, 3, 4], sort=False).mean().rename("images").reset_index()
+    counts = found.queries.groupby(keys, sort=False).size().rename("images").reset_index()
+    runs = found.queries.groupby(keys[:-1])["run"].nunique()  # with those that queried none of the class
+    counts["images"] = counts["images"] / runs.loc[pd.MultiIndex.from_frame(counts[keys[:-1]])].to_numpy()
     files = [_csv(_named(found, counts.sort_values(keys)), output / "queries.csv", "%.5g")]
     grids = {setting: _imbalance(found, setting) for setting in found.settings()}
     values = np.concatenate([grid.to_numpy().ravel() for grid in grids.values()] or [np.zeros(0)])

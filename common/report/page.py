@@ -87,7 +87,7 @@ def write(found: Results, second: Table, claims: dict[str, list[Table]], files: 
 def provenance(found: Results) -> Table:
     """The runs, each with its row and what it was made with."""
     rows = []
-    for run, group in found.rows.groupby("run", sort=False):
+    for run, group in found.rows[found.rows["own"]].groupby("run", sort=False):  # its teachers' rows have its name too
         made = found.made[run]
         parts = [", ".join(dict.fromkeys(filter(None, (getattr(sitting, name) for sitting in made.sittings))))
                  for name in builds.Sitting.__annotations__]  # fmt: skip

@@ -27,7 +27,7 @@ ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
-OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "recipe", "amp", "fast", "compile"}
+OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "dataset", "recipe", "amp", "fast", "compile"}
 # Flags beside --teacher_* that a fair teacher depends on.
 TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
 
@@ -99,7 +99,11 @@ def read(folders: list[Path]) -> Results:
 
 
 def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
-    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone, each once."""
+    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone, each once.
+
+    Where runs of one seed chose other random labels at a percent, as with other --percents, the run with most rounds
+    counts, then the first by name.
+    """
     if "teacher_accuracy" not in rows:
         return rows.iloc[:0]
     accuracy = pd.to_numeric(rows["teacher_accuracy"], errors="coerce")
@@ -109,19 +113,21 @@ def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame
     found = found.assign(method="Random", network="teacher")
     if "labels_in_all" in found and "labeled" in found:  # images that chose the student's epoch chose nothing of its
         known = found["labels_in_all"].ne("")
-        found.loc[known, "labels_in_all"] = found.loc[known, "labeled"]
+        held_out = found["run"].map(lambda run: _held_out(configs[run]))
+        found.loc[known, "labels_in_all"] = (pd.to_numeric(found["labeled"]) - held_out)[known].astype(str)
     # flags of the student say nothing about its teacher, but that a second teacher may learn the means of its views
     seen = ["views", "targets"]
     means = found["teacher_pool"].eq("self_training") & found["targets"].eq("mean")
     alike = len(found.loc[means, seen].drop_duplicates()) < 2  # then no name needs them
     found.loc[~means | alike, seen] = ""
-    decides = ("sampler", "teacher_start", "teacher_pool", *seen)
+    decides = ("sampler", "teacher_labels", "teacher_start", "teacher_pool", *seen)
     found[[name for name in VARIANTS if name not in decides]] = ""
     keys = ["model", "dataset", "seed", "percent"]
     flags = found["run"].map(lambda run: json.dumps(_teacher_flags(BEFORE | configs[run]), sort_keys=True))
-    found = found[~found[[*keys, *decides]].assign(flags=flags).duplicated()]
-    trained = rows.loc[(rows["method"] == "Random") & (rows["network"] == "teacher"), keys]
-    return found[~found[keys].apply(tuple, axis=1).isin(set(trained.apply(tuple, axis=1)))]
+    rounds = found["run"].map(rows["run"].value_counts())
+    found = found.assign(flags=flags, rounds=-rounds).sort_values(["rounds", "run"], kind="stable")
+    found = found[~found[[*keys, *decides, "flags"]].duplicated()]
+    return found.drop(columns=["flags", "rounds"]).sort_index()
 
 
 def paper() -> pd.DataFrame:
@@ -214,9 +220,15 @@ def _flags(config: dict) -> dict:
     return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
 
 
+def _held_out(config: dict) -> int:
+    """Of a run's labels, those that its teacher never sees."""
+    return config.get("num_val", 0) if config.get("val_labels") == "bought" else 0
+
+
 def _teacher_flags(config: dict) -> dict:
     """Those of a KD run that its fair teachers depend on."""
-    names = TEACHER | ({"views", "shift"} if config.get("targets") == "mean" else set())
+    means = config.get("targets") == "mean" and config.get("teacher_pool") == "self_training"
+    names = TEACHER | ({"views", "shift"} if means else set())
     flags = {name: value for name, value in _flags(config).items() if name in names or name.startswith("teacher_")}
     flags.pop("teacher_seed", None)  # of the teacher that saw every label
     return flags

@@ -56,11 +56,18 @@ def labels_counted(found: Results) -> list[str]:
     for setting in found.settings():
         rows = found.of(setting)
         for label in dict.fromkeys(rows["label"]):
-            counts = rows[rows["label"] == label].drop_duplicates("percent").sort_values("percent")["labels_in_all"]
-            said = ", ".join(f"{int(count):,}" if str(count).isdigit() else "unknown" for count in counts)
-            lines.append(f"{' on '.join(setting)}, {label}: {said}")
+            cells = rows[rows["label"] == label].groupby("percent")["labels_in_all"]
+            lines.append(f"{' on '.join(setting)}, {label}: {', '.join(_counted(cell) for _, cell in cells)}")
     head = "Labels that any network of a cell saw, each counted once, the teacher's and those that chose an epoch too:"
     return ["\n".join([head, *(f"- {line}" for line in lines)])]
+
+
+def _counted(cell: pd.Series) -> str:
+    """The labels behind one cell: of seeds that differ, as where each draws its images, the fewest and the most."""
+    if not all(str(count).isdigit() for count in cell):
+        return "unknown"
+    counts = sorted({int(count) for count in cell})
+    return f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
 
 
 def write_table1(found: Results, output: Path) -> list[Path]:
