@@ -186,10 +186,8 @@ def test_class_balance_is_a_mean_over_all_seeds(tmp_path, drawn):
 
 
 def test_macs_say_each_panels_own_percent(tmp_path, drawn):
-    found = seeds(tmp_path, "Random", [{10: 50, 100: 60}]) + [
-        run(tmp_path / "s", "Random", 1, {40: 61}, dataset="svhn")
-    ]
-    figures.macs(results.read(found), tmp_path)
+    svhn = run(tmp_path / "s", "Random", 1, {40: 61}, dataset="svhn")
+    figures.macs(results.read([*seeds(tmp_path, "Random", [{10: 50, 100: 60}]), svhn]), tmp_path)
     assert drawn["macs"].legends[0].get_texts()[0].get_text() == "CM, 40% or 100% (n=1)"
 
 
