@@ -76,7 +76,9 @@ def test_no_two_commands_are_the_same_run_with_other_flags(blocks):
 
 
 def test_make_help_lists_every_target():
-    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1].split()
     assert [line.split()[0] for line in done.stdout.splitlines()] == targets
     assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
