@@ -66,6 +66,19 @@ def _number(kind: type, low: float, high: float = float("inf"), above: bool = Fa
     return check
 
 
+def _offered(method: str) -> Callable:
+    """Names of strategies; one that other methods have is refused with theirs, any other by `choices`."""
+
+    def check(name: str) -> str:
+        those = [other for other in LOOPS if name in OFFERED[other]]
+        if those and method not in those:
+            verb = "has" if len(those) == 1 else "have"
+            raise argparse.ArgumentTypeError(f"{' and '.join(those)} {verb} {name}, {method} has not")
+        return name
+
+    return check
+
+
 COUNT, COUNT0 = _number(int, 1), _number(int, 0)
 RATE, WEIGHT = _number(float, 0, 1e6, above=True), _number(float, 0, 1e12)
 SWITCH = argparse.BooleanOptionalAction
@@ -216,7 +229,7 @@ def declare(parser: Parser, defaults: dict) -> None:
 
     flag = group("sampler", LOOPS)
     flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
-         "oracle, it reads their labels", choices=OFFERED[method])  # fmt: skip
+         "oracle, it reads their labels", type=_offered(method), choices=OFFERED[method])  # fmt: skip
     if method in DISTIL:
         flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
              choices=["student", "teacher"])  # fmt: skip

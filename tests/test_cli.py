@@ -61,13 +61,15 @@ def test_no_default_is_a_private_path():
         ("Random", "--batch_size 1.5", "--batch_size: '1.5' is not a whole number"),
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
         ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
-        ("Random", "--sampler vae", "--sampler: invalid choice: 'vae'"),
+        ("Random", "--sampler vae", "--sampler: EnCoDe has vae, Random has not"),
+        ("Random", "--sampler gap", "--sampler: KD and EnCoDe have gap, Random has not"),
+        ("Random", "--sampler typo", "--sampler: invalid choice: 'typo'"),
         (
             "EnCoDe",
             "--sampler entropy --sampler_input images",
             "--sampler_input images: only --sampler vae sees images",
         ),
-        ("KD", "--sampler discriminator", "--sampler: invalid choice: 'discriminator'"),
+        ("KD", "--sampler discriminator", "--sampler: EnCoDe has discriminator, KD has not"),
         ("Single", "--recipe quick", "--recipe quick: is a teacher's; add --network teacher"),
         ("KD", "--recipe quick", "--recipe: invalid choice: 'quick'"),
         ("Random", "--recipe fair --network teacher", "--recipe fair: is a student's; leave out --network teacher"),
@@ -108,7 +110,7 @@ def test_bad_flags_are_named_in_one_line(method, words, message):
     ("key", "value", "message"),
     [
         ("schedule", "cosine", "\"schedule\": 'cosine': invalid choice: 'cosine' (choose from"),
-        ("sampler", "vae", "\"sampler\": 'vae': invalid choice"),  # no method's but EnCoDe's
+        ("sampler", "vae", "\"sampler\": 'vae': EnCoDe has vae, KD has not"),
         ("logit_loss", ["kl"], "\"logit_loss\": ['kl']: it must be one value"),
         ("batch_size", -4, '"batch_size": -4: -4 is out of range; it must be at least 1'),
         ("batch_size", 16.5, "\"batch_size\": 16.5: '16.5' is not a whole number"),

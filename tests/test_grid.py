@@ -39,6 +39,13 @@ def test_the_grid_is_a_product_with_teachers_first(tmp_path):
     assert single.rounds == 1 and "--percents" not in single.words and "--budget" not in single.words
 
 
+def test_what_is_named_twice_is_run_once(tmp_path):
+    """Two jobs of one folder would wait for each other's lock."""
+    twice = ["--methods", "EnCoDe", "EnCoDe", "--samplers", "vae", "margin", "vae", "--models", "AlexNet", "AlexNet"]
+    found = jobs.jobs(*runner.parse(words(tmp_path, *twice, "--datasets", "SVHN", "SVHN")))
+    assert [job.expt for job in found] == ["AlexNet-digits-EnCoDe-vae", "AlexNet-digits-EnCoDe-margin"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -288,6 +295,10 @@ def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):
         (["--jobs", "2", "--ray", "local"], "--jobs 2 --ray local: one of them"),
         (["--ray", "auto", "--device", "cuda"], "--gpus 0.25"),
         (["--ray", "auto", "--device", "0", "--dry_run"], "--gpus 0.25"),
+        (
+            ["--samplers", "margin"],
+            "--samplers margin: of EnCoDe, which is not in --methods; --sampler NAME --tag NAME",
+        ),
         (["--ray", "local", "--gpus", "nan"], "--gpus: nan is out of range; it must be at least 0"),
         (["--ray", "local", "--gpus", "-1"], "--gpus: -1 is out of range; it must be at least 0"),
         (["--ray", "local", "--memory_gb", "nan"], "--memory_gb: nan is out of range; it must be more than 0"),

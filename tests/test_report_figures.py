@@ -89,6 +89,18 @@ def test_rounds_that_saw_the_same_labels_stay_points_of_their_own(tmp_path, draw
     assert line(drawn["labels"].axes[0], "CM") == ([160, 160], [52, 61])
 
 
+def test_a_row_keeps_its_colour_where_another_has_no_record_of_labels(tmp_path, drawn):
+    """Two strategies that share the colours which are left: the first has no record, the second keeps its own."""
+    runs = [run(tmp_path / name, "EnCoDe", 1, {10: 58, 40: 60}, sampler=name) for name in ("entropy", "discriminator")]
+    found = results.read(runs)
+    found.rows["labels_in_all"] = found.rows["sampler"].map({"entropy": "", "discriminator": "160"})
+    figures.labels(found, tmp_path)
+    (drawn_line,) = drawn["labels"].axes[0].lines
+    look = style.styles(found)[drawn_line.get_label()]
+    assert "discriminator" in drawn_line.get_label() and drawn_line.get_color() == look["color"] != style.COLORS[0]
+    assert drawn_line.get_marker() == look["marker"]
+
+
 def test_a_row_has_one_colour_in_every_figure_and_report(tmp_path, drawn):
     runs = [*seeds(tmp_path, "KD", [{10: 58, 40: 62}]), *seeds(tmp_path, "EnCoDe", [{10: 58}], sampler="vae")]
     variants = ("entropy", "teacher_confidence", "discriminator", "random")

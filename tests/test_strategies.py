@@ -379,7 +379,7 @@ def test_what_draws_draws_anew_in_each_round(name):
     ("method", "words", "message"),
     [
         ("KD", "--sampler marginn", "--sampler: invalid choice: 'marginn' (choose from"),
-        ("Random", "--sampler gap", "--sampler: invalid choice: 'gap'"),
+        ("Random", "--sampler gap", "--sampler: KD and EnCoDe have gap, Random has not"),
         ("Random", "--query_by teacher", "--query_by: no such flag"),
         (
             "KD",

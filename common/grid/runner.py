@@ -110,8 +110,13 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--memory_gb", type=flags.RATE, default=2.5, help="with --ray: memory a run is given")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
+    for name in ("models", "datasets", "methods", "networks", "samplers"):  # a run that is named twice is one run
+        setattr(args, name, list(dict.fromkeys(getattr(args, name) or [])))
     args.save_path = str(Path(args.save_path).expanduser().resolve())
     args.lr_tasks = _by_method(args.lr_tasks, args.methods)
+    if args.samplers and "EnCoDe" not in args.methods:
+        raise InputError(f"--samplers {' '.join(args.samplers)}: of EnCoDe, which is not in --methods; --sampler NAME "
+                         "--tag NAME gives the others one")  # fmt: skip
     if args.ray and args.jobs:
         raise InputError(f"--jobs {args.jobs} --ray {args.ray}: one of them; --jobs needs no Ray, on this machine")
     if not args.threads and (args.ray or args.jobs):

@@ -35,9 +35,15 @@ class Labels(NamedTuple):
 PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper=True)
 
 
-def curves(found: Results, output: Path, x: Labels = PERCENT, name: str = "curves") -> list[Path]:
-    """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set."""
-    looks = style.styles(found)
+def curves(
+    found: Results, output: Path, x: Labels = PERCENT, name: str = "curves", looks: dict[str, dict] | None = None
+) -> list[Path]:
+    """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set.
+
+    Args:
+        looks: each row's colour, marker and line, where `found` is a part of what the other figures show.
+    """
+    looks = looks or style.styles(found)
 
     def panel(axes, setting) -> None:
         rows = found.of(setting)
@@ -67,7 +73,7 @@ def labels(found: Results, output: Path) -> list[Path]:
     if known.rows.empty:
         return []
     title = "labels that any network saw, teacher included"
-    return curves(known, output, Labels("labels_in_all", title, of="percent"), "labels")
+    return curves(known, output, Labels("labels_in_all", title, of="percent"), "labels", style.styles(found))
 
 
 def epochs(found: Results, output: Path) -> list[Path]:
