@@ -1,0 +1,73 @@
+"""Figures that README and RESULTS state are those of the text files in results/, recomputed here."""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.report.statistics import interval
+
+from .conftest import ROOT
+
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "RESULTS.md")}
+ACCURACY = r"\d\d\.\d\d"
+
+
+@pytest.fixture(scope="module")
+def rounds():
+    """A row a round of every run: its folder, its name without the seed, label count and accuracies."""
+    parts = []
+    for path in sorted((ROOT / "results").rglob("results.csv")):
+        name = path.parent.name.rsplit("-seed", 1)[0]
+        parts.append(pd.read_csv(path).assign(folder=str(path.parent.parent), name=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def seeds(rounds):
+    """Accuracies by seed: {(folder, name, what): series}, of each round's test accuracy and exported networks."""
+    found = {
+        key: group.set_index("seed")["test_accuracy"].sort_index()
+        for key, group in rounds.groupby(["folder", "name", "labeled"])
+    }
+    for path in sorted((ROOT / "results").rglob("int8.csv")):
+        table = pd.read_csv(path)
+        table["name"] = table["run"].str.rsplit("-seed", n=1).str[0]
+        for (name, percent), group in table.groupby(["name", "percent"]):
+            for kind in ("fp32", "int8"):
+                found[f"{path.parent}/int8.csv", name, f"{percent} {kind}"] = group.set_index("seed")[kind].sort_index()
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_mean_and_its_interval_are_a_rows_or_a_paired_difference(page, seeds):
+    """`72.01 ± 0.06`: over all seeds of a row, or over those that two rows of one folder share, whatever its sign."""
+    known = [interval(row) for row in seeds.values()]
+    for (one, first), (other, second) in itertools.combinations(seeds.items(), 2):
+        if one[0] == other[0] and len(both := first.index.intersection(second.index)) > 2:
+            known.append(interval(first[both] - second[both]))
+    known = np.abs([each for each in known if not np.isnan(each[1])])
+    stated = re.findall(r"(\d+\.(\d+))\s+(?:points\s+)?±\s+(\d+\.\d+)", PAGES[page])
+    assert len(stated) > 10
+    for mean, digits, half in stated:
+        off = np.abs(known - (float(mean), float(half))).max(axis=1).min()
+        assert off <= 0.5 * 10 ** -len(digits) + 1e-9, f"{mean} ± {half}: no row of results/ has it"
+
+
+def test_what_each_seed_has_is_a_row_in_the_order_of_its_seeds(seeds):
+    rows = {tuple(f"{value:.2f}" for value in row) for row in seeds.values()}
+    lists = re.findall(rf"{ACCURACY}(?:, {ACCURACY}){{2,}}", "\n".join(re.findall(r"^\|.*", PAGES["RESULTS.md"], re.M)))
+    assert len(lists) > 20
+    for each in lists:
+        assert tuple(each.split(", ")) in rows, f"{each}: no row of results/ has it"
+
+
+def test_validation_and_test_accuracy_beside_each_other_are_one_rounds(rounds):
+    """`70.76 (71.13)`, in either order."""
+    pairs = {frozenset([f"{row.val_accuracy:.2f}", f"{row.test_accuracy:.2f}"]) for row in rounds.itertuples()}
+    stated = re.findall(rf"({ACCURACY}) \(({ACCURACY})\)", PAGES["RESULTS.md"])
+    assert len(stated) > 40
+    for pair in stated:
+        assert frozenset(pair) in pairs, f"{pair[0]} ({pair[1]}): no round in results/ has them"
