@@ -52,6 +52,8 @@ def test_what_is_named_twice_is_run_once(tmp_path):
         (["--nonsense", "3"], "--nonsense: neither the grid nor Random has such a flag"),
         (["--feat_wt", "3"], "--feat_wt: neither the grid nor Random has such a flag"),  # KD's, which is not chosen
         (["--lr_task", "fast"], "--lr_task: 'fast' is not a number"),
+        (["--image_size", "16"], "--image_size 16: AlexNet needs 31 pixels or more"),
+        (["--image_size", "16", "--dry_run"], "--image_size 16: AlexNet needs 31 pixels or more"),
         (["--models", "LeNet"], "--models: invalid choice: 'LeNet'"),
     ],
 )

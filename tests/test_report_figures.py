@@ -99,6 +99,8 @@ def test_a_row_keeps_its_colour_where_another_has_no_record_of_labels(tmp_path, 
     look = style.styles(found)[drawn_line.get_label()]
     assert "discriminator" in drawn_line.get_label() and drawn_line.get_color() == look["color"] != style.COLORS[0]
     assert drawn_line.get_marker() == look["marker"]
+    (handle,) = drawn["labels"].legends[0].legend_handles
+    assert handle.get_color() == look["color"] and handle.get_marker() == look["marker"]
 
 
 def test_a_row_has_one_colour_in_every_figure_and_report(tmp_path, drawn):

@@ -106,6 +106,7 @@ def test_a_table_that_is_no_runs_is_refused(tmp_path, name, old, new, words):
         ("teacher_accuracy", "nan", "a number from 0 to 100"),
         ("labels_in_all", "-5", "a whole number from 0"),
         ("labels_in_all", "50.5", "a whole number from 0"),
+        ("labeled", "x", "a whole number from 0"),
     ],
 )
 def test_a_column_that_may_be_blank_holds_numbers(tmp_path, column, value, wanted):
@@ -166,6 +167,12 @@ def test_a_config_that_is_no_object_is_refused(tmp_path, text):
     assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
     (folder / "config.json").rmdir()
     assert len(results.read([folder]).rows) == 1
+
+
+@pytest.mark.parametrize("value", ["x", -1, 1.5, None, True])
+def test_a_config_whose_num_val_is_no_count_is_refused(tmp_path, value):
+    folder = run(tmp_path / "a", "KD", 7, {10: 60}, num_val=value)
+    assert refused(folder) == f"{folder / 'config.json'}: num_val is {value!r}; must be a whole number from 0"
 
 
 @pytest.mark.parametrize(

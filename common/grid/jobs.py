@@ -144,6 +144,7 @@ def _job(args: argparse.Namespace, experiment: tuple[str, str, str], expt: str, 
     words = [*words, "--expt", expt, "--seed", str(seed), "--save_path", args.save_path, "--threads", str(args.threads)]
     job = Job(*experiment, expt, seed, tuple(words), Path(args.save_path) / f"{expt}-seed{seed}", rounds=0)
     parsed = job.args()
+    cli.check_image_size(parsed)
     return replace(job, rounds=len(budget.label_counts(parsed, data.pool_size(parsed))))
 
 

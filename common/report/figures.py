@@ -58,7 +58,7 @@ def curves(
 
     handles = [Line2D([], [], color="#7F7F7F", linestyle="--", linewidth=1, label="the paper's")]
     drawn = any(len(paper_curve(found, setting, "CM")) for setting in found.settings()) and x.paper
-    return _panels(found, found.rows, panel, output / name, handles if drawn else [])
+    return _panels(found, found.rows, panel, output / name, handles if drawn else [], looks)
 
 
 def labels(found: Results, output: Path) -> list[Path]:
@@ -123,7 +123,7 @@ def losses(found: Results, output: Path) -> list[Path]:
             axes.tick_params(labelsize="x-small")
             axes.grid(alpha=0.3)
             style.limit(axes, high=np.inf)
-    _legend(figure, found, history, _shares(history), marker="")
+    _legend(figure, looks, history, _shares(history), marker="")
     return style.save(figure, output / "losses")
 
 
@@ -157,7 +157,7 @@ def macs(found: Results, output: Path) -> list[Path]:
         style.limit(axes)
     rows = found.rows
     last = rows[rows["percent"] == rows.groupby(["model", "dataset", "label"])["percent"].transform("max")]
-    _legend(figure, found, found.rows, _shares(last), linestyle="")
+    _legend(figure, looks, found.rows, _shares(last), linestyle="")
     return style.save(figure, output / "macs")
 
 
@@ -189,8 +189,11 @@ def _of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
     return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
 
 
-def _panels(found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = ()) -> list[Path]:
+def _panels(
+    found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = (), looks: dict | None = None
+) -> list[Path]:
     """A panel for each setting over one legend: a row has one colour in all of them."""
+    looks = looks or style.styles(found)
     settings = [setting for setting in found.settings() if not _of(table, setting).empty]
     figure, panels = _grid(len(settings))
     for axes, setting in zip(panels, settings, strict=True):
@@ -198,7 +201,7 @@ def _panels(found: Results, table: pd.DataFrame, draw: Callable, path: Path, mor
         axes.set_title(" on ".join(setting))
         axes.grid(alpha=0.3)
     whole = table is found.rows
-    _legend(figure, found, table, {} if whole else _shares(table), more, **({} if whole else {"marker": ""}))
+    _legend(figure, looks, table, {} if whole else _shares(table), more, **({} if whole else {"marker": ""}))
     return style.save(figure, path)
 
 
@@ -218,10 +221,10 @@ def _shares(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _legend(
-    figure: Figure, found: Results, table: pd.DataFrame, at: dict[str, str], more: Sequence = (), **changes: str
+    figure: Figure, looks: dict[str, dict], table: pd.DataFrame, at: dict[str, str], more: Sequence = (), **changes: str
 ) -> None:
     """Under the panels: each row's colour, at which percent of labels it is looked at, and over how many seeds."""
-    looks, handles = style.styles(found), []
+    handles = []
     for label in style.order(table["label"]):
         seeds = table[table["label"] == label].groupby(["model", "dataset", "percent"])["seed"].nunique()
         n = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"

@@ -17,7 +17,7 @@ from common.runs import POOL
 from common.schema import LOSSES
 
 KNOWN = {"model": tuple(PAIRS), "method": METHODS, "network": ("student", "teacher")}  # what results.csv may name
-WHOLE = {"seed", "round", "epoch", "index", "label", "labels_in_all"}
+WHOLE = {"seed", "round", "epoch", "index", "label", "labeled", "labels_in_all"}
 PERCENT = {"percent", "test_accuracy", "val_accuracy", "teacher_accuracy"}
 NEEDED = {  # columns that the report reads, all of them numbers; a table may have others
     "results": ("seed", "round", "percent", "test_accuracy"),
@@ -25,7 +25,7 @@ NEEDED = {  # columns that the report reads, all of them numbers; a table may ha
     "queries": ("round", "index", "label"),
 }
 MAYBE = {  # numbers too, where the column is there and not blank
-    "results": ("val_accuracy", "labels_in_all", "teacher_accuracy"),
+    "results": ("val_accuracy", "labeled", "labels_in_all", "teacher_accuracy"),
     "history": ("loss", *LOSSES),
 }
 LARGEST = 2**63 - 1  # of the whole numbers that a column holds
@@ -78,7 +78,7 @@ def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFr
 
 
 def config(folder: Path) -> dict:
-    """config.json, empty where there is none. Raises InputError when it is no JSON object."""
+    """config.json, empty where there is none. Raises InputError when it is no JSON object, or num_val no count."""
     path = folder / "config.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -88,6 +88,8 @@ def config(folder: Path) -> dict:
         raise InputError(f"{path}: not a run's flags ({error})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a run's flags (must be a JSON object of flags and values)")
+    if type(held_out := found.get("num_val", 0)) is not int or held_out < 0:
+        raise InputError(f"{path}: num_val is {held_out!r}; must be a whole number from 0")
     return found
 
 

@@ -86,6 +86,7 @@ def read(folders: list[Path]) -> Results:
     own = len(rows)  # the rows of networks that were trained for themselves
     rows = _labels(pd.concat([rows, _fair_teachers(rows, configs)], ignore_index=True))
     rows["own"] = rows.index < own
+    rows["label"] = _told_apart(rows, configs)
     _check(rows, configs)
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     made = {run: builds.made(run, configs[run], bool(shared[run])) for run in shared.index}
@@ -112,7 +113,7 @@ def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame
     found["test_accuracy"] = accuracy[found.index]
     found = found.assign(method="Random", network="teacher")
     if "labels_in_all" in found and "labeled" in found:  # images that chose the student's epoch chose nothing of its
-        known = found["labels_in_all"].ne("")
+        known = found["labels_in_all"].ne("") & found["labeled"].ne("")
         held_out = found["run"].map(lambda run: _held_out(configs[run]))
         found.loc[known, "labels_in_all"] = (pd.to_numeric(found["labeled"]) - held_out)[known].astype(str)
     # flags of the student say nothing about its teacher, but that a second teacher may learn the means of its views
@@ -197,6 +198,19 @@ def _labels(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(shared_teacher=shared, oracle=oracle, label=names)
 
 
+def _told_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
+    """The labels; those of KD runs' teachers with the flags that differ among them, which no student's name has."""
+    labels = rows["label"].copy()
+    for _, group in rows[~rows["own"]].groupby(["model", "dataset", "label"]):
+        flags = {run: _teacher_flags(BEFORE | configs[run]) for run in group["run"].unique()}
+        shared = set.intersection(*map(set, flags.values()))
+        differing = sorted(name for name in shared if len({json.dumps(each[name]) for each in flags.values()}) > 1)
+        for row, label, run in group[["label", "run"]].itertuples() if differing else ():
+            apart = ", ".join(_said(name, str(flags[run][name]), alone=False) for name in differing)
+            labels[row] = f"{label[:-1]}, {apart})" if label.endswith(")") else f"{label} ({apart})"
+    return labels
+
+
 def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
     """Refuses two runs of one cell that differ in more than the seed, or in less."""
     for (model, dataset, label, percent), cell in rows.groupby(["model", "dataset", "label", "percent"], sort=False):
@@ -230,5 +244,9 @@ def _teacher_flags(config: dict) -> dict:
     means = config.get("targets") == "mean" and config.get("teacher_pool") == "self_training"
     names = TEACHER | ({"views", "shift"} if means else set())
     flags = {name: value for name, value in _flags(config).items() if name in names or name.startswith("teacher_")}
-    flags.pop("teacher_seed", None)  # of the teacher that saw every label
-    return flags
+    unused = {"teacher_seed"}  # of the teacher that saw every label
+    unused |= {"teacher_more_epochs"} if config.get("teacher_start") == "anew" else set()
+    unused |= {"teacher_pool_epochs"} if config.get("teacher_pool") == "none" else set()
+    # 80 of a recipe and 80.0 of the command line are one value
+    number = {name: float(value) for name, value in flags.items() if type(value) is int}
+    return {name: value for name, value in (flags | number).items() if name not in unused}
