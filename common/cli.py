@@ -162,6 +162,8 @@ def _wrong(defaults: dict, key: str, reason: str) -> InputError:
 
 def _check(args: argparse.Namespace) -> None:
     """What one flag's type cannot see. Raises InputError."""
+    if args.num_images < 2:
+        raise InputError("--num_images 1: it takes one to train on and one to validate on; use 2 or more")
     if args.num_val >= args.num_images:
         raise InputError(
             f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "

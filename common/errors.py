@@ -6,7 +6,14 @@ class InputError(Exception):
 
 
 class Diverged(InputError):
-    """A loss became NaN or infinite; the message names the round, the epoch and what to lower."""
+    """A loss became NaN or infinite: what, with round and epoch, and the flags to lower."""
+
+    def __init__(self, what: str, lower: str):
+        super().__init__(what, lower)  # both, as it is pickled between processes
+        self.what, self.lower = what, lower
+
+    def __str__(self) -> str:
+        return f"{self.what}; lower {self.lower} and start under another --expt"
 
 
 class LabelsNeeded(InputError):

@@ -15,6 +15,7 @@ In a notebook:
 import csv
 import glob
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from common.flags import COUNT, COUNT0
 from common.networks import PAIRS, SplitNet
 
 Tensor = torch.Tensor
+REMEDY = "restore it from a copy, or train the run again"  # for a damaged round_NN.pt
 BATCH = 250  # images in memory at once
 CLASSES = {"cifar10": cifar10.CLASSES}  # names that the files of older runs lack; elsewhere they are numbers
 NUMBERED = ("digits", "svhn")
@@ -93,8 +95,8 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     Raises InputError when there is no finished round, the file is damaged, or it is an older run's and its classes
     cannot be known.
     """
-    path = _round_file(Path(run).expanduser(), round)
-    content = files.read_tensors(path, "restore it from a copy, or train the run again")
+    path = _round_file(Path(os.path.expanduser(run)), round)
+    content = files.read_tensors(path, REMEDY)
     weights, record = content.get("state_dict"), content.get("record")
     if not isinstance(weights, dict) or not isinstance(record, dict):
         raise InputError(f"{path}: is no round_NN.pt of a run, which holds a network's weights and their record")
@@ -159,8 +161,10 @@ def image_files(named: Iterable[str]) -> list[Path]:
     kinds = Image.registered_extensions()
     found: list[Path] = []
     for word in named:
-        path = Path(word).expanduser()
-        if path.is_dir():
+        path = Path(os.path.expanduser(word))
+        if not word:
+            here = []
+        elif path.is_dir():
             here = sorted(file for file in path.rglob("*") if file.suffix.lower() in kinds and file.is_file())
         elif path.exists():
             here = [path]

@@ -1,5 +1,6 @@
 """Counts that fit a data set, as flags: the answer to a command whose counts do not, and what `common.data` prints."""
 
+import os
 from pathlib import Path
 
 BUDGETS = ("initial_budget", "budget", "subset")
@@ -34,7 +35,7 @@ def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
     Of a data set of one's own, whose classes and sizes nobody knows by heart, also what prints the whole commands.
     """
     said = " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
-    own = Path(args.dataset).expanduser()
+    own = Path(os.path.expanduser(args.dataset))
     return said + (
         f"; `python -m common.data {own}` at the repository's root prints whole commands" if own.exists() else ""
     )

@@ -6,6 +6,7 @@ Counts images and classes, and finds test images that are training images too. T
 """
 
 import hashlib
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -35,13 +36,22 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.image_size, args.data_source, args.extra = PAIRS[args.model].IMAGE_SIZE, "auto", False
     source = datasets.load(args)
-    path = Path(args.dataset).expanduser()
+    path = Path(os.path.expanduser(args.dataset))
     found = folder.listing(path) if args.dataset.lower() not in datasets.DATASETS and path.is_dir() else None
     print(
         "\n".join(
-            [*_what(args, source, found), *_classes(source), *_equal(source, found, path), "", *commands(args, source)]
+            [*_what(args, source, found), *_classes(source), *_equal(source, found, path), "", *_next(args, source)]
         )
     )
+
+
+def _next(args, source: Source) -> list[str]:
+    """The commands, or why there are none."""
+    if len(source.classes) < 2:
+        return ["warning     one class: there is nothing to tell apart; a run needs two"]
+    if len(source.x_train) < 2:
+        return ["warning     one training image: a run needs one to train on and one to validate on"]
+    return commands(args, source)
 
 
 def _what(args, source: Source, found: folder.Listing | None) -> list[str]:
@@ -142,4 +152,4 @@ def commands(args, source: Source) -> list[str]:
 
 
 def _quoted(path: str) -> str:
-    return shlex.quote(str(Path(path).expanduser().resolve()))
+    return shlex.quote(os.path.realpath(os.path.expanduser(path)))

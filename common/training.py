@@ -273,10 +273,8 @@ class Session:
         values = (torch.stack([value.float() for value in sums.values()]) / count).tolist()
         wrong = ", ".join(name for name, value in zip(sums, values, strict=True) if not math.isfinite(value))
         if wrong:
-            raise Diverged(
-                f"{self.round.label}, epoch {self.epoch + 1}: loss is not finite ({wrong}); lower --lr_task "
-                f"{self.args.lr_task}{self._also_lower()} and start under another --expt"
-            )
+            what = f"{self.round.label}, epoch {self.epoch + 1}: loss is not finite ({wrong})"
+            raise Diverged(what, f"--lr_task {self.args.lr_task}{self._also_lower()}")
         return dict(zip(sums, values, strict=True))
 
     def _also_lower(self) -> str:

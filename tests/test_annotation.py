@@ -9,11 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common import data
+from common import data, recorded
 from common.datasets import labels
 from common.errors import InputError, LabelsNeeded
-from common.export import images_of
-from common.predict import load_student
 from common.report import results, sheets
 
 from .conftest import ROOT, parse, run
@@ -129,10 +127,10 @@ def test_a_run_that_waited_for_labels_is_exported_and_drawn_as_any_other(folder,
     done = tmp_path / "random-seed5"
     config = json.loads((done / "config.json").read_text())
     assert config["pool"] == {"classes": CLASSES, "images": None} and config["labels"] == str(labels)
-    images = images_of(load_student(done), tmp_path)
+    images = recorded.images(done, tmp_path)[0]
     assert images.classes == CLASSES and images.files is not None
     labels.unlink()  # what is exported needs no training label
-    assert images_of(load_student(done), tmp_path).fingerprint == images.fingerprint
+    assert recorded.images(done, tmp_path)[0].fingerprint == images.fingerprint
     found = results.read([done])
     assert found.class_names(found.settings()[0][1], 3) == CLASSES and found.pools[str(done)] == dict.fromkeys(
         CLASSES, 0

@@ -62,6 +62,7 @@ def test_no_default_is_a_private_path():
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
         ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
         ("Random", "--sampler vae", "--sampler: EnCoDe has vae, Random has not"),
+        ("Random", "--num_images 1 --num_val 1", "--num_images 1: it takes one to train on and one to validate on"),
         ("Random", "--sampler gap", "--sampler: KD and EnCoDe have gap, Random has not"),
         ("Random", "--sampler typo", "--sampler: invalid choice: 'typo'"),
         (

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import augment, data, export, networks, predict, runs
+from common import augment, data, export, networks, predict, recorded, runs
 from common.errors import InputError
 from common.export import graph, int8, measure, study
 from common.schema import EXPORT
@@ -133,16 +133,14 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_gives_its_own_images_again(trained, tmp_path):
-    student = predict.load_student(trained)
-    found, expected = export.images_of(student, tmp_path), data.load(parse("Single", model="ResNet"))
+    found, expected = recorded.images(trained, tmp_path)[0], data.load(parse("Single", model="ResNet"))
     assert torch.equal(found.pool, expected.pool) and torch.equal(found.test, expected.test)
     config = runs.read_config(trained / "config.json")
     (tmp_path / "config.json").write_text(json.dumps(config | {"test_data": "0" * 64}))
-    other = student._replace(path=tmp_path / "round_00.pt")
     with pytest.raises(InputError, match="was made with other test images or class names"):
-        export.images_of(other, tmp_path)
+        recorded.images(tmp_path, tmp_path)
     with pytest.raises(InputError, match="--dataset nowhere"):
-        export.images_of(student, tmp_path, "nowhere.npz")
+        recorded.images(trained, tmp_path, "nowhere.npz")
 
 
 def test_runs_without_a_student_are_refused(trained, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common import augment, budget, data, distillation, evaluation, losses, networks, training
 from common.augment import View
-from common.errors import InputError
+from common.errors import Diverged, InputError
 from common.teachers import fair as teachers
 from common.teachers import teacher
 from common.teachers.consistency import OwnOutputs
@@ -109,6 +109,15 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
     assert len(trainings) == 5
     fair("--teacher_pool", "self_training", "--teacher_pool_epochs", "1")  # goes on from what stands alone here
     assert len(trainings) == 6
+
+
+def test_a_diverged_teacher_names_its_own_flag(images, tmp_path):
+    """Of KD, whose --lr_task is the student's."""
+    args = parse("KD", *SMALL, "--save_path", str(tmp_path), "--teacher_lr", "1e5")
+    with pytest.raises(
+        Diverged, match=r"teacher \(40 labels\), epoch 1: .*; lower --teacher_lr \(here 100000\) and start"
+    ):
+        teachers.fair(args, images, images.pool[:40])
 
 
 @pytest.mark.parametrize(

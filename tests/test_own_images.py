@@ -119,6 +119,18 @@ def test_named_data_is_described(capsys):
     assert "duplicates  none" in said and "--dataset digits --num_images 1438" in said
 
 
+@pytest.mark.parametrize(
+    ("y", "why"),
+    [([0, 0, 0], "one class: there is nothing to tell apart"), ([1], "one training image: a run needs one")],
+)
+def test_no_command_is_printed_that_could_not_run(y, why, tmp_path, capsys):
+    images = np.zeros((len(y), 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=y, x_test=images, y_test=y)
+    survey.main([str(tmp_path / "few.npz")])
+    said = capsys.readouterr().out
+    assert f"warning     {why}" in said and "main.py" not in said
+
+
 def printed(said: str) -> list[tuple[str, list[str]]]:
     """(method, words) of each command, as a shell reads it."""
     lines = [line for line in said.splitlines() if line.startswith("(cd ")]

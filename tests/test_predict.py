@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,9 @@ def test_unreadable_files_are_named_together_after_the_others_answers(trained, p
         (["{run}/state.pt", "x.png"], r"state\.pt: is no round_NN\.pt"),
         (["{run}/config.json", "x.png"], "not readable"),
         (["{run}", "x.png"], r"x\.png: no image there"),
+        (["{run}", ""], "^: no image there; name files"),  # an unset "$VAR" is not the folder one is in
+        (["~nobody-of-this-name/run", "x.png"], "run: no such folder"),
+        (["{run}", "~nobody-of-this-name"], "~nobody-of-this-name: no image there"),
         (["{run}", "{empty}"], "no image there; name files, a folder or a pattern"),
         (["{run}", "x.png", "--top", "0"], "--top"),
     ],
@@ -124,6 +128,12 @@ def test_unreadable_files_are_named_together_after_the_others_answers(trained, p
 def test_what_cannot_be_used_is_refused_by_name(words, message, trained, tmp_path):
     with pytest.raises(InputError, match=message):
         predict.main([word.format(run=trained, empty=tmp_path) for word in words])
+
+
+def test_a_file_whose_name_starts_with_a_tilde_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~tilde.jpg").write_text("")
+    assert predict.image_files(["~tilde.jpg"]) == [Path("~tilde.jpg")]
 
 
 def older(trained, tmp_path, **config):

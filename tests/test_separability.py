@@ -1,13 +1,18 @@
 """The tool that says whether a discriminator had anything to learn, on features where the answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
 from common import cli
 from common.analysis import separability
 from common.errors import InputError
+from common.report import results, sheets
 
 from .conftest import BUDGET, TOY, run
+
+PARTS = {"train": 60, "test": 20}
 
 
 def test_alike_is_half_and_apart_is_one():
@@ -37,6 +42,39 @@ def test_areas_are_blank_for_pools_too_small_to_be_split(tmp_path, few, areas):
     rows = separability.rounds(tmp_path / "random-seed5", tmp_path)
     assert [row["labels"] for row in rows] == [few, 160 - few]
     assert all(sum(row[name] >= 0 for name in separability.CLASSIFIERS) == areas for row in rows)
+
+
+@pytest.fixture
+def done(tmp_path):
+    """A run on an .npz of four classes, of which it has a teacher-less student in two rounds."""
+    rng = np.random.default_rng(0)
+    images = {f"x_{part}": rng.integers(0, 256, (count, 8, 8, 3), np.uint8) for part, count in PARTS.items()}
+    labels = {f"y_{part}": np.arange(count) % 4 for part, count in PARTS.items()}
+    np.savez(tmp_path / "own.npz", **images, **labels)
+    words = ["--dataset", str(tmp_path / "own.npz"), "--num_images", "60", "--num_val", "10", "--num_classes", "4"]
+    words += ["--initial_budget", "20", "--budget", "20", "--subset", "20", "--rounds", "2", "--train_epochs", "1"]
+    run("Random", *TOY, *words, "--save_path", str(tmp_path))
+    return tmp_path / "random-seed5"
+
+
+def test_other_images_than_the_runs_are_refused(done):
+    """Sheets and areas would be of images that nobody queried."""
+    assert len(separability.rounds(done, done)) == 2
+    path = done.parent / "own.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"x_train": np.roll(arrays["x_train"], 1, 0)})
+    with pytest.raises(InputError, match="random-seed5 was made with other training images under this --dataset"):
+        separability.rounds(done, done)
+    with pytest.raises(InputError, match="random-seed5 was made with other training images under this --dataset"):
+        sheets.contact_sheets(results.read([done]), done, done)
+
+
+def test_a_run_from_before_a_flag_is_looked_at_as_it_was(done):
+    path = done / "config.json"
+    config = json.loads(path.read_text())
+    rows = separability.rounds(done, done)
+    path.write_text(json.dumps({name: config[name] for name in config if name not in ("val_labels", "take", "extra")}))
+    assert separability.rounds(done, done) == rows
 
 
 def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -463,6 +464,11 @@ def test_a_diverged_run_names_what_could_be_lowered():
             "round 1/1, epoch 2: loss is not finite (feat, loss); lower --lr_task 0.1"
             f"{''.join(advice[:count])} and start under another --expt"
         )
+
+
+def test_a_diverged_run_says_the_same_in_another_process():
+    error = pickle.loads(pickle.dumps(Diverged("epoch 2", "--lr_task 3")))
+    assert str(error) == "epoch 2; lower --lr_task 3 and start under another --expt"
 
 
 def test_fit_ends_with_the_weights_whose_accuracy_it_reports(first_round):

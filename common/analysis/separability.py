@@ -10,7 +10,6 @@ finds what the student cannot do yet queries images of a lower accuracy than the
 where a pool has fewer than ten images.
 """
 
-import argparse
 import warnings
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import augment, cli, data, files, networks, runs
+from common import augment, cli, files, networks, predict, recorded
 from common.augment import View
 from common.data import Images
 from common.errors import InputError
@@ -61,13 +60,13 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
 
 def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     """A row for each of the run's rounds that left some of the pool unlabelled."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: not the folder of a run, there is no config.json in it")
+    images, args = recorded.images(folder, data_dir)
     try:
-        options = runs.read_config(folder / "config.json")
         queries = pd.read_csv(folder / "queries.csv")
-    except (InputError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not the folder of a run ({error})") from None
-    args = argparse.Namespace(**options, data_dir=str(data_dir), data_source="auto", device="cpu", fast="auto")
-    images = data.load(args)
     origin = images.origin[images.pool.cpu()].numpy()
     drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
@@ -77,7 +76,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         if not path.exists() or labeled.all():
             break
         net = networks.build(args, getattr(args, "network", "student"))
-        net.load_state_dict(files.read_tensors(path)["state_dict"])
+        net.load_state_dict(files.read_tensors(path, predict.REMEDY)["state_dict"])
         features, correct = look(net.eval(), images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]

@@ -3,6 +3,7 @@
 A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def load(args) -> Source:
     Raises InputError when the name is unknown or the path is missing or unreadable.
     """
     name, labels = args.dataset, getattr(args, "labels", "")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name.lower() not in DATASETS and path.is_dir():
         return folder.load(path, args.image_size, labels)
     if labels:
@@ -39,4 +40,4 @@ def load(args) -> Source:
 
 def name(dataset: str) -> str:
     """What `load` calls the images of this `--dataset`, without reading them."""
-    return dataset.lower() if dataset.lower() in DATASETS else short_name(Path(dataset).expanduser())
+    return dataset.lower() if dataset.lower() in DATASETS else short_name(Path(os.path.expanduser(dataset)))

@@ -24,8 +24,7 @@ from pathlib import Path
 
 import torch
 
-from common import cli, data, networks, provenance, runs, startup
-from common.data import Images
+from common import cli, networks, provenance, recorded, startup
 from common.errors import InputError
 from common.experiments import ROOT
 from common.export import graph, int8, measure
@@ -33,25 +32,7 @@ from common.files import replacing, write_text
 from common.flags import COUNT, COUNT0
 from common.networks import PAIRS
 from common.predict import OnPixels, Student, load_student
-from common.schema import BEFORE, EXPORT
-
-
-def images_of(student: Student, data_dir: Path, dataset: str = "") -> Images:
-    """The images that a run was trained and tested on, from the flags in the config.json beside its rounds.
-
-    Args:
-        data_dir, dataset: where they are now; without `dataset` the run's own word for it.
-    Raises InputError when there is no config.json, or the images are not the run's.
-    """
-    config = runs.read_config(student.path.parent / "config.json")
-    defaults = {"model": student.record["model"], "method": student.record["method"]}
-    args = cli.parse("", defaults, [])  # flags that came after the run
-    vars(args).update(BEFORE | config | {"data_dir": str(data_dir), "device": "cpu"})
-    args.dataset = dataset or args.dataset
-    images = data.load(args)
-    if changes := runs.differing(config, runs.contents(images)):
-        raise InputError(f"--data_dir {data_dir}: {student.path.parent} was made with {', '.join(changes)}")
-    return images
+from common.schema import EXPORT
 
 
 def write(
@@ -67,7 +48,7 @@ def write(
 
     Args:
         number: of the round, from 0; None takes the last.
-        data_dir, dataset: where the run's images are, as `images_of` takes them.
+        data_dir, dataset: where the run's images are, as `recorded.images` takes them.
         calibration, full_range: as `int8.quantize` takes them.
         repeats: timed forward passes of one image of each network.
     Raises InputError when a package is missing, the run has no such round or trained the teacher, its images are not
@@ -78,7 +59,7 @@ def write(
     record, folder = student.record, student.path.parent
     if record.get("network", "student") != "student":
         raise InputError(f"{run}: trained a teacher; what is exported is a student: name a run that trained one")
-    images = images_of(student, data_dir, dataset)
+    images, _ = recorded.images(folder, data_dir, dataset)
     net, expected = student.on_pixels(), graph.torch_logits(student.on_pixels(), images.test)
     calibrated_on = int8.calibration_images(images, record["seed"], calibration)
     files = {"fp32": folder / "student.onnx", "int8": folder / "student.int8.onnx"}

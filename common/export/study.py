@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import cli
+from common import cli, recorded
 from common.errors import InputError
-from common.export import add_data_flags, graph, images_of, int8
+from common.export import add_data_flags, graph, int8
 from common.files import write_text
 from common.flags import RATE
 from common.predict import load_student
@@ -33,7 +33,7 @@ def measure(rows: pd.DataFrame, data_dir: Path, dataset: str, calibration: int, 
         images = None
         for row in part.itertuples():
             student = load_student(run, row.round)
-            images = images or images_of(student, data_dir, dataset)
+            images = images or recorded.images(student.path.parent, data_dir, dataset)[0]
             net = student.on_pixels()
             expected = graph.torch_logits(net, images.test)
             with tempfile.TemporaryDirectory() as folder:

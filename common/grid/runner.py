@@ -11,6 +11,7 @@ goes on, one that fails becomes a row of the summary. A teacher that runs share 
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     args, passed = parser.parse_known_args(argv)
     for name in ("models", "datasets", "methods", "networks", "samplers"):  # a run that is named twice is one run
         setattr(args, name, list(dict.fromkeys(getattr(args, name) or [])))
-    args.save_path = str(Path(args.save_path).expanduser().resolve())
+    args.save_path = os.path.realpath(os.path.expanduser(args.save_path))
     args.lr_tasks = _by_method(args.lr_tasks, args.methods)
     if args.samplers and "EnCoDe" not in args.methods:
         raise InputError(f"--samplers {' '.join(args.samplers)}: of EnCoDe, which is not in --methods; --sampler NAME "

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from common import datasets
+from common import datasets, recorded
 from common.errors import InputError
 from common.report import style
 from common.report.results import Results
@@ -25,6 +25,8 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
             raise InputError(f"{run}: has no config.json whose dataset says which images were queried")
         options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
         source = datasets.load(argparse.Namespace(**options))
+        if "data" in config:
+            recorded.images(Path(run), data_dir)  # refuses others than the run's
         if queries["index"].max() >= len(source.x_train):
             raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
                              f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip

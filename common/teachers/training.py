@@ -9,6 +9,7 @@ from common import augment, budget, evaluation, networks, provenance, training
 from common.augment import View
 from common.data import Images
 from common.distillation import Targets
+from common.errors import Diverged
 from common.evaluation import Fitted
 from common.files import read_tensors, write_tensors
 from common.networks import SplitNet
@@ -55,7 +56,7 @@ def teacher(
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
 
     `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
-    `unfolded` keeps what such a one goes on from.
+    `unfolded` keeps what such a one goes on from. Raises Diverged when a loss is not finite.
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
@@ -65,7 +66,10 @@ def teacher(
         run.state["labeled"] = labeled.cpu()
         this_round = budget.Round(args, run, images, [len(labeled)])
         this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
-        fitted = fit(args, run, this_round, net, targets, start, unfolded)
+        try:
+            fitted = fit(args, run, this_round, net, targets, start, unfolded)
+        except Diverged as error:  # --lr_task is the student's here
+            raise Diverged(error.what, f"--teacher_lr (here {args.lr_task:g})") from None
         evaluation.record(args, run, this_round, net, fitted)
         run.commit_round()
     else:

@@ -1,0 +1,29 @@
+"""The images that a finished run was made with, loaded again as its config.json says."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from common import cli, data, runs
+from common.data import Images
+from common.errors import InputError
+from common.schema import BEFORE
+
+
+def images(folder: Path, data_dir: Path, dataset: str = "") -> tuple[Images, Namespace]:
+    """A run's images, and its flags on this machine's CPU; those that came after the run are as they were before it.
+
+    Args:
+        data_dir, dataset: where the images are now; without `dataset` the run's own word for it.
+    Raises InputError when there is no config.json, or the images are not the run's.
+    """
+    config = runs.read_config(folder / "config.json")
+    pair = {name: config[name] for name in ("model", "method") if name in config}
+    if len(pair) < 2:
+        raise InputError(f"{folder / 'config.json'}: does not say whose run this is; no model and method in it")
+    args = cli.parse("", pair, [])
+    vars(args).update(BEFORE | config | {"data_dir": str(data_dir), "device": "cpu"})
+    args.dataset = dataset or args.dataset
+    found = data.load(args)
+    if changes := runs.differing(config, runs.contents(found)):
+        raise InputError(f"--data_dir {data_dir}: {folder} was made with {', '.join(changes)}")
+    return found, args
