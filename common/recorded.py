@@ -6,6 +6,8 @@ from pathlib import Path
 from common import cli, data, runs
 from common.data import Images
 from common.errors import InputError
+from common.experiments import METHODS
+from common.networks import PAIRS
 from common.schema import BEFORE
 
 
@@ -14,12 +16,12 @@ def images(folder: Path, data_dir: Path, dataset: str = "") -> tuple[Images, Nam
 
     Args:
         data_dir, dataset: where the images are now; without `dataset` the run's own word for it.
-    Raises InputError when there is no config.json, or the images are not the run's.
+    Raises InputError when there is no config.json of a known pair, or the images are not the run's.
     """
     config = runs.read_config(folder / "config.json")
-    pair = {name: config[name] for name in ("model", "method") if name in config}
-    if len(pair) < 2:
-        raise InputError(f"{folder / 'config.json'}: does not say whose run this is; no model and method in it")
+    pair = {"model": config.get("model"), "method": config.get("method")}
+    if pair["model"] not in PAIRS or pair["method"] not in METHODS:
+        raise InputError(f"{folder / 'config.json'}: does not say whose run this is; it wants a known model and method")
     args = cli.parse("", pair, [])
     vars(args).update(BEFORE | config | {"data_dir": str(data_dir), "device": "cpu"})
     args.dataset = dataset or args.dataset

@@ -208,7 +208,7 @@ def differing(before: dict, config: dict) -> list[str]:
     A flag that the file lacks was added after it; `schema.BEFORE` says what was done before.
     """
     before = BEFORE | before
-    if {"dataset"} <= before.keys() & config.keys():  # a path was kept as it was typed
+    if "dataset" in before and "dataset" in config:  # a path was kept as it was typed
         same = os.path.abspath(os.path.expanduser(str(before["dataset"]))) == config["dataset"]
         before["dataset"] = config["dataset"] if same else before["dataset"]
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]

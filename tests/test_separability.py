@@ -75,6 +75,10 @@ def test_a_run_from_before_a_flag_is_looked_at_as_it_was(done):
     rows = separability.rounds(done, done)
     path.write_text(json.dumps({name: config[name] for name in config if name not in ("val_labels", "take", "extra")}))
     assert separability.rounds(done, done) == rows
+    for wrong in ({"model": "LeNet"}, {"method": None}):
+        path.write_text(json.dumps(config | wrong))
+        with pytest.raises(InputError, match=r"config\.json: does not say whose run this is"):
+            separability.rounds(done, done)
 
 
 def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
