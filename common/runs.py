@@ -233,7 +233,7 @@ def _are_records(found: object) -> bool:
 
 
 def _not_a_config(path: Path) -> InputError:
-    return InputError(f"{path}: not readable; choose another --expt or delete the folder")
+    return InputError(f"{path}: not readable; put a copy back, choose another --expt or delete the folder")
 
 
 def log_file(folder: Path, log_path: str) -> Path:
