@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 
 from common import cli, files, runs
-from common.datasets import cifar10, pixels
+from common.datasets import cifar10, folder, pixels
 from common.errors import InputError
 from common.flags import COUNT, COUNT0
 from common.networks import PAIRS, SplitNet
@@ -165,7 +165,8 @@ def image_files(named: Iterable[str]) -> list[Path]:
         if not word:
             here = []
         elif path.is_dir():
-            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in kinds and file.is_file())
+            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in kinds and file.is_file()
+                          and not folder.is_hidden(file.relative_to(path)))  # fmt: skip
         elif path.exists():
             here = [path]
         else:

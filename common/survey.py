@@ -40,7 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     found = folder.listing(path) if args.dataset.lower() not in datasets.DATASETS and path.is_dir() else None
     print(
         "\n".join(
-            [*_what(args, source, found), *_classes(source), *_equal(source, found, path), "", *_next(args, source)]
+            [
+                *_what(args, source, found, path),
+                *_classes(source),
+                *_equal(source, found, path),
+                "",
+                *_next(args, source),
+            ]
         )
     )
 
@@ -54,7 +60,7 @@ def _next(args, source: Source) -> list[str]:
     return commands(args, source)
 
 
-def _what(args, source: Source, found: folder.Listing | None) -> list[str]:
+def _what(args, source: Source, found: folder.Listing | None, path: Path) -> list[str]:
     lines = [f"{args.dataset}: {len(source.x_train)} training and {len(source.x_test)} test images, "
              f"{len(source.classes)} classes"]  # fmt: skip
     size = args.image_size
@@ -70,7 +76,13 @@ def _what(args, source: Source, found: folder.Listing | None) -> list[str]:
     square = sum(width == height for width, height in sizes)
     lines.append(f"sizes       from {least[0]}x{least[1]} to {most[0]}x{most[1]}, {len(sizes) - square} not square: "
                  f"the shorter side is resized to {size}, the longer one cut at both ends")  # fmt: skip
-    return [*lines, f"modes       {', '.join(f'{mode} {count}' for mode, count in modes.most_common())}"]
+    lines.append(f"modes       {', '.join(f'{mode} {count}' for mode, count in modes.most_common())}")
+    if out := folder.left_out(path):
+        kinds = Counter(file.suffix.lower() or file.name for file in out)
+        named = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(SHOWN))
+        lines.append(f"left out    {len(out)} files whose names are no image's ({named}; the first: "
+                     f"{out[0].relative_to(path)}): save pictures among them as PNG or JPEG")  # fmt: skip
+    return lines
 
 
 def _classes(source: Source) -> list[str]:

@@ -110,6 +110,23 @@ def test_a_folder_is_described(birds, capsys):
     assert "second time" not in said
 
 
+def test_what_is_no_image_by_its_name_is_said_and_what_is_hidden_is_none(birds, capsys):
+    image = Image.open(birds / "train" / "crow" / "00.png")
+    for name in ("train/crow/a.gif", "train/duck/b.GIF", "test/crow/Thumbs.db", "train/crow/.DS_Store"):
+        image.save(birds / name, "GIF")
+    (birds / "train" / "crow" / ".ipynb_checkpoints").mkdir()
+    image.resize((9, 9)).save(birds / "train" / "crow" / ".ipynb_checkpoints" / "00-checkpoint.png")
+    (birds / "train" / "crow" / "._00.png").write_bytes(b"what macOS puts beside 00.png")
+    survey.main([str(birds)])
+    said = capsys.readouterr().out
+    assert "35 training and 9 test images" in said
+    assert "left out    3 files whose names are no image's (.gif 2, .db 1; the first: test/crow/Thumbs.db)" in said
+    for path in (birds / "train" / "crow").glob("[0-9]*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"train/crow/ holds no image; .*\(\.jpg, \.jpeg, \.png, .*\.webp\)"):
+        folder.load(birds, 16)
+
+
 def test_named_data_is_described(capsys):
     survey.main(["digits"])
     said = capsys.readouterr().out

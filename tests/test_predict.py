@@ -130,6 +130,11 @@ def test_what_cannot_be_used_is_refused_by_name(words, message, trained, tmp_pat
         predict.main([word.format(run=trained, empty=tmp_path) for word in words])
 
 
+def test_hidden_files_of_a_folder_are_no_images(photos):
+    (photos / "more" / "._3.png").write_bytes(b"what macOS puts beside 3.png")
+    assert not any(part.startswith(".") for file in predict.image_files([str(photos)]) for part in file.parts)
+
+
 def test_a_file_whose_name_starts_with_a_tilde_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~tilde.jpg").write_text("")

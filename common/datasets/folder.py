@@ -71,9 +71,10 @@ def listing(path: Path) -> Listing:
     folders = {part: _classes(path, part) for part in ("train", "test")}
     classes = folders["test"]
     trained = [name for name in folders["train"] if name != UNLABELED or UNLABELED in classes]
-    loose = [file for file in sorted((path / "train").iterdir()) if file.is_file() and _is_image(file)]
+    loose = sorted((path / "train").iterdir())
     if len(trained) < len(folders["train"]):
-        loose += sorted(file for file in (path / "train" / UNLABELED).rglob("*") if file.is_file() and _is_image(file))
+        loose += sorted((path / "train" / UNLABELED).rglob("*"))
+    loose = [file for file in loose if file.is_file() and _is_image(file) and not is_hidden(file.relative_to(path))]
     here, there = set(trained), set(classes)
     if here - there or (there - here and not loose):
         parts = [f"only {part}/ has {', '.join(sorted(names)[:NAMED])}"
@@ -84,9 +85,11 @@ def listing(path: Path) -> Listing:
         index = {name: classes.index(name) for name in names}
         extensions, empty = IMG_EXTENSIONS, True
         found = make_dataset(path / part, index, extensions, allow_empty=empty) if names else []
+        found = [(file, label) for file, label in found if not is_hidden(Path(file).relative_to(path))]
         without = set(index.values()) - {label for _, label in found}
         if without:
-            raise InputError(f"--dataset {path}: {part}/{classes[min(without)]}/ holds no image; {NEEDED}")
+            raise InputError(f"--dataset {path}: {part}/{classes[min(without)]}/ holds no image; {NEEDED} "
+                             f"({', '.join(IMG_EXTENSIONS)})")  # fmt: skip
         samples[part] = [Path(file) for file, _ in found], [label for _, label in found]
     files, y_train = samples["train"]
     y_train = np.array([*y_train, *[-1] * len(loose)], dtype=np.int64)
@@ -103,8 +106,19 @@ def _classes(path: Path, part: str) -> list[str]:
     return sorted(found)
 
 
+def left_out(path: Path) -> list[Path]:
+    """The files of train/ and test/ that are no images by their names, as a .gif or .heic, and not hidden."""
+    files = sorted(file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file())
+    return [file for file in files if not _is_image(file) and not is_hidden(file.relative_to(path))]
+
+
 def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMG_EXTENSIONS
+
+
+def is_hidden(file: Path) -> bool:
+    """As ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter put beside photo.jpg."""
+    return any(part.startswith(".") for part in file.parts)
 
 
 def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
