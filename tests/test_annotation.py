@@ -208,7 +208,10 @@ def test_a_label_that_was_used_stays(changed, folder, tmp_path):
         ("file,label\nunlabeled/01.png,cow\n", "line 2: 'cow' is no class; use cat, dog, fox"),
         ("file,label\nunlabeled/01.png,cat\nunlabeled/01.png,dog\n", "line 3: unlabeled/01.png is dog, but cat by its"),
         ("unlabeled/01.png,cat\n", "its first line must be file,label"),
-        ("file,label\n\xff", "is not a readable CSV file"),
+        ("file;label\nunlabeled/01.png;cat\n", "it is 'file;label'; save it as CSV with commas"),
+        ("", "its first line must be file,label"),
+        ("file,label\n\xff", "is no text in UTF-8; save it as CSV in UTF-8"),
+        ("file,label\n,cat\n", "line 2: there is no training image ''"),
     ],
 )
 def test_a_wrong_file_of_labels_is_refused(text, message, folder, tmp_path):
@@ -216,6 +219,12 @@ def test_a_wrong_file_of_labels_is_refused(text, message, folder, tmp_path):
     with pytest.raises(InputError, match=message) as refused:
         data.load(parse("Random", *words(folder[0], tmp_path / "labels.csv", *BUDGET)))
     assert "\n" not in str(refused.value)
+
+
+def test_empty_rows_are_none(tmp_path):
+    """A spreadsheet keeps a row that was emptied, as a comma alone."""
+    (tmp_path / "labels.csv").write_text("file,label\r\n,\r\na.png,cat\r\n\r\n , \r\n")
+    assert labels.rows(tmp_path / "labels.csv") == [(3, ("a.png", "cat"))]
 
 
 def test_what_cannot_be_is_refused(folder, tmp_path):

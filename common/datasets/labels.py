@@ -50,15 +50,19 @@ def add(path: Path, answers: list[tuple[str, str]]) -> None:
 
 
 def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
-    """(line, (file, label)) of each row, without further heads, which files that were put together have."""
+    """(line, (file, label)) of each row, without empty ones and further heads (of files that were put together)."""
     if not path.exists():
         return []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {*COLUMNS} <= {*(reader.fieldnames or [])}:
-                raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}")
+                first = ",".join(reader.fieldnames or [])[:60]
+                raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}, with a comma, it is "
+                                 f"{first!r}; save it as CSV with commas")  # fmt: skip
             found = [(reader.line_num, tuple((row[name] or "").strip() for name in COLUMNS)) for row in reader]
-            return [(line, row) for line, row in found if row != (*COLUMNS,)]
+            return [(line, row) for line, row in found if row not in ((*COLUMNS,), ("", ""))]  # Excel's empty rows
+    except UnicodeDecodeError:
+        raise InputError(f"--labels {path}: is no text in UTF-8; save it as CSV in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"--labels {path}: is not a readable CSV file ({error})") from None
