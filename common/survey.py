@@ -22,6 +22,7 @@ from common.flags import Parser
 from common.networks import PAIRS
 from common.teachers import recipes
 
+KEPT = str(ROOT / "data")  # where the experiments look for named data sets, too
 SHOWN = 20  # classes, and pairs of equal images
 UPDATES = 1500  # of a round: a short look
 FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for a teacher whose features the quick recipe scales
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="PATH or name")
     parser.add_argument("--model", choices=PAIRS, default="AlexNet", help="the pair that the commands train")
     parser.add_argument("--labels", default="", help="a folder's CSV file of labels; it may be missing")
-    parser.add_argument("--data_dir", default=str(ROOT / "data"), help="where named data sets are kept")
+    parser.add_argument("--data_dir", default=KEPT, help="where named data sets are kept")
     args = parser.parse_args(argv)
     args.image_size, args.data_source, args.extra = PAIRS[args.model].IMAGE_SIZE, "auto", False
     source = datasets.load(args)
@@ -137,6 +138,7 @@ def commands(args, source: Source) -> list[str]:
     found = proposal.counts(len(source.x_train), len(source.classes))
     named = args.dataset.lower() in datasets.DATASETS
     data = f"--dataset {args.dataset if named else _quoted(args.dataset)}"
+    data += f" --data_dir {_quoted(args.data_dir)}" if named and args.data_dir != KEPT else ""
     data += f" --labels {_quoted(args.labels)}" if args.labels else ""
     data += "".join(f" --{name} {found[name]}" for name in ("num_images", "num_val", "num_classes"))
     budget = " ".join(f"--{name} {found[name]}" for name in proposal.BUDGETS)

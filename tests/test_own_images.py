@@ -136,6 +136,14 @@ def test_named_data_is_described(capsys):
     assert "duplicates  none" in said and "--dataset digits --num_images 1438" in said
 
 
+def test_the_commands_look_where_the_data_was_found(tmp_path, capsys):
+    survey.main(["digits"])
+    assert "--data_dir" not in capsys.readouterr().out
+    survey.main(["digits", "--data_dir", str(tmp_path / "my data")])
+    for _, words in printed(capsys.readouterr().out):
+        assert words[words.index("--data_dir") + 1] == str(tmp_path / "my data")
+
+
 @pytest.mark.parametrize(
     ("y", "why"),
     [([0, 0, 0], "one class: there is nothing to tell apart"), ([1], "one training image: a run needs one")],
