@@ -181,6 +181,13 @@ def test_a_printed_page_has_the_pictures_that_are_folded_away(written, tmp_path)
     assert len(re.findall(rb"/Subtype\s*/Image", (tmp_path / "page.pdf").read_bytes())) >= 6
 
 
+def test_a_run_without_a_finished_round_is_said_to_be_left_out(tmp_path, capsys):
+    begun = run(tmp_path / "kd2", "KD", 2, {})
+    files = report.write([run(tmp_path / "kd1", "KD", 1, {10: 60}), begun], tmp_path / "out", time_inference=False)
+    assert f"note: {begun}: no finished round yet; the report leaves it out\n" in capsys.readouterr().err
+    assert "1 run." in files[-1].read_text(encoding="utf-8")
+
+
 def test_a_report_without_a_picture_or_a_figure_of_queries_has_no_such_section(tmp_path):
     folder = run(tmp_path / "a", "Random", 1, {10: 60})
     (folder / "queries.csv").unlink()

@@ -39,6 +39,8 @@ def write(
     that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
     found = results.read(folders)
+    for run in found.unfinished():
+        print(f"note: {run}: no finished round yet; the report leaves it out", file=sys.stderr)
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def write(found: Results, second: Table, claims: dict[str, list[Table]], files: 
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    count = len(found.configs)
+    count = len(found.configs) - len(found.unfinished())
     path = output / "report.html"
     text = environment.get_template("page.html.jinja").render(settings=settings, count=count, sections=sections)
     write_text(path, text)

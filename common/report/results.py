@@ -49,6 +49,10 @@ class Results:
         """(model, dataset) in order of appearance."""
         return list(dict.fromkeys(zip(self.rows["model"], self.rows["dataset"], strict=True)))
 
+    def unfinished(self) -> list[str]:
+        """The runs without a finished round, of which no table has a row."""
+        return [run for run in self.configs if run not in set(self.rows["run"])]
+
     def of(self, setting: tuple[str, str], frame: str = "rows") -> pd.DataFrame:
         """The rows of one setting."""
         table = getattr(self, frame)
