@@ -29,7 +29,8 @@ def label_counts(args, pool: int) -> list[int]:
         counts = [pool if percent == 100 else round(args.num_images * percent / 100) for percent in args.percents]
         if counts != sorted(set(counts)) or counts[0] < 1 or counts[-1] > pool:
             raise InputError(
-                f"--percents {' '.join(map(str, args.percents))}: must grow, from more than 0 to at most "
+                f"--percents {' '.join(map(str, args.percents))}: {', '.join(map(str, counts))} labels; must grow, "
+                "from one label to at most "
                 f"{100 * pool / args.num_images:g} (the pool has {pool} images) or 100, which means all of it"
             )
     else:

@@ -105,7 +105,7 @@ def test_label_counts():
     assert budget.label_counts(parse("Single"), 160) == [160]
 
 
-PERCENTS = "must grow, from more than 0 to at most 80 (the pool has 160 images) or 100, which means all of it"
+PERCENTS = "labels; must grow, from one label to at most 80 (the pool has 160 images) or 100, which means all of it"
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ PERCENTS = "must grow, from more than 0 to at most 80 (the pool has 160 images) 
             "--initial_budget 20 --budget 20 --subset 40",
         ),
         (["--subset", "59"], "--subset 59: 60 labels are queried from it; use at least that"),
-        (["--percents", "20", "10"], f"--percents 20.0 10.0: {PERCENTS}"),
-        (["--percents", "20", "20"], f"--percents 20.0 20.0: {PERCENTS}"),
-        (["--percents", "0.2"], f"--percents 0.2: {PERCENTS}"),
-        (["--percents", "85"], f"--percents 85.0: {PERCENTS}"),
+        (["--percents", "20", "10"], f"--percents 20.0 10.0: 40, 20 {PERCENTS}"),
+        (["--percents", "20", "20"], f"--percents 20.0 20.0: 40, 40 {PERCENTS}"),
+        (["--percents", "0.2"], f"--percents 0.2: 0 {PERCENTS}"),
+        (["--percents", "85"], f"--percents 85.0: 170 {PERCENTS}"),
     ],
 )
 def test_budgets_that_do_not_fit(words, message):
