@@ -80,6 +80,7 @@ def _offered(method: str) -> Callable:
 
 
 COUNT, COUNT0 = _number(int, 1), _number(int, 0)
+SEED = _number(int, 0, 2**53)  # a report keeps it as a number
 RATE, WEIGHT = _number(float, 0, 1e6, above=True), _number(float, 0, 1e12)
 SWITCH = argparse.BooleanOptionalAction
 
@@ -100,7 +101,7 @@ def declare(parser: Parser, defaults: dict) -> None:
 
     flag = group("run")
     flag("expt", method.lower(), "name of the run: its folder is <save_path>/<expt>-seed<seed>")
-    flag("seed", 2023, "splits, initial labels, weights, batches: all follow from it", type=COUNT0)
+    flag("seed", 2023, "splits, initial labels, weights, batches: all follow from it", type=SEED)
     flag("save_path", str(ROOT / "runs"), "where run folders and teachers/ go")
     flag("log_path", "", "folder for the log; empty puts log.txt in the run's folder")
     flag("device", "auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 or a GPU's number")

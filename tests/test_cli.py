@@ -57,6 +57,7 @@ def test_no_default_is_a_private_path():
         ("KD", "--train_epoch 3", "--train_epoch: no such flag; did you mean --train_epochs?"),
         ("Random", "--lr_task fast", "--lr_task: 'fast' is not a number"),
         ("Random", "--lr_task 0", "--lr_task: 0 is out of range; it must be more than 0"),
+        ("Random", f"--seed {2**63}", f"--seed: {2**63} is out of range; it must be at least 0 and at most 9.0072e+15"),
         ("Random", "--budget 0", "--budget: 0 is out of range; it must be at least 1"),
         ("Random", "--batch_size 1.5", "--batch_size: '1.5' is not a whole number"),
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),

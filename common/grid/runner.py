@@ -98,7 +98,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
          "KD=0.004")  # fmt: skip
     flag("--seeds", type=flags.COUNT, default=1, help="how many")
-    flag("--first_seed", type=flags.COUNT0, default=2023, help="the others follow it")
+    flag("--first_seed", type=flags.SEED, default=2023, help="the others follow it")
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
     flag("--tag", default="", help="added to the runs' names, to tell them from others with other flags")
     flag("--save_path", default=str(ROOT / "runs"), help="where the runs' folders are put")
