@@ -44,6 +44,8 @@ def write(
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
     try:
         output.mkdir(parents=True, exist_ok=True)
+        # before the tables, as images that are elsewhere now are refused
+        drawn = [] if data_dir is None else sheets.contact_sheets(found, data_dir, output)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += deployment.write(found, ratios, output)
@@ -51,8 +53,7 @@ def write(
         for draw in (figures.curves, figures.labels, figures.epochs, figures.losses, figures.macs):
             files += draw(found, output)
         files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
-        if data_dir is not None:
-            files += sheets.contact_sheets(found, data_dir, output)
+        files += drawn
         files += page.write(found, deployment.table2(found, ratios), claims, files, output)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
