@@ -1,6 +1,7 @@
 """Counts that fit a data set, as flags: the answer to a command whose counts do not, and what `common.data` prints."""
 
 import os
+import shlex
 from pathlib import Path
 
 BUDGETS = ("initial_budget", "budget", "subset")
@@ -37,5 +38,7 @@ def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
     said = " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
     own = Path(os.path.expanduser(args.dataset))
     return said + (
-        f"; `python -m common.data {own}` at the repository's root prints whole commands" if own.exists() else ""
+        f"; `python -m common.data {shlex.quote(str(own))}` at the repository's root prints whole commands"
+        if own.exists()
+        else ""
     )

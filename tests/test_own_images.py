@@ -182,6 +182,12 @@ def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "encode-seed2023" / "round_01.pt").exists()
 
 
+def test_the_command_that_prints_commands_can_be_pasted(birds):
+    with pytest.raises(InputError) as refused:
+        data.load(parse("Random", "--dataset", str(birds), "--num_classes", "4"))
+    assert shlex.split(str(refused.value).split("`")[1]) == ["python", "-m", "common.data", str(birds)]
+
+
 def test_files_that_are_no_images_are_named_at_once(birds):
     wrong = [birds / "train" / "crow" / "01.png", birds / "test" / "duck" / "02.png"]
     for path in wrong:
