@@ -165,7 +165,12 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
     flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
          "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
-    flag("ema_decay", 0.999, "with --keep ema: share of the average that each update keeps", type=_number(float, 0, 1))
+    flag(
+        "ema_decay",
+        0.999,
+        "with --keep ema: share of the average that each update keeps",
+        type=_number(float, 0, 0.99999),
+    )
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
              type=_number(int, 0, 64))  # fmt: skip

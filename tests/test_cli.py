@@ -59,6 +59,7 @@ def test_no_default_is_a_private_path():
         ("Random", "--lr_task 0", "--lr_task: 0 is out of range; it must be more than 0"),
         ("Random", f"--seed {2**63}", f"--seed: {2**63} is out of range; it must be at least 0 and at most 9.0072e+15"),
         ("Random", "--budget 0", "--budget: 0 is out of range; it must be at least 1"),
+        ("KD", "--ema_decay 1", "--ema_decay: 1 is out of range; it must be at least 0 and at most 0.99999"),
         ("Random", "--batch_size 1.5", "--batch_size: '1.5' is not a whole number"),
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
         ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
