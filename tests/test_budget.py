@@ -55,6 +55,20 @@ def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
     assert asked[1] == last_unlabeled.tolist()
 
 
+def test_each_round_draws_its_candidates_anew(tmp_path):
+    """With one order for all rounds, an image that was no candidate would rarely become one."""
+    few = ["--initial_budget", "20", "--budget", "20", "--subset", "30", "--rounds", "3"]
+    args = parse("Random", *few, "--save_path", str(tmp_path))
+    images = data.load(args)
+    for this_round in budget.rounds(args, runs.begin(args, images), images):
+        spy = Spy(args, this_round, torch.nn.Identity(), None)
+        this_round.run.add("timing")
+        this_round.query(spy)
+        if this_round.number < 2:
+            order = torch.randperm(len(this_round.unlabeled), generator=generator(5, "subset", this_round.number))
+            assert spy.asked == this_round.unlabeled[order[:30]].tolist()
+
+
 def test_where_all_the_rest_is_taken_the_subset_does_not_matter(tmp_path):
     args = parse("Random", "--initial_budget", "100", "--subset", "10", "--save_path", str(tmp_path))
     images = data.load(args)

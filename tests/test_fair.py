@@ -111,6 +111,24 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
     assert len(trainings) == 6
 
 
+def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
+    """With --labels the data's fingerprint leaves the labels out."""
+    places, closed = [], SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(
+        teachers.training,
+        "teacher",
+        lambda args, images, labels, place, *_, **__: places.append(place) or (None, 0.0, closed),
+    )
+    images.files = [f"{number}.png" for number in range(200)]
+    args, labels = parse("KD", *SMALL), images.pool[:40]
+    teachers.fair(args, images, labels)
+    images.labels[images.pool[40]] += 1  # nobody trains on it
+    teachers.fair(args, images, labels)
+    images.labels[labels[0]] += 1
+    teachers.fair(args, images, labels)
+    assert places[0] == places[1] != places[2]
+
+
 def test_a_diverged_teacher_names_its_own_flag(images, tmp_path):
     """Of KD, whose --lr_task is the student's."""
     args = parse("KD", *SMALL, "--save_path", str(tmp_path), "--teacher_lr", "1e5")
@@ -142,10 +160,12 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
     monkeypatch.setattr(teachers.training, "fit", fit)
     words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "7", "--save_path", str(tmp_path)]
     words += ["--targets", kind, "--views", "3", "--shift", "2", "--feat_wt", "0"]
+    words += ["--temperature", "0.8", "--logit_wt", "2"]  # the student's
     teachers.fair(parse("KD", *SMALL, *words), images, images.pool[:40])
     (first, none, _), (second, targets, this_round) = seen
     assert none is None and first.train_epochs == 1 and first.cutout == 0
     assert (second.train_epochs, second.distill_on, second.ce_wt, second.logit_loss) == (7, "pool", 0.0, "kl")
+    assert (second.temperature, second.logit_wt) == (1.0, 1.0)
     assert second.cutout == 16 and second.shift == 8 and second.keep == "last"
     assert targets.logits.shape == (1, 200, 10)  # digits are not mirrored
     assert this_round.label == "teacher (40 labels, second)" and len(this_round.unlabeled) == 120
@@ -157,6 +177,18 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
         )
         expected = torch.stack([net(augment.see(images.train, view)) for view in shown]).mean(0)
     assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
+
+
+def test_a_second_teacher_is_another_where_what_it_learns_is():
+    """The views whose means it learns, which it does not see itself; of outputs by view they say nothing."""
+
+    def second(*words):
+        words = [*SMALL, "--teacher_pool", "self_training", "--feat_wt", "0", *words]
+        return vars(teachers.stages(parse("KD", *words), 40)[1])
+
+    shown = [["--views", "3", "--shift", "2"], ["--views", "4", "--shift", "2"], ["--views", "3", "--shift", "1"]]
+    assert all(second(*shown[0], "--targets", "mean") != second(*words, "--targets", "mean") for words in shown[1:])
+    assert all(second(*shown[0]) == second(*words) for words in shown[1:])
 
 
 def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monkeypatch):

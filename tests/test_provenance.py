@@ -31,6 +31,14 @@ def test_a_record_names_code_torch_machine_and_how_they_were_used():
     assert found["commit"] == head.stdout.strip()  # both empty outside a checkout
 
 
+def test_a_record_has_what_amp_and_compile_came_to_and_not_the_users_word():
+    """`auto` says nothing: two runs of one word may differ in precision."""
+    args = parse("KD", "--amp", "auto")
+    args.precision, args.compile = "bf16", "graph"
+    found = provenance.describe(args)
+    assert (found["amp"], found["compile"]) == ("bf16", "graph")
+
+
 def test_a_checkout_with_changes_is_dirty(tmp_path, monkeypatch):
     def git(*words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]

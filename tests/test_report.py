@@ -118,6 +118,12 @@ def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
     assert theirs == [80.04, 68.85, 58.01, None]
 
 
+def test_the_paper_calls_vgg_by_its_depth(tmp_path):
+    folder = edit(run(tmp_path / "a", "Random", 1, {10: 58}), "results.csv", "AlexNet", "VGG")
+    found = results.read([folder])
+    assert results.paper_accuracy(found, ("VGG", "cifar10"), found.rows.iloc[0]) == 58.53
+
+
 def test_area_is_the_mean_height_of_the_curve(grid):
     rows = results.read(grid).rows
     # KD, seed 1: (60 + 66) / 2 * 40 + (66 + 71.5) / 2 * 50, over 90
@@ -208,6 +214,16 @@ def test_a_difference_that_is_significant_excludes_nothing(tmp_path):
     assert table["p_holm"].item() < 0.05 and math.isnan(table["no more than"].item())
 
 
+def test_what_a_test_leaves_possible_counts_either_way(tmp_path):
+    """CM less KD is -3, -1 and 1: by its interval KD may still be 5.97 better, or 3.97 worse."""
+    runs = [run(tmp_path / f"cm{seed}", "Random", seed, {10: 55 + 2 * seed, 40: 55 + 2 * seed}) for seed in (1, 2, 3)]
+    runs += [run(tmp_path / f"kd{seed}", "KD", seed, {10: 60, 40: 60}) for seed in (1, 2, 3)]
+    table = statistics.paired_tests(results.read(runs), ALEXNET)
+    half = 4.30265 * 2 / math.sqrt(3)
+    assert table["difference"].item() == pytest.approx(-1) and table["±"].item() == pytest.approx(half, abs=1e-4)
+    assert table["no more than"].item() == pytest.approx(1 + half, abs=1e-4)
+
+
 def test_penalties_count_the_budgets_at_which_a_row_is_beaten(tmp_path):
     runs = []
     for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
@@ -223,6 +239,19 @@ def test_penalties_count_the_budgets_at_which_a_row_is_beaten(tmp_path):
     assert unlike == {("CM", "CM+KD†"): frozenset(), ("CM+KD†", "CM"): frozenset()}
 
 
+def test_penalties_add_up_over_settings(tmp_path):
+    """KD beats CM at one budget of two on CIFAR-10, and at the only one on SVHN; whichever comes last."""
+    runs = []
+    for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
+        for data, ours, theirs in (("cifar10", {10: 55, 50: 60}, {10: 57 + less, 50: 60 + less}),
+                                   ("svhn", {10: 70}, {10: 75 + less})):  # fmt: skip
+            runs.append(run(tmp_path / f"{data}-cm{seed}", "Random", seed, ours, dataset=data))
+            runs.append(run(tmp_path / f"{data}-kd{seed}", "KD", seed, theirs, dataset=data))
+    for order in (runs, runs[::-1]):
+        matrix, _ = statistics.penalties(results.read(order))
+        assert matrix.loc["CM+KD†", "CM"] == pytest.approx(1 / 2 + 1) and matrix.loc["CM", "CM+KD†"] == 0
+
+
 def test_p_by_hand():
     # mean 1, standard error 1 / sqrt(3), t = sqrt(3); with 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2)
     assert statistics.paired_p([0, 1, 2]) == pytest.approx(1 - math.sqrt(3 / 5))
@@ -234,6 +263,17 @@ def test_label_efficiency_interpolates(grid):
     # EnCoDe goes from 58 at 10% to 70 at 50%; CM's last is 68
     assert table.loc[("EnCoDe†", "CM"), "with percent"] == pytest.approx(10 + 40 * 10 / 12)
     assert math.isnan(table.loc[("CM", "EnCoDe†"), "with percent"])
+
+
+def test_label_efficiency_is_for_what_a_row_reaches_at_last(tmp_path):
+    """CM falls from 62 to 60; KD passes 60 halfway between 10 and 50%."""
+    runs = [
+        run(tmp_path / "cm", "Random", 1, {10: 50, 50: 62, 100: 60}),
+        run(tmp_path / "kd", "KD", 1, {10: 58, 50: 62}),
+    ]
+    table = statistics.label_efficiency(results.read(runs).rows).set_index(["row", "reaches what"])
+    line = table.loc[("CM+KD†", "CM")]
+    assert (line["has at percent"], line["accuracy"], line["with percent"]) == (100, 60, pytest.approx(30))
 
 
 def test_label_efficiency_is_a_matrix_without_blank_lines(grid, tmp_path):

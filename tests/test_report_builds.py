@@ -76,6 +76,13 @@ def test_other_machines_threads_and_releases_are_told_below_the_table_only(tmp_p
     assert table["unlike"].tolist() == [frozenset()] and set(unlike.values()) == {frozenset()}
 
 
+def test_tests_against_one_row_are_marked_at_each_budget_and_of_the_areas(tmp_path):
+    table = statistics.contrasts(results.read(rows(tmp_path, by(), by(COMMITS[1]))), ALEXNET, "CM+KD†", mixed=True)
+    assert dict(zip(table["at"], table["unlike"], strict=True)) == dict.fromkeys(
+        [10, 50, "area"], frozenset({"commit"})
+    )
+
+
 def test_what_is_compared_are_the_two_runs_of_a_seed(tmp_path):
     a_build_each = lambda seed: by(COMMITS[seed % 2], TEACHERS[seed % 2])(seed)  # noqa: E731
     table, _ = compared(rows(tmp_path / "alike", a_build_each, a_build_each))
@@ -88,6 +95,13 @@ def test_teachers_of_each_rounds_labels_may_differ(tmp_path):
     ours, theirs = by(teacher=list(TEACHERS)), by(teacher=[TEACHERS[1], TEACHERS[0]])
     table, _ = compared(rows(tmp_path, ours, theirs, labels="labeled"))
     assert table["row"].tolist() == ["CM+KD"] and table["unlike"].tolist() == [frozenset()]
+
+
+def test_a_teacher_is_compared_where_both_runs_have_a_shared_one():
+    """Not with a run that has none, and not with those of each round's labels."""
+    alone, shared, fair = ((), False), (TEACHERS[:1], True), (TEACHERS, False)
+    found = {str(n): builds.Made((builds.Sitting(COMMITS[0]),), *each) for n, each in enumerate((alone, shared, fair))}
+    assert builds.compare(found, [("0", "1"), ("1", "2"), ("0", "2")], mixed=False) == frozenset()
 
 
 def test_runs_made_with_several_builds_are_like_no_other(tmp_path):

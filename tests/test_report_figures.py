@@ -163,6 +163,25 @@ def test_macs_are_the_networks_own(tmp_path, drawn):
     assert high == 100 and axes.get_ylim()[1] == 100
 
 
+def test_macs_show_each_row_with_its_own_most_labels_and_its_own_networks_cost(tmp_path, drawn):
+    cm = run(tmp_path / "cm", "Random", 1, {10: 50, 40: 60}, image_size=64)
+    kd = run(tmp_path / "kd", "KD", 1, {10: 58, 20: 59}, image_size=64)
+    small = edit(run(tmp_path / "small", "Single", 1, {100: 70}, image_size=32), "results.csv", "AlexNet", "ResNet")
+    figures.macs(results.read([cm, kd, small]), tmp_path)
+    points = {bar.get_label(): bar.lines[0].get_xydata()[0].tolist() for bar in drawn["macs"].axes[0].containers}
+    assert {label: accuracy for label, (_, accuracy) in points.items()} == {"CM": 60, "CM+KD†": 59, "Single": 70}
+    assert points["Single"][0] == pytest.approx(12.5e6, rel=5e-3)  # ResNet-8 at 32 pixels
+
+
+def test_half_of_the_labels_is_each_data_sets_own_round(tmp_path):
+    runs = [
+        run(tmp_path / "a", "Random", 1, {10: 50, 50: 60}),
+        run(tmp_path / "b", "Random", 1, {40: 61}, dataset="svhn"),
+    ]
+    half = figures.at_half(results.read(runs).history)
+    assert half.groupby("dataset")["percent"].unique().map(list).to_dict() == {"cifar10": [50], "svhn": [40]}
+
+
 def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
     """Of 100 images 75 are bees. Round 1 queries a bee and three ants, round 2 the rest, which nobody chose."""
     folder = run(tmp_path / "a", "Random", 1, {10: 50, 20: 55, 100: 60}, pool=POOL)
@@ -186,6 +205,16 @@ def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
     axes = drawn["queries"].axes[0]
     assert axes.collections[0].get_array().ravel().tolist() == [25 - 100, 75]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_without_a_record_a_runs_own_initial_labels_stand_for_its_pool(tmp_path):
+    """CM began with bees alone, CM+KD with ants alone; both query one of each: 50 points off, each way."""
+    folders = [run(tmp_path / method, method, 1, {10: 50, 20: 55}) for method in ("Random", "KD")]
+    for folder, first in zip(folders, (0, 1), strict=True):
+        rows = [f"0,0,,{first}", f"0,1,,{first}", "1,2,,0", "1,3,,1"]
+        (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *rows]) + "\n")
+    grid = heatmaps._imbalance(results.read(folders), ("AlexNet", "cifar10"))
+    assert grid.to_numpy().tolist() == [[-50, 50], [50, -50]]
 
 
 def test_class_balance_is_a_mean_over_all_seeds(tmp_path, drawn):

@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from common import cli
+from common import cli, recorded
 from common.analysis import separability
 from common.errors import InputError
 from common.report import results, sheets
@@ -55,6 +56,32 @@ def done(tmp_path):
     words += ["--initial_budget", "20", "--budget", "20", "--subset", "20", "--rounds", "2", "--train_epochs", "1"]
     run("Random", *TOY, *words, "--save_path", str(tmp_path))
     return tmp_path / "random-seed5"
+
+
+def test_each_pool_is_of_its_own_images(done, monkeypatch):
+    """A network that is right about the second round's queries alone, and whose features say which image it sees."""
+    queries = pd.read_csv(done / "queries.csv")
+    first, second = (set(queries.loc[queries["round"] == number, "index"]) for number in (0, 1))
+    images, _ = recorded.images(done, done)
+    images_of_pool = images.origin[images.pool].numpy()
+    told_apart = []
+
+    def look(net, _):
+        assert not net.training
+        return images_of_pool[:, None], np.isin(images_of_pool, [*second])
+
+    monkeypatch.setattr(separability, "look", look)
+    monkeypatch.setattr(
+        separability, "separability", lambda *pools: told_apart.append([set(pool[:, 0]) for pool in pools]) or {}
+    )
+    one, two = separability.rounds(done, done)
+    assert (one["labeled"], one["unlabeled"], one["queried"]) == (0, pytest.approx(100 * 20 / 30), 100)
+    assert (two["labeled"], two["unlabeled"]) == (50, 0) and "queried" not in two
+    rest = {*images_of_pool} - first
+    for (labeled, unlabeled), own, others in zip(
+        told_apart, (first, first | second), (rest, rest - second), strict=True
+    ):
+        assert labeled <= own and unlabeled <= others and len(labeled) == len(unlabeled) == min(len(own), len(others))
 
 
 def test_other_images_than_the_runs_are_refused(done):

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from common import augment, distillation, networks, objective
@@ -164,12 +165,14 @@ def test_mixup_blends_each_image_with_the_next_and_their_softened_outputs():
     assert torch.allclose(kl(student, outputs.logits, args), by_hand, rtol=1e-4)
 
 
-def test_shares_of_mixup_are_drawn_for_each_image_and_epoch():
+def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
     s = viewed("--mixup", "0.5")
     first = torch.cat([batch.mix for batch in s.batches()])
     assert first.shape == (8,) and ((first >= 0) & (first <= 1)).all() and len(set(first.tolist())) == 8
     assert torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
-    s.epoch = 1
+    s.round.number = 1
+    assert not torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
+    s.round.number, s.epoch = 0, 1
     assert not torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
     assert viewed()._mix(8) is None
     batch = next(s.batches())
@@ -255,3 +258,33 @@ def test_the_moving_average_is_of_all_updates_weights():
         s.train_epoch(Quiet())
     s.restore_best()
     assert torch.allclose(s.net.linear.weight, expected, rtol=1e-5, atol=1e-7)
+
+
+class Normed(toys.Halves):
+    """With a batch norm on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def features(self, x):
+        return super().features(self.norm(x))
+
+
+def test_the_moving_average_has_the_batch_norms_statistics_too(monkeypatch):
+    """Those of the last update would not be the averaged weights'."""
+    monkeypatch.setattr(toys, "Halves", Normed)
+    s = trained("ema", "--ema_decay", "0.9")
+    expected, step = None, s.step
+
+    def followed(batch):
+        nonlocal expected
+        losses = step(batch)
+        spread = s.net.norm.running_var
+        expected = spread.clone() if expected is None else 0.9 * expected + 0.1 * spread
+        return losses
+
+    s.step = followed
+    s.train_epoch(Quiet())
+    kept, last = s.average.module["net"].norm.running_var, s.net.norm.running_var
+    assert torch.allclose(kept, expected, atol=1e-6) and not torch.allclose(kept, last, atol=1e-3)
