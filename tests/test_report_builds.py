@@ -130,6 +130,11 @@ def test_one_seed_makes_no_test_to_refuse_but_its_difference_is_marked(tmp_path)
     assert "‡ runs of one seed differ in commit: the difference may come from that." in text
 
 
+def test_two_seeds_make_a_test_to_refuse(tmp_path):
+    with pytest.raises(InputError, match=r"kd1 and .*en1 would be compared but differ in commit"):
+        compared(rows(tmp_path, by(), by(COMMITS[1]), seeds=(1, 2)))
+
+
 def test_runs_without_a_record_are_reported_and_marked_beside_ones_with(tmp_path):
     text = claims(results.read(rows(tmp_path / "old", nothing, nothing)))
     assert "‡" not in text and "runs without a record of their commit cannot be checked" in text

@@ -96,6 +96,15 @@ def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
     assert f"to be taken again: {seeds[2]}." in path.read_text() and "a CPU, another" in path.read_text()
 
 
+def test_a_network_that_is_slower_than_the_teacher_has_more_than_its_time(tmp_path):
+    """int8 may be, on a machine without its instructions."""
+    folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (2, 10, 4), (55, 54, 80))
+    rows = rows_of(deployment.write(results.read([folder]), {}, tmp_path)[0])
+    assert {name: row["time, teacher 1"] for name, row in rows.items()} == {
+        ("teacher", "fp32"): "1", ("CM", "fp32"): "0.5", ("CM", "int8"): "2.5"
+    }  # fmt: skip
+
+
 def test_a_teacher_of_unknown_accuracy_has_a_time_alone(tmp_path):
     folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (1, 1, 4), (55, 54, ""))
     rows = rows_of(deployment.write(results.read([folder]), {}, tmp_path)[0])
