@@ -176,6 +176,24 @@ def test_the_next_round_has_what_its_strategy_chose(tmp_path):
     assert torch.equal(again.labeled, this_round.labeled) and torch.equal(again.unlabeled, this_round.unlabeled)
 
 
+def test_config_json_has_the_classes_of_the_pool_without_the_validation_images(tmp_path):
+    args = parse("Random", "--save_path", str(tmp_path))
+    images = data.load(args)
+    images.labels[images.val], images.labels[images.pool] = 9, 0
+    images.labels[images.pool[:3]] = 1
+    begun = runs.begin(args, images)
+    assert begun.config["pool"] == {"classes": images.classes, "images": [157, 3, *[0] * 8]}
+
+
+def test_a_run_goes_on_with_other_flags_where_they_change_no_number():
+    """All others are part of what it is, and of what a fair teacher is."""
+    args = vars(parse("EnCoDe"))
+    assert args.keys() - runs.configuration(args).keys() == {
+        *("data_dir", "data_source", "save_path", "log_path", "tensorboard", "dry_run", "recipe", "labels"),
+        *("device", "threads", "amp", "precision", "fast", "compile"),
+    }
+
+
 def test_images_replaced_between_two_sittings_are_refused(tmp_path):
     """Also those of the test set: its rows would be mixed."""
     args = parse("Random", "--save_path", str(tmp_path))

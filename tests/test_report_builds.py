@@ -132,7 +132,7 @@ def test_one_seed_makes_no_test_to_refuse_but_its_difference_is_marked(tmp_path)
 
 def test_two_seeds_make_a_test_to_refuse(tmp_path):
     with pytest.raises(InputError, match=r"kd1 and .*en1 would be compared but differ in commit"):
-        compared(rows(tmp_path, by(), by(COMMITS[1]), seeds=(1, 2)))
+        statistics.paired_tests(results.read(rows(tmp_path, by(), by(COMMITS[1]), seeds=(1, 2))), ALEXNET)
 
 
 def test_runs_without_a_record_are_reported_and_marked_beside_ones_with(tmp_path):

@@ -109,6 +109,23 @@ def test_one_row_has_fair_teachers_of_one_recipe(tmp_path):
     assert "Baseline (num_val 10, val_labels bought)" in labels and len(labels) == 2
 
 
+@pytest.mark.parametrize(
+    ("flag", "columns"),
+    [
+        ("teacher_more_epochs", {"teacher_start": "before"}),
+        ("teacher_pool_epochs", {"teacher_pool": "fixmatch"}),
+        (
+            "shift",
+            {"teacher_pool": "self_training", "targets": "mean", "views": "4"},
+        ),  # of the views whose means it learns
+    ],
+)
+def test_a_flag_that_its_fair_teacher_depends_on_sets_it_apart(flag, columns, tmp_path):
+    folders = [varied(tmp_path / str(n), n, columns | {"mixup": str(n)}, columns | {flag: n}) for n in (1, 2)]
+    found = baselines(folders).groupby("label")["seed"].unique().map(list).to_dict()
+    assert found == {f"Baseline ({flag} 1)": [1], f"Baseline ({flag} 2)": [2]}
+
+
 def test_one_teacher_is_one_however_its_flags_were_written(tmp_path):
     """80 by a recipe, 80.0 by the command line; and a flag that decides nothing."""
     recipe = varied(tmp_path / "recipe", 1, {"mixup": "0"}, {"teacher_passes": 80, "teacher_start": "anew"})

@@ -170,7 +170,8 @@ def test_macs_show_each_row_with_its_own_most_labels_and_its_own_networks_cost(t
     figures.macs(results.read([cm, kd, small]), tmp_path)
     points = {bar.get_label(): bar.lines[0].get_xydata()[0].tolist() for bar in drawn["macs"].axes[0].containers}
     assert {label: accuracy for label, (_, accuracy) in points.items()} == {"CM": 60, "CM+KD†": 59, "Single": 70}
-    assert points["Single"][0] == pytest.approx(12.5e6, rel=5e-3)  # ResNet-8 at 32 pixels
+    assert points["Single"][0] == pytest.approx(12.5e6, rel=5e-3)  # ResNet-8 at 32 pixels, and AlexNet's student at 64,
+    assert points["CM"][0] * points["CM+KD†"][0] == pytest.approx(1.36e6**2, rel=5e-3)  # left and right of its cost
 
 
 def test_half_of_the_labels_is_each_data_sets_own_round(tmp_path):
@@ -266,6 +267,18 @@ def test_a_contact_sheet_holds_images_that_are_not_square():
     for number, left in enumerate((2, second + 2, second + 2 + 5)):
         assert (sheet[2:4, left : left + 4] == pixels[number]).all()
     assert (sheet == 255).sum() == sheet.size - pixels.size
+
+
+def test_each_row_of_a_contact_sheet_has_that_rounds_queries_alone():
+    """First choice first; the image's label, not its place, says in which column."""
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
+    source = SimpleNamespace(x_train=pixels, y_train=np.array([0, 1, 0, 0]))
+    queries = pd.DataFrame({"round": [0, 0, 1, 1], "index": [3, 1, 2, 0]})
+    sheet = sheets._sheet(source, queries, [0, 1], [0, 1])[..., 0]
+    tall, wide = (side // 2 for side in sheet.shape)
+    cells = [sheet[r * tall : (r + 1) * tall, c * wide : (c + 1) * wide] for r in (0, 1) for c in (0, 1)]
+    shown = [list(dict.fromkeys(cell[2][cell[2] < 255].tolist())) for cell in cells]  # along each cell's first images
+    assert shown == [[3], [1], [2, 0], []]
 
 
 def test_a_contact_sheet_fits_a_page_whatever_the_rounds_and_classes(tmp_path):
