@@ -388,6 +388,14 @@ def test_digits_keep_their_own_labels_and_are_not_mirrored():
     images = data.load(parse("Single", "--num_images", "1438"))
     assert (len(images.train), len(images.test)) == (1438, 359)
     assert images.origin.tolist() == list(range(1438)) and images.name == "digits" and not images.mirror
+    assert images.test_labels[:4].tolist() == [
+        4,
+        9,
+        4,
+        9,
+    ]  # the digits begin 0, 1, 2, ..., 9 twice; every fifth is tested
+    own = data.load(parse("Single", "--image_size", "8")).train
+    assert own.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
     assert data.load(parse("Single", "--flip", "yes")).mirror
     drawn = data.load(parse("Single"))
     assert len(set(drawn.origin.tolist())) == 200

@@ -149,6 +149,12 @@ def test_a_fair_teacher_is_trained_as_long_as_its_labels_deserve(passes, count, 
     assert found[0].train_epochs == epochs and found[0].keep == "last"  # an epoch shows 200 images
 
 
+def test_an_epoch_shows_whole_batches_alone():
+    """Three of 60, not all 200 images: 9.5 passes over 50 labels are 2.6 epochs."""
+    words = ["--teacher_passes", "9.5", "--teacher_epochs", "9", "--teacher_batch_size", "60"]
+    assert teachers.fair_recipe(parse("KD", *SMALL[:2], *words), 50).train_epochs == 3
+
+
 @pytest.mark.parametrize("kind", ["view", "mean"])
 def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path, monkeypatch):
     seen = []

@@ -2,6 +2,7 @@
 
 import io
 import shlex
+import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_named_data_is_described(capsys):
         "digits: 1438 training and 359 test images, 10 classes" in said and "size        8x8, resized to 64x64" in said
     )
     assert "duplicates  none" in said and "--dataset digits --num_images 1438" in said
+    assert said.count("--lr_task 0.004 --lr_dec 0.004 --feat_wt 100") == 2
+    survey.main(["digits", "--model", "ResNet"])
+    said = capsys.readouterr().out
+    assert "--recipe quick --batch_size 32 --train_epochs 17 --lr_task 0.025" in said  # 0.1 at a batch of 128
+    assert (
+        "--batch_size 16 --train_epochs 17 " in said and said.count("--feat_wt 10 ") + said.count("--feat_wt 10)") == 2
+    )
+
+
+def test_a_copy_without_a_label_is_no_other_class(birds, tmp_path, capsys):
+    """Nobody has said yet what the image in train/unlabeled/ is."""
+    (birds / "train" / "unlabeled").mkdir()
+    shutil.move(birds / "train" / "duck" / "05.png", birds / "train" / "unlabeled")
+    survey.main([str(birds), "--labels", str(tmp_path / "none.csv")])
+    said = capsys.readouterr().out
+    assert "2 test images are training images too" in said and "1 with another class" in said  # the crow in test/duck
+    assert "test/duck/00.png = train/unlabeled/05.png" in said
 
 
 def test_the_commands_look_where_the_data_was_found(tmp_path, capsys):

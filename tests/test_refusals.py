@@ -97,6 +97,24 @@ def test_a_teacher_that_cannot_be_one(change, message, teacher, tmp_path):
         store.load(parse("KD"), data.load(parse("KD")), path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "0" * 64}, "was trained on other images under the name digits"),
+        ({"model": "VGG"}, "was trained with model VGG, this experiment has AlexNet"),
+        ({"dataset": "svhn"}, "was trained with dataset svhn, this experiment has digits"),
+        ({"classes": ["a", "b"]}, r"was trained with classes \['a', 'b'\], this"),
+        ({"image_size": 32}, "was trained with image_size 32, this experiment has 64"),
+    ],
+)
+def test_a_teacher_of_another_experiment(change, message, images, tmp_path):
+    args = parse("KD")
+    store.check(args, images, tmp_path, {})  # nobody knows
+    store.check(args, images, tmp_path, store.identity(args, images))
+    with pytest.raises(InputError, match=rf"^--teacher {tmp_path}: {message}"):
+        store.check(args, images, tmp_path, store.identity(args, images) | change)
+
+
 def test_a_teacher_whose_outputs_are_not_finite(teacher, tmp_path):
     """Finite weights; not the student's learning rate is to blame."""
     path = tmp_path / "teacher.pt"
