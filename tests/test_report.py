@@ -337,8 +337,8 @@ def test_latex_has_what_a_paper_needs(grid, tmp_path):
 def test_class_balance_counts_the_queries(grid, tmp_path):
     report.write(grid, tmp_path / "out", time_inference=False)
     lines = (tmp_path / "out" / "queries.csv").read_text().splitlines()
-    assert lines[0] == "model,dataset,label,round,class,name,images"
-    assert "AlexNet,cifar10,EnCoDe†,1,0,0,1" in lines and "AlexNet,cifar10,EnCoDe†,1,1,1,2" in lines
+    assert lines[0] == "model,dataset,label,round,percent,class,name,images"
+    assert "AlexNet,cifar10,EnCoDe†,1,50,0,0,1" in lines and "AlexNet,cifar10,EnCoDe†,1,50,1,1,2" in lines
 
 
 def test_contact_sheet_and_inference_time_of_a_run(tmp_path, capsys):

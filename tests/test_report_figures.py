@@ -229,6 +229,18 @@ def test_class_balance_is_a_mean_over_all_seeds(tmp_path, drawn):
     assert table["images"].tolist() == [1.5] * 4
 
 
+def test_the_first_rounds_of_a_rows_several_runs_are_not_averaged(tmp_path, drawn):
+    """`make table1` trains 10 to 60% in one run and 100% in another: both have a round 0."""
+    part, full = run(tmp_path / "part", "Random", 1, {10: 50, 40: 60}), run(tmp_path / "full", "Random", 1, {100: 70})
+    rows = [f"0,{index},,0" for index in range(9)]
+    (full / "queries.csv").write_text("\n".join(["round,index,score,label", *rows]) + "\n")
+    heatmaps.class_balance(results.read([part, full]), tmp_path)
+    table = pd.read_csv(tmp_path / "queries.csv")
+    assert table[["round", "percent", "class", "images"]].to_numpy().tolist() == [
+        [0, 10, 0, 1], [0, 10, 1, 2], [0, 100, 0, 9], [1, 40, 0, 1], [1, 40, 1, 2]
+    ]  # fmt: skip
+
+
 def test_macs_say_each_panels_own_percent(tmp_path, drawn):
     svhn = run(tmp_path / "s", "Random", 1, {40: 61}, dataset="svhn")
     figures.macs(results.read([*seeds(tmp_path, "Random", [{10: 50, 100: 60}]), svhn]), tmp_path)

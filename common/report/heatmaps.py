@@ -39,12 +39,14 @@ def class_accuracy(found: Results, output: Path) -> list[Path]:
 def class_balance(found: Results, output: Path) -> list[Path]:
     """queries.csv: images of each class queried in each round, mean over seeds; a figure of their share.
 
+    Where a row's percents come from several runs, each has a round 0 of its own.
+
     The figure leaves out the initial labels, which nobody chose, and a round that takes all that is left, and shows the
     share of what was queried less the class's share of the pool, in points.
     """
     if found.queries.empty:
         return []
-    keys = ["model", "dataset", "label", "round", "class"]
+    keys = ["model", "dataset", "label", "round", "percent", "class"]
     counts = found.queries.groupby(keys, sort=False).size().rename("images").reset_index()
     runs = found.queries.groupby(keys[:-1])["run"].nunique()  # with those that queried none of the class
     counts["images"] = counts["images"] / runs.loc[pd.MultiIndex.from_frame(counts[keys[:-1]])].to_numpy()
