@@ -14,13 +14,14 @@ from common import augment, budget, data, distillation, evaluation, losses, netw
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.teachers import fair as teachers
-from common.teachers import teacher
+from common.teachers import store, teacher
 from common.teachers.consistency import OwnOutputs
 
 from . import toys
 from .conftest import BUDGET, TOY, parse, run
 
 SMALL = "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 40 --train_epochs 1".split()  # noqa: SIM905
+CLOSED = SimpleNamespace(close=lambda: None)  # a training's run that is done
 
 
 # Labels are counted
@@ -113,11 +114,11 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
 
 def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
     """With --labels the data's fingerprint leaves the labels out."""
-    places, closed = [], SimpleNamespace(close=lambda: None)
+    places = []
     monkeypatch.setattr(
         teachers.training,
         "teacher",
-        lambda args, images, labels, place, *_, **__: places.append(place) or (None, 0.0, closed),
+        lambda args, images, labels, place, *_, **__: places.append(place) or (None, 0.0, CLOSED),
     )
     images.files = [f"{number}.png" for number in range(200)]
     args, labels = parse("KD", *SMALL), images.pool[:40]
@@ -333,3 +334,31 @@ def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, caps
     for accuracy, said in (("23.40", True), ("23.60", False), ("", False)):
         teach._cache(net, "k" * 64, accuracy, 40)
         assert (f"note: a teacher of {accuracy}% is hardly better than guessing" in capsys.readouterr().out) == said
+
+
+# A teacher that saw every label
+
+
+def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypatch):
+    """Its rounds would have two teachers, and one line in the report."""
+    args, run, images, _ = first_round("KD")
+    path = store.shared_path(args, images)
+    path.parent.mkdir()
+    path.touch()
+    nets = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    monkeypatch.setattr(teacher, "load", lambda *_: (nets[0], {}))
+    monkeypatch.setattr(teacher.Teacher, "_cache", lambda self, net, key, *_: key)
+    kept = [teacher.Teacher(args, run, images)._shared() for _ in range(2)]
+    assert kept == [networks.fingerprint(nets[0])] * 2
+    nets.reverse()
+    with pytest.raises(InputError, match="is not the teacher this run began with; restore it or start under another"):
+        teacher.Teacher(args, run, images)._shared()
+
+
+def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(data, "load", lambda args: seeds.append(args.seed) or SimpleNamespace(pool=None))
+    monkeypatch.setattr(teacher.training, "teacher", lambda args, *_: seeds.append(args.seed) or (None, 0.0, CLOSED))
+    monkeypatch.setattr(teacher, "publish", lambda *_: None)
+    teacher._train_shared(parse("KD", "--seed", "9", "--teacher_seed", "3"), tmp_path / "teacher.pt")
+    assert seeds == [3, 3]

@@ -9,7 +9,7 @@ import pytest
 
 from common import report
 from common.errors import InputError
-from common.report import inference, latex, results, statistics
+from common.report import inference, latex, results, statistics, tables
 from common.schema import VARIANTS
 
 from .reports import ALEXNET, HEADER, claims, edit, refused, run, sitting
@@ -332,6 +332,12 @@ def test_latex_has_what_a_paper_needs(grid, tmp_path):
     assert text.count("\\begin{") == text.count("\\end{") == 2 and "\\label{tab:alexnet-cifar10}" in text
     assert "\\caption{Test accuracy in percent of AlexNet on cifar10" in text and "$^\\dagger$ distilled from" in text
     assert latex.escape("a_b & 5% {x}~\\") == "a\\_b \\& 5\\% \\{x\\}\\textasciitilde{}\\textbackslash{}"
+
+
+def test_the_only_student_is_not_the_best(tmp_path):
+    found = results.read([run(tmp_path / "a", "Random", 1, {10: 55, 40: 60}), run(tmp_path / "b", "KD", 1, {10: 58})])
+    text = latex.table(found, ALEXNET, *tables._grid(tables.cells(found), ALEXNET))
+    assert re.findall(r"mathbf\{(.*?)\}", text) == ["58.00"]  # at 40% there is one
 
 
 def test_class_balance_counts_the_queries(grid, tmp_path):

@@ -1,6 +1,7 @@
 """Table II and its figure from export.csv files made of text."""
 
 import csv
+import math
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
     assert [row["the paper's"] for row in rows.values()] == ["1", "0.21", "", "0.21"]
     assert {row["ms an image"] for row in rows.values()} == {""} and rows["Baseline", "fp32"]["MACs, M"] == "94.1"
     assert "median of 50 forward passes" in files[0].read_text()
+
+
+def test_the_papers_times_are_of_its_networks_on_its_data():
+    found = [
+        deployment._paper_ratio(*each)
+        for each in ((("VGG", "svhn"), "EnCoDe†"), (("AlexNet", "digits"), "CM"), (("ResNet", "svhn"), "CM"))
+    ]
+    assert found[0] == 0.084 and all(map(math.isnan, found[1:]))
 
 
 def test_a_teachers_row_takes_its_time_from_the_students_export(seeds, tmp_path):

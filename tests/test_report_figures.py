@@ -72,6 +72,12 @@ def test_the_papers_curve_is_dashed_in_the_rows_colour(tmp_path, drawn):
     assert names == ["CM (n=1)", "CM+KD† (n=1)", "the paper's"]
 
 
+def test_the_legend_counts_the_seeds_behind_a_point(tmp_path, drawn):
+    """Three in all, two at each percent."""
+    figures.curves(results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 51}, {40: 61}])), tmp_path)
+    assert drawn["curves"].legends[0].get_texts()[0].get_text() == "CM (n=2)"
+
+
 def test_another_axis_of_labels_has_no_curve_of_the_paper(tmp_path, drawn):
     found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}]))
     found.rows["seen"] = [4500.0, 18000.0]
@@ -83,10 +89,10 @@ def test_another_axis_of_labels_has_no_curve_of_the_paper(tmp_path, drawn):
 
 def test_rounds_that_saw_the_same_labels_stay_points_of_their_own(tmp_path, drawn):
     """An all-seeing teacher's rows: 160 labels at 10 and at 40%. Seeds are averaged, rounds are not."""
-    found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 54, 40: 61}, {10: 52, 40: 62}]))
+    found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 54, 40: 61}, {10: 55, 40: 65}]))
     found.rows["labels_in_all"] = "160"
     figures.labels(found, tmp_path)
-    assert line(drawn["labels"].axes[0], "CM") == ([160, 160], [52, 61])
+    assert line(drawn["labels"].axes[0], "CM") == ([160, 160], [53, 62])  # means, not medians
 
 
 def test_a_row_keeps_its_colour_where_another_has_no_record_of_labels(tmp_path, drawn):
@@ -254,17 +260,18 @@ def test_class_balance_of_a_run_that_chose_nothing_has_no_figure(tmp_path, drawn
 
 
 def test_class_accuracy_is_the_mean_over_seeds_of_each_class(tmp_path, drawn):
-    runs = seeds(tmp_path, "Random", [{10: 50, 50: 60}, {10: 50, 50: 80}], pool=POOL)
+    runs = seeds(tmp_path, "Random", [{10: 50, 50: 60}, {10: 50, 50: 80}, {10: 50, 50: 20}], pool=POOL)
     predictions(runs[0], 1, [0, 0, 1, 1, 1], [0, 0, 0, 0, 1])  # bees 2 of 4, the ant; 60%
     predictions(runs[1], 1, [0, 0, 0, 1, 1], [0, 0, 0, 0, 1])  # bees 3 of 4
+    predictions(runs[2], 1, [1, 1, 1, 1, 1], [0, 0, 0, 0, 1])  # none
     found = results.read(runs)
     heatmaps.class_accuracy(found, tmp_path)
     axes = drawn["classes"].axes[0]
-    assert axes.collections[0].get_array().ravel().tolist() == [62.5, 100]
+    assert axes.collections[0].get_array().ravel().tolist() == [pytest.approx(125 / 3), 100]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["CM, 50%"]
     lines = (tmp_path / "classes.csv").read_text().splitlines()
     assert lines[0] == "model,dataset,label,percent,class,name,accuracy,n"
-    assert lines[1:] == ["AlexNet,cifar10,CM,50,0,bee,62.5,2", "AlexNet,cifar10,CM,50,1,ant,100,2"]
+    assert lines[1:] == ["AlexNet,cifar10,CM,50,0,bee,41.67,3", "AlexNet,cifar10,CM,50,1,ant,100,3"]
 
 
 def test_a_contact_sheet_holds_images_that_are_not_square():
