@@ -1,12 +1,14 @@
 """Figures that README and RESULTS state are those of the text files in results/, recomputed here."""
 
 import itertools
+import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from common import fair
 from common.report.statistics import interval
 
 from .conftest import ROOT
@@ -71,3 +73,16 @@ def test_validation_and_test_accuracy_beside_each_other_are_one_rounds(rounds):
     assert len(stated) > 40
     for pair in stated:
         assert frozenset(pair) in pairs, f"{pair[0]} ({pair[1]}): no round in results/ has them"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "folder"),
+    [
+        ("fair", "KD", "svhn10k-fair/svhn10k-fair-random-seed2024"),
+        ("fair", "Random", "svhn10k-fair/svhn10k-fair-alone-seed2025"),
+        ("best", "KD", "fair-5/fair-self-training-seed2023"),
+    ],
+)
+def test_a_recipe_is_what_its_results_were_made_with(recipe, method, folder):
+    flags = json.loads((ROOT / "results" / folder / "config.json").read_text(encoding="utf-8"))
+    assert {name: flags[name] for name in fair.recipe(recipe, method)} == fair.recipe(recipe, method)
