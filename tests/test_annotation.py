@@ -249,6 +249,8 @@ def test_what_cannot_be_is_refused(folder, tmp_path):
         data.load(parse("KD", *words(path, labels, *BUDGET)))
     with pytest.raises(InputError, match=r"--labels .*: names images by their files; --dataset digits is no folder"):
         data.load(parse("Random", "--labels", str(labels)))
+    with pytest.raises(InputError, match=r"moved: neither a known data set .* nor an existing"):
+        data.load(parse("Random", *words(tmp_path / "moved", labels)))
 
 
 def test_a_plan_needs_no_labels(folder, tmp_path, capsys):

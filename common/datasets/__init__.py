@@ -27,7 +27,7 @@ def load(args) -> Source:
     path = Path(os.path.expanduser(name))
     if name.lower() not in DATASETS and path.is_dir():
         return folder.load(path, args.image_size, labels)
-    if labels:
+    if labels and (path.exists() or name.lower() in DATASETS):
         raise InputError(f"--labels {labels}: names images by their files; --dataset {name} is no folder of images")
     if name.lower() in DATASETS:
         return DATASETS[name.lower()](Path(args.data_dir), args)
