@@ -135,13 +135,14 @@ def test_named_data_is_described(capsys):
         "digits: 1438 training and 359 test images, 10 classes" in said and "size        8x8, resized to 64x64" in said
     )
     assert "duplicates  none" in said and "--dataset digits --num_images 1438" in said
-    assert said.count("--lr_task 0.004 --lr_dec 0.004 --feat_wt 100") == 2
+    assert said.count("--lr_task 0.01)") == 1 and said.count("--lr_task 0.004 --lr_dec 0.004 --feat_wt 100") == 2
     survey.main(["digits", "--model", "ResNet"])
     said = capsys.readouterr().out
     assert "--recipe quick --batch_size 32 --train_epochs 17 --lr_task 0.025" in said  # 0.1 at a batch of 128
-    assert (
-        "--batch_size 16 --train_epochs 17 " in said and said.count("--feat_wt 10 ") + said.count("--feat_wt 10)") == 2
-    )
+    assert said.count("--batch_size 16 --train_epochs 17 ") == 3
+    assert said.count("--lr_task 0.1)") == 1  # of the student alone; distilled ones end in --feat_wt or --warmup_epochs
+    assert said.count("--lr_task 0.1 --lr_dec 0.1 --feat_wt 10)") == 1
+    assert said.count("--lr_task 0.1 --lr_dec 0.1 --feat_wt 10 --warmup_epochs 3)") == 1
 
 
 def test_a_copy_without_a_label_is_no_other_class(birds, tmp_path, capsys):
