@@ -239,6 +239,15 @@ def test_penalties_count_the_budgets_at_which_a_row_is_beaten(tmp_path):
     assert unlike == {("CM", "CM+KD†"): frozenset(), ("CM+KD†", "CM"): frozenset()}
 
 
+def test_penalties_pair_the_runs_of_a_seed(tmp_path):
+    """KD is 2.0, 2.1 and 1.9 above CM, seed by seed; seeds differ by ten, and seed 1 has no CM."""
+    more = {3: 2.1, 4: 1.9, 1: 2.0, 2: 2.0}
+    runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 40 + 10 * seed + more[seed]}) for seed in more]
+    runs += [run(tmp_path / f"cm{seed}", "Random", seed, {10: 40 + 10 * seed}) for seed in (2, 3, 4)]
+    matrix, _ = statistics.penalties(results.read(runs))
+    assert matrix.loc["CM+KD†", "CM"] == 1 and matrix.loc["CM", "CM+KD†"] == 0
+
+
 def test_penalties_add_up_over_settings(tmp_path):
     """KD beats CM at one budget of two on CIFAR-10, and at the only one on SVHN; whichever comes last."""
     runs = []
