@@ -9,6 +9,7 @@ import torch
 
 from common import annotation, datasets, memory, proposal
 from common.datasets import pixels
+from common.datasets.source import Source
 from common.errors import InputError
 from common.seeds import generator
 
@@ -48,13 +49,14 @@ def pool_size(args) -> int:
     return args.num_images - (args.num_val if args.val_labels == "extra" else 0)
 
 
-def load(args) -> Images:
+def load(args, source: Source | None = None) -> Images:
     """`--dataset` at `--image_size`, its drawn or first `--num_images`, `--num_val` of them held out.
 
-    The split and the pool's order depend on `--seed` and the counts alone: runs of one seed are paired.
+    The split and the pool's order depend on `--seed` and the counts alone: runs of one seed are paired. `source` is the
+    data set where it is read already.
     Raises InputError when the data cannot be had or the counts do not fit.
     """
-    source = datasets.load(args)
+    source = datasets.load(args) if source is None else source
     _check(args, source)
     _fits(args, source)
     kept = torch.arange(args.num_images)

@@ -146,9 +146,7 @@ def commands(args, source: Source) -> list[str]:
     budget = " ".join(f"--{name} {found[name]}" for name in proposal.BUDGETS)
     epochs = max(5, min(60, round(UPDATES / (found["num_images"] // found["batch_size"]))))
     batch = min(64, 2 * found["batch_size"], found["num_images"])
-    quick = recipes.quick(
-        args.model
-    )  # its rate is for its batch size; smaller batches want a smaller one in proportion
+    quick = recipes.quick(args.model)  # its rate is for its batch size: smaller batches want less in proportion
     rate = f"{quick['lr_task'] * batch / quick['batch_size']:.2g}"
     short = f"--batch_size {found['batch_size']} --train_epochs {epochs} --schedule onecycle"
     alone, distilled, decoder = RATES.get(args.model, SMALL)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import cli, recorded
+from common import cli, datasets, recorded
 from common.analysis import separability
 from common.errors import InputError
 from common.report import results, sheets
@@ -94,6 +94,12 @@ def test_other_images_than_the_runs_are_refused(done):
         separability.rounds(done, done)
     with pytest.raises(InputError, match="random-seed5 was made with other training images under this --dataset"):
         sheets.contact_sheets(results.read([done]), done, done)
+
+
+def test_sheets_read_a_runs_images_once(done, monkeypatch):
+    load, read = datasets.load, []
+    monkeypatch.setattr(datasets, "load", lambda args: read.append(args.dataset) or load(args))
+    assert len(sheets.contact_sheets(results.read([done]), done, done)) == 1 and len(read) == 1
 
 
 def test_a_run_from_before_a_flag_is_looked_at_as_it_was(done):

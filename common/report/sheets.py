@@ -26,7 +26,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
         options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
         source = datasets.load(argparse.Namespace(**options))
         if "data" in config:
-            recorded.images(Path(run), data_dir)  # refuses others than the run's
+            recorded.images(Path(run), data_dir, source=source)  # refuses others than the run's
         if queries["index"].max() >= len(source.x_train):
             raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
                              f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
