@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from common.experiments import ROOT
+from common.machine import fast_bf16_cpu
 
 CPUINFO = Path("/proc/cpuinfo")
 BEFORE = {"compile": "off"}  # what records lack that are older than the flag
@@ -37,7 +38,10 @@ def changes(before: dict, now: dict) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """The GPU's or the CPU's model, the latter with the widest vector unit that matrix products use."""
+    """The GPU's or the CPU's model, the latter with the widest vector unit that matrix products use, and AMX's tiles.
+
+    Bfloat16 products need not round alike in the tiles and in AVX512, and CPUs with and without may share a name.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -45,7 +49,7 @@ def machine(device: torch.device) -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}{', AMX' if fast_bf16_cpu() else ''}"
 
 
 @cache

@@ -59,6 +59,16 @@ def test_a_checkout_with_changes_is_dirty(tmp_path, monkeypatch):
     assert read() == (commit, True)
 
 
+def test_the_machine_is_named_with_its_units(tmp_path, monkeypatch):
+    """Two machines of one model name, of which only one has AMX, give different bytes in bfloat16."""
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: A CPU: 1 GHz\n")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for tiles, name in [(True, "A CPU: 1 GHz, AVX512, AMX"), (False, "A CPU: 1 GHz, AVX512")]:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles)
+        assert provenance.machine(torch.device("cpu")) == name
+
+
 def test_changes_are_named():
     assert provenance.changes(RECORD, RECORD) == ""
     older = {name: value for name, value in RECORD.items() if name != "compile"}  # from before the flag
