@@ -101,7 +101,12 @@ def _classes(source: Source) -> list[str]:
     if train.min() and train.max() > train.min():
         lines.append(f"balance     the largest class has {train.max() / train.min():.3g} times the smallest's images")
     empty = [source.classes[n] for n in np.flatnonzero((train == 0) & (not unlabeled))]
-    return lines + ([f"warning     no training image of {', '.join(empty[:SHOWN])}"] if empty else [])
+    lines += [f"warning     no training image of {', '.join(empty[:SHOWN])}"] if empty else []
+    first = proposal.counts(len(source.x_train))["initial_budget"]
+    if first < len(source.classes):
+        lines.append(f"warning     the {first} labels of a first round are fewer than the {len(source.classes)} "
+                     "classes: a network cannot learn one without a label; raise --initial_budget")  # fmt: skip
+    return lines
 
 
 def _equal(source: Source, found: folder.Listing | None, path: Path) -> list[str]:

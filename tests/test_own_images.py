@@ -1,6 +1,7 @@
 """A user's own images: of any size and mode, described before they are used, with commands that then work."""
 
 import io
+import os
 import shlex
 import shutil
 from argparse import Namespace
@@ -175,6 +176,17 @@ def test_no_command_is_printed_that_could_not_run(y, why, tmp_path, capsys):
     assert f"warning     {why}" in said and "main.py" not in said
 
 
+def test_a_first_round_of_fewer_labels_than_classes_is_said(tmp_path, capsys):
+    """Of 30 images a tenth is labelled first: enough for three classes, one too few for four."""
+    images = np.zeros((30, 8, 8, 3), np.uint8)
+    for classes, warned in ((3, False), (4, True)):
+        y = np.arange(30) % classes
+        np.savez(tmp_path / "few.npz", x_train=images, y_train=y, x_test=images, y_test=y)
+        survey.main([str(tmp_path / "few.npz")])
+        said = "warning     the 3 labels of a first round are fewer than the 4 classes: " in capsys.readouterr().out
+        assert said == warned
+
+
 def printed(said: str) -> list[tuple[str, list[str]]]:
     """(method, words) of each command, as a shell reads it."""
     lines = [line for line in said.splitlines() if line.startswith("(cd ")]
@@ -216,6 +228,12 @@ def test_files_that_are_no_images_are_named_at_once(birds):
     message = str(refused.value)
     assert "2 files are not readable images: train/crow/01.png (cannot identify" in message
     assert "test/duck/02.png (cannot identify" in message and message.endswith("; remove them")
+
+
+def test_a_pipe_is_not_waited_for(birds):
+    os.mkfifo(birds / "train" / "crow" / "pipe.png")
+    with pytest.raises(InputError, match=r"crow/pipe\.png is not a readable image \(it is a pipe"):
+        folder.load(birds, 16)
 
 
 def test_memory_is_asked_for_before_an_image_is_read(birds, monkeypatch):

@@ -46,6 +46,12 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files, again, strict=True))
 
 
+def test_a_bar_in_a_name_is_no_column(tmp_path):
+    one = run(tmp_path / "a", "Random", 1, {10: 55}, dataset="a|b")
+    line = report.write([one], tmp_path / "out", time_inference=False)[0].read_text().splitlines()[0]
+    assert line.startswith(r"| AlexNet, a\|b: test accuracy, % | 10%")
+
+
 def test_missing_cells_stay_blank_and_two_seeds_have_no_interval(tmp_path):
     two = [run(tmp_path / name, "Random", seed, {10: 55 + seed}) for seed, name in enumerate("xy")]
     text = report.write(two, tmp_path / "two", time_inference=False)[0].read_text()

@@ -30,7 +30,9 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def read(path: Path, size: int) -> np.ndarray:
-    """An image file as `resize` makes it: (size, size, 3) uint8."""
+    """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
+    if path.is_fifo():
+        raise ValueError("it is a pipe: reading it would wait for ever")
     with Image.open(path) as image:
         levels = rgb(image)
     return resize(torch.from_numpy(levels)[None], size)[0].numpy()

@@ -20,7 +20,8 @@ class Table:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Rows of cells, the first one the head, in columns of equal width."""
+    """Rows of cells, the first one the head, in columns of equal width; a | in a cell, as in a path, is escaped."""
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
     return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
