@@ -263,7 +263,9 @@ class Session:
         return torch.stack(drawn).unflatten(0, (self.updates, -1)).to(self.images.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.args.precision == "bf16")
+        """Without autocast's cache: a sampler steps its VAE within, and then uses it again with the new weights."""
+        enabled = self.args.precision == "bf16"
+        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return generator(self.args.seed, purpose, self.round.number, self.epoch)

@@ -297,6 +297,18 @@ def test_what_a_bfloat16_step_reports_is_near_float32():
     assert rounded["ce"].item() != exact["ce"].item()
 
 
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_the_discriminator_sees_the_vae_after_its_step(amp):
+    """Autocast kept the weights from before it, rounded, for the whole of the sampler's update."""
+    s = toy_session("EnCoDe", "--amp", amp)
+    latents, features = [], []
+    s.sampler.discriminator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    s.sampler.vae.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    one_step(s)
+    with s._autocast(), torch.no_grad():
+        assert torch.equal(latents[-1], s.sampler.vae(features[-1])[0])
+
+
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 def test_reduced_precision_is_bfloat16_on_every_device():
     """On a GPU torch's own choice would be float16, whose small gradients vanish."""
