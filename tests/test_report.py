@@ -144,6 +144,18 @@ def test_a_run_of_few_budgets_does_not_shorten_the_others_curves(grid, tmp_path)
     assert statistics.areas(results.read(two).rows).to_dict() == {("CM", 1): 65}
 
 
+def test_an_unfinished_run_shortens_no_curve_and_is_named(grid, tmp_path):
+    """A fourth seed of two budgets took the third from all rows' areas, and nothing said so."""
+    whole = statistics.areas(results.read(grid).rows)
+    said = "Over 10%, 50%, 100%, which all of these runs have."
+    assert f"{said}\n" in claims(results.read(grid))
+    grid += [run(tmp_path / f"kd{seed}", "KD", seed, {10: 90, 50: 90}) for seed in (4, 5)]
+    found = results.read(grid)
+    assert statistics.areas(found.rows).sort_index().equals(whole.sort_index())
+    left_out = "Left out, with fewer than their row or than half: CM+KD† (seeds 4, 5)."
+    assert f"{said} {left_out}\n" in claims(found)
+
+
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.6, 0.5]) == pytest.approx([1.0, 1.0])

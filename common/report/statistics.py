@@ -30,16 +30,30 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """`accuracies` at the percents that all runs have, without runs of one or of fewer than half; empty below two."""
+    """`accuracies` at the percents that all runs have, without runs of one or of fewer than half; empty below two.
+
+    A run that lacks a percent of its row's, as one that is not finished, would take it from all others: it is left out.
+    """
     table = accuracies(rows)
+    of_its_row = table.notna().groupby(level="label", sort=False).transform("any")
+    table = table[(table.notna() | ~of_its_row).all(axis=1)]
     table = table[table.notna().sum(axis=1) >= max(2, table.shape[1] / 2)].dropna(axis=1)
     return table if table.shape[1] > 1 else table.iloc[:0]
+
+
+def span(rows: pd.DataFrame) -> tuple[list[float], dict[str, list[int]]]:
+    """The percents that `areas` go over, and by row the seeds that have no area."""
+    table, kept = accuracies(rows), _curves(rows)
+    without: dict[str, list[int]] = {}
+    for label, seed in table.index.difference(kept.index, sort=False):
+        without.setdefault(label, []).append(seed)
+    return ([] if kept.empty else list(kept.columns)), without
 
 
 def areas(rows: pd.DataFrame) -> pd.Series:
     """Area under the budget curve by (label, seed), divided by its width: mean accuracy over the budgets.
 
-    Over the percents that all runs have, so that areas can be compared; a run of one, or fewer than half, has no area.
+    Over the percents that all runs have, so that areas can be compared; `span` says which, and who has no area.
     """
     table = _curves(rows)
     if table.empty:

@@ -37,7 +37,7 @@ def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str
             for label, values in statistics.areas(rows).groupby(level="label", sort=False)
         ]
         parts[f"{setting[0]} on {setting[1]}"] = [
-            Table(AREA, ["row", "area", "±", "n"], areas, lacking="needs runs with two budgets in common"),
+            Table(AREA, ["row", "area", "±", "n"], areas, _over(rows), "needs runs with two budgets in common"),
             _tests(TESTS, statistics.paired_tests(found, setting, mixed)),
             *([_against(found, setting, reference, mixed)] if reference else []),
             _efficiency(statistics.label_efficiency(rows), rows.groupby("label")["percent"].min().to_dict()),
@@ -71,6 +71,17 @@ def _against(found: Results, setting: tuple[str, str], reference: str, mixed: bo
     if not tests.empty:
         tests["at"] = [at if at == "area" else percent(at) for at in tests["at"]]
     return _tests(AGAINST.format(label), tests)
+
+
+def _over(rows: pd.DataFrame) -> list[str]:
+    """What the areas go over, and which runs have none."""
+    percents, without = statistics.span(rows)
+    if not percents:
+        return []
+    left_out = [f"{label} (seeds {', '.join(map(str, seeds))})" for label, seeds in without.items()]
+    line = f"Over {', '.join(map(percent, percents))}, which all of these runs have."
+    more = f" Left out, with fewer than their row or than half: {'; '.join(left_out)}." if left_out else ""
+    return [line + more]
 
 
 def _tests(title: str, tests: pd.DataFrame) -> Table:
