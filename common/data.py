@@ -34,6 +34,7 @@ class Images:
     fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
     test_fingerprint: str  # SHA-256 of the test images and labels as decoded, their size here and the classes' names
     files: list[str] | None = None  # with --labels: the training images' names
+    label_values: str = ""  # with --labels, when it has all: SHA-256 of them, which `source` leaves out
 
     @property
     def size(self) -> int:
@@ -93,6 +94,7 @@ def load(args, source: Source | None = None) -> Images:
             json.dumps([source.x_test.shape, args.image_size, source.classes]).encode(),
         ),
         files=None if source.files is None else [source.files[index] for index in kept.tolist()],
+        label_values=_sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
     )
     annotation.check_teacher(args, images)
     return images

@@ -37,10 +37,10 @@ def device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1` or a GPU's number -> a device that exists. Raises InputError for another."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.isdigit():
-        name = f"cuda:{name}"
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (kind == "cpu" and number) or (number and not number.isdigit()):
+    if name.isdecimal():
+        name = f"cuda:{int(name)}"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
         raise InputError(f"--device {name}: no such device; use auto, cpu, cuda, cuda:1 or a GPU's number")
     if kind == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -48,7 +48,7 @@ def device(name: str) -> torch.device:
             raise InputError(
                 f"--device {name}: this machine has {found} GPU{'s' * (found != 1)}; use --device cpu or auto"
             )
-    return torch.device(name)
+    return torch.device(f"{kind}:{int(number)}" if number else kind)
 
 
 def amp(choice: str, device: torch.device) -> str:

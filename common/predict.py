@@ -120,9 +120,21 @@ def rounds(run: Path) -> list[int]:
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; name a run's, as runs/encode-seed2023")
     found = sorted(int(path.stem[6:]) for path in run.glob("round_*.pt") if path.stem[6:].isdigit())
+    if (run / "results.csv").exists():  # a run begun anew in this folder may not have come to all of them
+        finished = _finished(run / "results.csv")
+        found = [number for number in found if number in finished]
     if not found:
-        raise InputError(f"{run}: has no finished round (no round_NN.pt); let the run finish its first one")
+        raise InputError(
+            f"{run}: has no finished round (no round_NN.pt that results.csv knows); let the run finish its first one"
+        )
     return found
+
+
+def _finished(results: Path) -> set[int]:
+    """The rounds that a results.csv has."""
+    with open(results, newline="", encoding="utf-8") as file:
+        numbers = [row.get("round") or "" for row in csv.DictReader(file)]
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _round_file(run: Path, number: int | None) -> Path:

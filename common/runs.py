@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,15 @@ class Run:
             self.board.close()
         self._lock.close()
 
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Within, an error gives the folder up, whoever still refers to the run."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def save(self) -> None:
         """Writes the state: everything up to here survives the process, and is what TensorBoard shows."""
         write_tensors(self.folder / "state.pt", self.state)
@@ -110,10 +121,19 @@ class Run:
             self.state[table][column][-1] = value
 
     def record_teacher(self, fingerprint: str, round_number: int | None = None) -> None:
-        """Notes a teacher's SHA-256 in config.json: the one of all rounds, or one round's."""
+        """Notes a teacher's SHA-256 in config.json: the one of all rounds, or one round's.
+
+        Raises InputError where a round that is half trained began with another.
+        """
         found = fingerprint
         if round_number is not None:
-            found = [*self.config.get(TEACHER, [])[:round_number], fingerprint]
+            noted = self.config.get(TEACHER, [])
+            if self.state["training"] is not None and noted[round_number:] not in ([], [fingerprint]):
+                raise InputError(
+                    f"{self.folder}: its round {round_number + 1} began with another teacher of these labels; restore "
+                    "that one, or start under another --expt"
+                )
+            found = [*noted[:round_number], fingerprint]
         self.note(TEACHER, found)
 
     def note(self, name: str, found: object) -> None:
@@ -138,7 +158,7 @@ class Run:
         path = self.folder / "config.json"
         self.changed = ""  # what differs from the code and machine the run began with
         self.config = config | {MADE_WITH: [made_with]}
-        if not path.exists() or not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
+        if not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
             self._write_config()
             return
         before = read_config(path)
@@ -212,7 +232,8 @@ def differing(before: dict, config: dict) -> list[str]:
         same = os.path.abspath(os.path.expanduser(str(before["dataset"]))) == config["dataset"]
         before["dataset"] = config["dataset"] if same else before["dataset"]
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
-    said = {"data": "other training images under this --dataset", "test_data": "other test images or class names"}
+    said = {"data": "other training images under this --dataset", "test_data": "other test images or class names",
+            "label_values": "other labels of them in --labels"}  # fmt: skip
     return [said.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]
 
 

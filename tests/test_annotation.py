@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common import data, recorded
+from common import data, recorded, teachers
 from common.datasets import labels
 from common.errors import InputError, LabelsNeeded
 from common.report import results, sheets
+from common.teachers import store
 
 from .conftest import ROOT, parse, run
 from .launcher import launch
@@ -191,6 +192,26 @@ def test_which_data_it_is_does_not_depend_on_what_is_labelled(folder, tmp_path):
     shutil.move(path / "train" / "unlabeled" / "03.png", path / "train" / "unlabeled" / "zz.png")
     other = data.load(parse("Random", *words(path, tmp_path / "none.csv", *BUDGET)))
     assert other.source != none.source
+
+
+def test_a_teacher_of_other_answers_is_not_taken(folder, tmp_path):
+    """Neither the one that is kept for all runs nor its half-done training; with answers to come nobody can tell."""
+    path, truth = folder
+    save = ["--save_path", str(tmp_path / "runs"), "--teacher_epochs", "1", *BUDGET]
+    write(tmp_path / "a.csv", truth)
+    write(tmp_path / "b.csv", dict(zip(truth, reversed(truth.values()), strict=True)))
+    write(tmp_path / "some.csv", dict(list(truth.items())[:20]))
+    args, other, some = (parse("KD", *words(path, tmp_path / f"{name}.csv", *save)) for name in ("a", "b", "some"))
+    teachers.provide(args)
+    kept = store.shared_path(args, data.load(args))
+    assert store.load(args, data.load(args), kept)[1]["labels"] == 26
+    with pytest.raises(InputError, match="was trained on other labels under the name"):
+        store.load(other, data.load(other), kept)
+    some.teacher = str(kept)
+    store.load(some, data.load(some), kept)
+    kept.unlink()
+    with pytest.raises(InputError, match="holds a run with other flags or data: other labels of them in --labels"):
+        teachers.provide(other)
 
 
 @pytest.mark.parametrize("changed", ["validation", "queried"])

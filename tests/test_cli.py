@@ -151,7 +151,12 @@ def test_defaults_may_be_written_as_python_has_them():
     [
         ("--device cuda:99", "--device cuda:99: this machine has"),
         ("--device 99", "--device cuda:99: this machine has"),
+        ("--device 099", "--device cuda:99: this machine has"),
         ("--device tpu", "--device tpu: no such device"),
+        ("--device cuda:", "--device cuda:: no such device"),
+        ("--device cpu:", "--device cpu:: no such device"),
+        ("--device cuda:²", "--device cuda:²: no such device"),
+        ("--device ²", "--device ²: no such device"),
         ("--threads 1000000", "--threads 1000000: this process has"),
         ("--threads 100000000000000000000000", "--threads 100000000000000000000000: this process has"),
     ],

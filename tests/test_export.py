@@ -104,11 +104,18 @@ def test_what_is_compared():
 
 def test_calibration_sees_the_pool_alone():
     images = toys.images()
-    images.pool = torch.tensor([1, 3, 4, 6, 7])  # the others are validation
+    images.pool, images.val = torch.tensor([1, 3, 4, 6, 7]), torch.tensor([0, 2, 5])
     kept = int8.calibration_images(images, seed=1, count=99)
     assert sorted(kept[:, 0, 0, 0].tolist()) == [16 * index for index in (1, 3, 4, 6, 7)]
     drawn = [int8.calibration_images(images, seed, 3)[:, 0, 0, 0].tolist() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 3
+
+
+def test_calibration_sees_no_bought_validation_image():
+    images = toys.images()
+    images.pool = torch.tensor([6, 7, 1, 3])  # with --val_labels bought the first are validation
+    kept = int8.calibration_images(images, seed=1, count=3)
+    assert sorted(kept[:, 0, 0, 0].tolist()) == [16, 48]
 
 
 def test_gains_are_paired_by_seed():

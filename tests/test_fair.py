@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from common import augment, budget, data, distillation, evaluation, losses, networks, training
 from common.augment import View
 from common.errors import Diverged, InputError
+from common.files import lock
 from common.teachers import fair as teachers
 from common.teachers import store, teacher
 from common.teachers.consistency import OwnOutputs
@@ -353,6 +354,31 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
     nets.reverse()
     with pytest.raises(InputError, match="is not the teacher this run began with; restore it or start under another"):
         teacher.Teacher(args, run, images)._shared()
+
+
+def test_a_round_keeps_the_fair_teacher_that_it_began_with(first_round, monkeypatch):
+    """Deleted and trained again on another machine it is another network; a round half of each had no mention."""
+    args, run, images, this_round = first_round("KD", "--teacher_labels", "labeled")
+    nets = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    monkeypatch.setattr(teacher, "fair", lambda *_: (nets[0], 50.0))
+    monkeypatch.setattr(teacher.Teacher, "_cache", lambda self, net, key, *_: key)
+    first = teacher.Teacher(args, run, images).targets(this_round)
+    run.state["training"] = {}
+    assert teacher.Teacher(args, run, images).targets(this_round) == first
+    nets.reverse()
+    with pytest.raises(InputError, match="its round 1 began with another teacher of these labels; restore"):
+        teacher.Teacher(args, run, images).targets(this_round)
+    run.state["training"] = None  # nothing is trained with the first one yet
+    assert teacher.Teacher(args, run, images).targets(this_round) != first
+
+
+def test_a_teacher_that_diverges_gives_its_folder_up(images, tmp_path):
+    """The next job of a grid, in the same process, waited for it: whoever keeps the error keeps the run."""
+    args = parse("KD", *SMALL, "--teacher_lr", "1000000", "--save_path", str(tmp_path))
+    with pytest.raises(Diverged) as diverged:
+        teachers.fair(args, images, images.pool[:40])
+    (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
+    assert lock(folder / ".lock", False, "") is not None and diverged.tb is not None
 
 
 def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import machine, runs, teachers
+from common import cli, machine, runs, teachers
 from common.errors import InputError
+from common.experiments import script
 from common.grid import clock, jobs, runner
 
 from .conftest import BUDGET, ROOT, TOY
@@ -259,6 +260,15 @@ def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
     assert len(found) == 6 and found[last].after == (first,) and found[last].needs == found[first].after == ()
     for name, job in found.items():
         assert job.needs == ((last,) if "KD" in name else ()), name
+
+
+def test_the_extra_images_have_a_teacher_of_their_own(tmp_path):
+    """The grid looked for the other one, trained a second and put it in the place of the first."""
+    words = ["--dataset", "svhn", "--save_path", str(tmp_path)]
+    for more, called in ([], "svhn"), (["--extra"], "svhn-extra"):
+        module = script("AlexNet", "SVHN", "KD")
+        path = teachers.needed(cli.parse(module.__doc__, module.DEFAULTS, [*words, *more]))
+        assert path == tmp_path / "teachers" / f"AlexNet-{called}-64px.pt"
 
 
 def test_which_of_several_teachers_is_published_is_no_race(tmp_path):

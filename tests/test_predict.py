@@ -64,6 +64,21 @@ def test_the_last_round_or_the_one_asked_for(trained):
     assert torch.equal(predict.load_student(str(trained), round=0).net.classifier[4].bias, weights[0])
 
 
+def test_rounds_of_a_run_before_this_one_in_its_folder_are_not_taken(trained, tmp_path):
+    """With its state.pt deleted a run begins anew, and the files of the rounds to come are still the old one's."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    assert predict.rounds(copy) == [0, 1]
+    head, first, *_ = (copy / "results.csv").read_text().splitlines()
+    (copy / "results.csv").write_text(f"{head}\n{first}\n")
+    assert predict.rounds(copy) == [0]
+    (copy / "results.csv").write_text(f"{head}\n")
+    with pytest.raises(InputError, match="no finished round"):
+        predict.rounds(copy)
+    (copy / "results.csv").unlink()  # a folder with the weights alone
+    assert predict.rounds(copy) == [0, 1]
+
+
 def test_pixels_are_normalized_as_in_training(random_images):
     seen = augment.see(random_images.train, View(torch.arange(8)))
     assert torch.equal(predict.OnPixels(nn.Identity(), **augment.NORMALIZATION)(random_images.train), seen)

@@ -84,6 +84,16 @@ def test_each_pool_is_of_its_own_images(done, monkeypatch):
         assert labeled <= own and unlabeled <= others and len(labeled) == len(unlabeled) == min(len(own), len(others))
 
 
+def test_bought_validation_images_belong_to_neither_pool(tmp_path, monkeypatch):
+    words = ["--initial_budget", "40", "--budget", "40", "--subset", "40", "--rounds", "1", "--train_epochs", "1"]
+    words += ["--val_labels", "bought", "--num_val", "10", "--save_path", str(tmp_path)]
+    run("Random", *TOY, *words)
+    told_apart = []
+    monkeypatch.setattr(separability, "separability", lambda *pools: told_apart.append(list(map(len, pools))) or {})
+    (row,) = separability.rounds(tmp_path / "random-seed5", tmp_path)
+    assert row["labels"] == 40 and told_apart == [[30, 30]]
+
+
 def test_other_images_than_the_runs_are_refused(done):
     """Sheets and areas would be of images that nobody queried."""
     assert len(separability.rounds(done, done)) == 2
@@ -94,6 +104,14 @@ def test_other_images_than_the_runs_are_refused(done):
         separability.rounds(done, done)
     with pytest.raises(InputError, match="random-seed5 was made with other training images under this --dataset"):
         sheets.contact_sheets(results.read([done]), done, done)
+
+
+def test_sheets_of_two_folders_of_one_name_have_two_names():
+    found = sheets._names(["runs/a/kd-seed1", "runs/b/kd-seed1", "./runs/a/kd-seed1"])
+    assert list(found.values()) == ["a-kd-seed1", "b-kd-seed1", "a-kd-seed1"]
+    assert sheets._names(["runs/a/kd-seed1", "runs/b/kd-seed2"]) == {
+        "runs/a/kd-seed1": "kd-seed1", "runs/b/kd-seed2": "kd-seed2",
+    }  # fmt: skip
 
 
 def test_sheets_read_a_runs_images_once(done, monkeypatch):

@@ -112,6 +112,14 @@ def test_a_config_without_its_records_is_refused(begun, found):
         go_on()
 
 
+def test_a_state_without_its_config_is_refused(begun):
+    """It went on under whatever flags came next."""
+    folder, go_on = begun
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json: not readable; put a copy back"):
+        go_on()
+
+
 def test_a_config_without_its_data_is_refused(begun):
     """Every flag that the file lacked would count as equal."""
     folder, go_on = begun

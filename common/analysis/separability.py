@@ -68,23 +68,25 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not the folder of a run ({error})") from None
     origin = images.origin[images.pool.cpu()].numpy()
+    held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: no network learned these
     drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
     for number in sorted(queries["round"].unique()):
         path = folder / f"round_{number:02d}.pt"
-        labeled = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
-        if not path.exists() or labeled.all():
+        bought = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
+        labeled = bought & ~held_out
+        if not path.exists() or bought.all():
             break
         net = networks.build(args, getattr(args, "network", "student"))
         net.load_state_dict(files.read_tensors(path, predict.REMEDY)["state_dict"])
         features, correct = look(net.eval(), images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
-        pools = drawn[labeled[drawn]], drawn[~labeled[drawn]]
+        pools = drawn[labeled[drawn]], drawn[~bought[drawn]]
         most = min(MOST, *map(len, pools))
-        row = {"labels": labeled.sum()} | dict.fromkeys(CLASSIFIERS, float("nan"))
+        row = {"labels": bought.sum()} | dict.fromkeys(CLASSIFIERS, float("nan"))
         if most >= FEWEST:
             row |= separability(*(features[pool[:most]] for pool in pools))
-        groups = {"labeled": labeled, "unlabeled": ~labeled, "queried": queried}
+        groups = {"labeled": labeled, "unlabeled": ~bought, "queried": queried}
         rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items() if group.any()})
     if not rows:
         raise InputError(f"{folder}: has no finished round, with its round_NN.pt, that left images unlabelled")

@@ -38,6 +38,9 @@ def load(args) -> Source:
     )
 
 
-def name(dataset: str) -> str:
-    """What `load` calls the images of this `--dataset`, without reading them."""
-    return dataset.lower() if dataset.lower() in DATASETS else short_name(Path(os.path.expanduser(dataset)))
+def name(args) -> str:
+    """What `load` calls the images of these flags, without reading them."""
+    known = args.dataset.lower()
+    if known == "svhn":
+        return svhn.name(args)
+    return known if known in DATASETS else short_name(Path(os.path.expanduser(args.dataset)))

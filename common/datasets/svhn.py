@@ -16,14 +16,19 @@ from common.errors import InputError
 CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files' label 10 is the digit 0
 
 
+def name(args) -> str:
+    """Of the images: with `args.extra` it is another data set, with teachers of its own."""
+    return "svhn-extra" if args.extra else "svhn"
+
+
 def load(data_dir: Path, args) -> Source:
     """73,257 training images, with `args.extra` the 531,131 extra ones behind them, and 26,032 test images.
 
     Not mirrored: a mirrored 2 is no 2. Raises InputError when the files are not there and cannot be downloaded.
     """
-    name, splits = ("svhn-extra", ("train", "extra")) if args.extra else ("svhn", ("train",))
-    arrays = cached(data_dir / f"{name}.npz", lambda: _decode(data_dir, splits))
-    return Source(name, *arrays, CLASSES, mirror=False)
+    splits = ("train", "extra") if args.extra else ("train",)
+    arrays = cached(data_dir / f"{name(args)}.npz", lambda: _decode(data_dir, splits))
+    return Source(name(args), *arrays, CLASSES, mirror=False)
 
 
 def _decode(data_dir: Path, splits: tuple[str, ...]) -> Arrays:

@@ -15,8 +15,9 @@ CALIBRATION = 512  # images whose activations give the ranges
 
 def calibration_images(images: Images, seed: int, count: int = CALIBRATION) -> Tensor:
     """Up to `count` images (B, S, S, 3) of the pool, labelled or not, drawn by the seed: none of validation or test."""
-    drawn = torch.randperm(len(images.pool), generator=generator(seed, "calibration"))[:count]
-    return images.train[images.pool[drawn]]
+    pool = images.pool[~torch.isin(images.pool, images.val)]  # which are the pool's first with `--val_labels bought`
+    drawn = torch.randperm(len(pool), generator=generator(seed, "calibration"))[:count]
+    return images.train[pool[drawn]]
 
 
 def quantize(source: Path, images: Tensor, target: Path, full_range: bool = False) -> None:

@@ -26,8 +26,11 @@ def show(args, images: Images) -> None:
     updates = args.num_images // args.batch_size
     mirror = "mirrored views too" if images.mirror else "no mirroring"
     print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.precision}, {args.threads} threads")
+    validation = f"{len(images.val)} validation"
+    inside = len(images.pool) == len(images.train)  # --val_labels bought
     print(
-        f"images     {len(images.train)} training = {len(images.pool)} pool + {len(images.val)} validation; "
+        f"images     {len(images.train)} training = {len(images.pool)} pool"
+        f"{f', of its first labels {validation}' if inside else f' + {validation}'}; "
         f"{len(images.test)} test; {images.size}x{images.size}, {len(images.classes)} classes, {mirror}"
     )
     for part in ("teacher", "student"):

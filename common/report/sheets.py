@@ -1,6 +1,8 @@
 """Contact sheets of queried images, each of a size that fits a page."""
 
 import argparse
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +20,7 @@ CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter
 
 def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
     """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes."""
-    files = []
+    files, names = [], _names(found.queries["run"].unique())
     for run, queries in found.queries.groupby("run", sort=False):
         config = found.configs[run]
         if not isinstance(config.get("dataset"), str):
@@ -36,12 +38,21 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
         percents = queries.groupby("round")["percent"].first()
         for number, (down, across) in enumerate(pages, 1):
             sheet = _sheet(source, queries, down, across)
-            name = Path(run).name + (f"-{number}" if len(pages) > 1 else "")
+            name = names[run] + (f"-{number}" if len(pages) > 1 else "")
             labels = [f"{round_}\n{style.percent(percents[round_])}" for round_ in down]
             path = output / f"queried-{name}.png"
             _draw(sheet, labels, [source.classes[column] for column in across], name, path)
             files.append(path)
     return files
+
+
+def _names(runs: Iterable[str]) -> dict[str, str]:
+    """What each run's sheets are called: its folder, with the one that holds it where two folders have one name."""
+    folders = {run: Path(os.path.abspath(run)) for run in runs}
+    depth = 1
+    while len({folder.parts[-depth:] for folder in folders.values()}) < len(set(folders.values())):
+        depth += 1
+    return {run: "-".join(folder.parts[-depth:]).lstrip("/-") for run, folder in folders.items()}
 
 
 def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray:

@@ -27,7 +27,7 @@ def shared_path(args, images: Images) -> Path:
 
 def published(args) -> Path:
     """`shared_path` before the images are read."""
-    return folder(args) / f"{args.model}-{datasets.name(args.dataset)}-{args.image_size}px.pt"
+    return folder(args) / f"{args.model}-{datasets.name(args)}-{args.image_size}px.pt"
 
 
 def needed(args) -> Path | None:
@@ -39,13 +39,14 @@ def needed(args) -> Path | None:
 
 def identity(args, images: Images) -> dict:
     """What a teacher must share with the experiment that uses it."""
-    return {
+    found = {
         "model": args.model,
         "dataset": images.name,
         "data": images.source,
         "classes": images.classes,
         "image_size": args.image_size,
     }
+    return found | ({"label_values": images.label_values} if images.label_values else {})
 
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
@@ -123,6 +124,7 @@ def _kind(tensor: Tensor) -> str:
 def check(args, images: Images, path: Path, record: dict) -> None:
     for name, value in identity(args, images).items():
         if record and record.get(name, value) != value:
-            if name == "data":
-                raise InputError(f"--teacher {path}: was trained on other images under the name {images.name}")
+            if name in ("data", "label_values"):
+                what = "images" if name == "data" else "labels"
+                raise InputError(f"--teacher {path}: was trained on other {what} under the name {images.name}")
             raise InputError(f"--teacher {path}: was trained with {name} {record[name]}, this experiment has {value}")

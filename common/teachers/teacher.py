@@ -1,5 +1,6 @@
 """The experiment's teacher: found or trained, checked against this experiment's data, its outputs cached."""
 
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -112,6 +113,6 @@ def _train_shared(args, path: Path) -> None:
     net, accuracy, run = training.teacher(
         args, images, images.pool, path.with_name(f"{path.stem}-seed{args.seed}-training")
     )
-    if not path.exists():  # another process may have trained it while this one waited
-        publish(args, run, images, net, accuracy)
-    run.close()
+    with closing(run):
+        if not path.exists():  # another process may have trained it while this one waited
+            publish(args, run, images, net, accuracy)

@@ -1,6 +1,7 @@
 """A network trained with its recipe, plainly or with batch norm that is then folded; and a teacher with its files."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import torch
@@ -59,22 +60,25 @@ def teacher(
     `unfolded` keeps what such a one goes on from. Raises Diverged when a loss is not finite.
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
+    if images.files is not None:  # with --labels the data's SHA-256 leaves them out
+        config["label_values"] = hashlib.sha256(images.labels[labeled].cpu().numpy().tobytes()).hexdigest()
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
-    net = networks.build(args, "teacher")
-    if run.state["round"] == 0:
-        run.state["labeled"] = labeled.cpu()
-        this_round = budget.Round(args, run, images, [len(labeled)])
-        this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
-        try:
-            fitted = fit(args, run, this_round, net, targets, start, unfolded)
-        except Diverged as error:  # --lr_task is the student's here
-            raise Diverged(error.what, f"--teacher_lr (here {args.lr_task:g})") from None
-        evaluation.record(args, run, this_round, net, fitted)
-        run.commit_round()
-    else:
-        net.load_state_dict(store.read(where / "round_00.pt")[0])
-    return net, float(run.last("results")["test_accuracy"]), run
+    with run.closed_on_error():  # else a job after this one, in the same process, would wait for it for ever
+        net = networks.build(args, "teacher")
+        if run.state["round"] == 0:
+            run.state["labeled"] = labeled.cpu()
+            this_round = budget.Round(args, run, images, [len(labeled)])
+            this_round.label = f"teacher ({len(labeled)} labels{'' if targets is None else ', second'})"
+            try:
+                fitted = fit(args, run, this_round, net, targets, start, unfolded)
+            except Diverged as error:  # --lr_task is the student's here
+                raise Diverged(error.what, f"--teacher_lr (here {args.lr_task:g})") from None
+            evaluation.record(args, run, this_round, net, fitted)
+            run.commit_round()
+        else:
+            net.load_state_dict(store.read(where / "round_00.pt")[0])
+        return net, float(run.last("results")["test_accuracy"]), run
 
 
 def recipe(args, seed: int) -> argparse.Namespace:
