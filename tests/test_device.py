@@ -3,6 +3,7 @@
 import csv
 import os
 from functools import partial
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -25,6 +26,7 @@ from common import (
     teachers,
     training,
 )
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
 from common.samplers import Sampler, nets, vaal
 
 from . import fake_device
@@ -170,6 +172,25 @@ def first_round(monkeypatch, device, arguments, outputs):
 def test_a_round_runs_on_the_device(model, case, first_round):
     """Training, validation, test and query; two updates, in the second of which nothing waits."""
     first_round(model, case)
+
+
+@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *FEATURE_LOSSES])
+def test_each_loss_and_its_gradient_run_on_the_device_without_waiting(name, device):
+    """slam summed with cumsum, which has no fixed order on CUDA."""
+    shape = (4, 5) if name in LOGIT_LOSSES else (4, 3, 2, 2)
+    student, teacher = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).unbind()
+    loss = (LOGIT_LOSSES | FEATURE_LOSSES)[name]
+    args = SimpleNamespace(temperature=4.0, fast="auto")
+    found = []
+    for where in (torch.device("cpu"), DEVICE):
+        with device:
+            here = student.detach().to(where).requires_grad_()
+            there = teacher.to(where)
+            with device.no_waiting():
+                value = loss(here, there, args)
+                value.backward()
+            found.append((value.cpu().item(), here.grad.cpu().tolist()))
+    assert found[0] == found[1]
 
 
 def rows(path) -> list[dict]:
