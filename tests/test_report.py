@@ -152,7 +152,7 @@ def test_an_unfinished_run_shortens_no_curve_and_is_named(grid, tmp_path):
     grid += [run(tmp_path / f"kd{seed}", "KD", seed, {10: 90, 50: 90}) for seed in (4, 5)]
     found = results.read(grid)
     assert statistics.areas(found.rows).sort_index().equals(whole.sort_index())
-    left_out = "Left out, with fewer than their row or than half: CM+KD† (seeds 4, 5)."
+    left_out = "No area, with fewer percents than their row or than half of all: CM+KD† (4-5)."
     assert f"{said} {left_out}\n" in claims(found)
 
 

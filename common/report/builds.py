@@ -127,8 +127,8 @@ def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
             names = []
             for label, seeds in labels.items():
                 part = {seed for seed in seeds if len(several[setting, label, seed]) > 1}
-                shown = [_ranges(seeds - part)] if seeds - part else []
-                shown += [f"in part {_ranges(part)}"] if part else []
+                shown = [ranges(seeds - part)] if seeds - part else []
+                shown += [f"in part {ranges(part)}"] if part else []
                 names.append(f"{label} ({', '.join(shown)})")
             parts.append(f"{setting} {', '.join(names)}")
         lines.append(f"- {text}: {'; '.join(parts)}")
@@ -158,7 +158,7 @@ def _short(values: set[str]) -> str:
     return " + ".join(re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", value) or "unknown" for value in sorted(values))
 
 
-def _ranges(seeds: set[int]) -> str:
+def ranges(seeds: set[int]) -> str:
     """{1, 2, 3, 7} -> 1-3, 7"""
     spans: list[list[int]] = []
     for seed in sorted(seeds):

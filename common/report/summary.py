@@ -78,10 +78,11 @@ def _over(rows: pd.DataFrame) -> list[str]:
     percents, without = statistics.span(rows)
     if not percents:
         return []
-    left_out = [f"{label} (seeds {', '.join(map(str, seeds))})" for label, seeds in without.items()]
+    left_out = "; ".join(f"{label} ({builds.ranges(set(seeds))})" for label, seeds in without.items())
     line = f"Over {', '.join(map(percent, percents))}, which all of these runs have."
-    more = f" Left out, with fewer than their row or than half: {'; '.join(left_out)}." if left_out else ""
-    return [line + more]
+    return [
+        f"{line} No area, with fewer percents than their row or than half of all: {left_out}." if left_out else line
+    ]
 
 
 def _tests(title: str, tests: pd.DataFrame) -> Table:
