@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from common import cli, data, machine, networks
+from common import cli, data, machine, networks, plan
 from common.experiments import script
-from common.grid import plan
 
 FIRST = "--initial_budget 1000 --budget 1000 --subset 4000 --rounds 2"
 TEACHER = "--network teacher --recipe quick"

@@ -27,10 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from common import cli, data, machine, networks, runs, samplers, training
+from common import cli, data, machine, networks, plan, runs, samplers, training
 from common.budget import Round
 from common.experiments import ROOT, script
-from common.grid import plan
 from common.objective import Seen, adversarial_loss, frozen
 from common.teachers import folding, recipes
 

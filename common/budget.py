@@ -20,7 +20,7 @@ Tensor = torch.Tensor
 def label_counts(args, pool: int) -> list[int]:
     """The labelled pool's size in each round: `--percents` of num_images, or initial_budget, then + budget.
 
-    The last round has the whole pool unless `--rounds` stops before; a pool without budgets is one round.
+    With budgets the last round has the whole pool unless `--rounds` stops before; without any the pool is one round.
     Raises InputError when the budgets do not fit the pool or a query asks for more than its candidates.
     """
     if "budget" not in args:

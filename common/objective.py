@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 
@@ -94,13 +94,13 @@ def vae_loss(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, bet
     with _float32(x):
         mean, log_variance = mean.float(), log_variance.float()
         divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()
-        return F.mse_loss(rebuilt.float(), x.float()) + beta * divergence
+        return functional.mse_loss(rebuilt.float(), x.float()) + beta * divergence
 
 
 def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Of logits (B, classes) and labels (B,), mean over the batch."""
     with _float32(logits):
-        return F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+        return functional.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
 
 
 def feature_loss(args, phi_z: Tensor, teacher: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def frozen(networks: nn.Module) -> Iterator[None]:
 def _bce(logits: Tensor, label: int) -> Tensor:
     with _float32(logits):
         logits = logits.float()
-        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+        return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
 def _float32(like: Tensor) -> torch.autocast:

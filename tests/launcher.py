@@ -16,7 +16,7 @@ from subprocess import CompletedProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["common.cli", "common.grid.plan", "common.teachers", "sklearn.datasets"])
+SERVER.set_forkserver_preload(["common.cli", "common.plan", "common.teachers", "sklearn.datasets"])
 SECONDS = 300
 
 

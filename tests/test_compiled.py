@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from common import data, fast, networks, samplers
+from common import data, fast, networks, plan, samplers
 from common.errors import InputError
 from common.fast.inputs import Inputs
-from common.grid import plan
 from common.training import Session
 
 from .conftest import parse

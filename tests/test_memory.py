@@ -7,10 +7,9 @@ import sys
 import pytest
 import torch
 
-from common import data, distillation, memory, networks
+from common import data, distillation, memory, networks, plan
 from common.augment import View
 from common.errors import InputError
-from common.grid import plan
 
 from .conftest import ROOT, parse
 

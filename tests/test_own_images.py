@@ -197,7 +197,7 @@ def printed(said: str) -> list[tuple[str, list[str]]]:
 
 def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
     """All four as they are planned; each trained for an epoch, in the order they are printed."""
-    monkeypatch.setattr("common.grid.plan.seconds_an_update", lambda *_: 1.0)
+    monkeypatch.setattr("common.plan.seconds_an_update", lambda *_: 1.0)
     survey.main([str(birds), "--model", "ResNet"])
     commands = printed(capsys.readouterr().out)
     assert [method for method, _ in commands] == ["Single", "Random", "KD", "EnCoDe"]

@@ -83,8 +83,7 @@ def listing(path: Path) -> Listing:
     samples = {}
     for part, names in (("train", trained), ("test", classes)):
         index = {name: classes.index(name) for name in names}
-        extensions, empty = IMG_EXTENSIONS, True
-        found = make_dataset(path / part, index, extensions, allow_empty=empty) if names else []
+        found = make_dataset(path / part, index, IMG_EXTENSIONS, allow_empty=True) if names else []
         found = [(file, label) for file, label in found if not is_hidden(Path(file).relative_to(path))]
         without = set(index.values()) - {label for _, label in found}
         if without:

@@ -1,1 +1,1 @@
-"""Many runs by one command (`python -m common.grid`), on one machine or many, and the plan of a single one."""
+"""Many runs by one command (`python -m common.grid`), on one machine or many."""

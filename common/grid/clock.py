@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from common.grid import plan
+from common import plan
 from common.grid.jobs import Job
 
 

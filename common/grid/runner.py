@@ -15,10 +15,10 @@ import os
 import sys
 from pathlib import Path
 
-from common import budget, console, data, flags, machine, report
+from common import budget, console, data, flags, machine, plan, report
 from common.errors import InputError
 from common.experiments import METHODS, ROOT, available
-from common.grid import plan, work
+from common.grid import work
 from common.grid.cluster import Cluster
 from common.grid.jobs import Job, jobs, with_teachers
 from common.grid.processes import Processes

@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.files import write_text
 from common.report import style
 from common.report.markdown import Table
-from common.report.results import PAPER_NETWORK, Results
+from common.report.results import PAPER_NETWORK, Results, of
 from common.report.statistics import FEW, interval
 from common.report.tables import DAGGER, cells, plain
 from common.schema import EXPORT
@@ -80,9 +80,9 @@ def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
     """
     exported, table = exports(found), []
     for setting in found.settings():
-        ours = exported[(exported["model"] == setting[0]) & (exported["dataset"] == setting[1])]
+        ours = of(exported, setting)
         rows = cells(found)
-        rows = rows[(rows["model"] == setting[0]) & (rows["dataset"] == setting[1])]
+        rows = of(rows, setting)
         teacher, of_teachers = ours[ours["network"] == "teacher"], teachers(found)
         labels = list(dict.fromkeys(rows["label"]))
         if not any(label in of_teachers for label in labels) and not teacher.empty:
@@ -218,7 +218,7 @@ def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
     shape = {"figsize": (11, 3.6 * len(settings)), "squeeze": False, "sharey": "row"}
     figure, panels = plt.subplots(len(settings), 2, **shape)
     for axes, setting in zip(panels, settings, strict=True):
-        here = timed[(timed["model"] == setting[0]) & (timed["dataset"] == setting[1])]
+        here = of(timed, setting)
         for axis, column, title in zip(axes, ("ms", "macs"), ("ms an image, one thread", "MACs"), strict=True):
             for line in here.itertuples():
                 half = line.half_width if line.n >= FEW else 0

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from common import networks
 from common.report import style
-from common.report.results import Results, paper_curve
+from common.report.results import Results, of, paper_curve
 from common.report.statistics import FEW, interval
 from common.schema import LOSSES
 
@@ -83,7 +83,7 @@ def epochs(found: Results, output: Path) -> list[Path]:
         return []
 
     def panel(axes, setting) -> None:
-        here = _of(history, setting)
+        here = of(history, setting)
         for label in style.order(here["label"]):
             group = here[here["label"] == label]
             style.curve(axes, group, "epoch", "val_accuracy", looks[label] | {"marker": ""}, label)
@@ -107,7 +107,7 @@ def losses(found: Results, output: Path) -> list[Path]:
     for part, setting in zip(parts, settings, strict=True):
         part.suptitle(" on ".join(setting), fontsize="medium")
         part.supxlabel("epoch", fontsize="small")
-        here = _of(history, setting)
+        here = of(history, setting)
         for number, term in enumerate(terms):
             axes = part.add_subplot(lines, columns, number + 1)
             for label in style.order(here["label"]):
@@ -185,16 +185,12 @@ def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
     return int(config.get("num_classes", 10)), int(config.get("image_size", networks.PAIRS[model].IMAGE_SIZE))
 
 
-def _of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
-    return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
-
-
 def _panels(
     found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = (), looks: dict | None = None
 ) -> list[Path]:
     """A panel for each setting over one legend: a row has one colour in all of them."""
     looks = looks or style.styles(found)
-    settings = [setting for setting in found.settings() if not _of(table, setting).empty]
+    settings = [setting for setting in found.settings() if not of(table, setting).empty]
     figure, panels = _grid(len(settings))
     for axes, setting in zip(panels, settings, strict=True):
         draw(axes, setting)

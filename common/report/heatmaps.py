@@ -9,7 +9,7 @@ import pandas as pd
 from common.files import write_text
 from common.report import style
 from common.report.figures import at_half
-from common.report.results import Results
+from common.report.results import Results, of
 
 WRITTEN = 20  # classes up to which each cell's number is written into it
 
@@ -25,7 +25,7 @@ def class_accuracy(found: Results, output: Path) -> list[Path]:
     half = at_half(found.classes)
 
     def grid(setting) -> pd.DataFrame:
-        here = half[(half["model"] == setting[0]) & (half["dataset"] == setting[1])]
+        here = of(half, setting)
         rows = here.pivot_table(index=["label", "percent"], columns="class", values="accuracy", sort=True)
         rows = rows.reindex(sorted(rows.index, key=lambda key: style.order(here["label"]).index(key[0])))
         rows.index = [f"{label}, {style.percent(percent)}" for label, percent in rows.index]

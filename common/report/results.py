@@ -55,14 +55,18 @@ class Results:
 
     def of(self, setting: tuple[str, str], frame: str = "rows") -> pd.DataFrame:
         """The rows of one setting."""
-        table = getattr(self, frame)
-        return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
+        return of(getattr(self, frame), setting)
 
     def class_names(self, dataset: str, count: int) -> list[str]:
         """Of the first `count` classes of a data set, in their order; their numbers where no run has a record."""
         runs = self.rows.loc[self.rows["dataset"] == dataset, "run"].unique()
         names = next((list(self.pools[run]) for run in runs if self.pools[run]), [])
         return [*names, *map(str, range(len(names), count))][:count]
+
+
+def of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
+    """The rows of a table with columns model and dataset that are of one setting."""
+    return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
 
 
 def read(folders: list[Path]) -> Results:

@@ -8,7 +8,7 @@ import pandas as pd
 from common.files import write_text
 from common.report import builds, latex
 from common.report.markdown import Table
-from common.report.results import Results, paper_accuracy
+from common.report.results import Results, of, paper_accuracy
 from common.report.statistics import interval
 from common.report.style import percent as percent_text
 
@@ -89,7 +89,7 @@ def write_table1(found: Results, output: Path) -> list[Path]:
 
 def _grid(table: pd.DataFrame, setting: tuple[str, str]) -> tuple[list[float], list[str], dict]:
     """Percents, labels and cells by (label, percent) of one setting."""
-    part = table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
+    part = of(table, setting)
     grid = {(row.label, row.percent): row for row in part.itertuples()}
     return sorted(part["percent"].unique()), list(dict.fromkeys(part["label"])), grid
 

@@ -126,7 +126,7 @@ class Sampler:
         return found
 
     def teacher_logits(self, index: Tensor) -> Tensor:
-        """Of the unmirrored images, (B, classes), looked up."""
+        """Of the images themselves, with `--targets mean` the mean of their views', (B, classes), looked up."""
         return self.targets.logits[0, index]
 
     def teacher_features(self, index: Tensor) -> Tensor:

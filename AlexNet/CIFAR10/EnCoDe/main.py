@@ -11,8 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, evaluation, networks, runs, samplers, teachers, training
-from common.grid import plan
+from common import budget, cli, data, evaluation, networks, plan, runs, samplers, teachers, training
 
 DEFAULTS = {
     "model": "AlexNet",

@@ -12,8 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, evaluation, networks, runs, teachers
-from common.grid import plan
+from common import budget, cli, data, evaluation, networks, plan, runs, teachers
 
 DEFAULTS = {
     "model": "AlexNet",
