@@ -16,7 +16,7 @@ from common.data import Images
 from common.errors import Damaged, InputError
 from common.files import locked, read_tensors, write_tensors
 from common.networks import SplitNet
-from common.objective import Teacher
+from common.objective import Outputs
 from common.seeds import generator
 
 Tensor = torch.Tensor
@@ -40,10 +40,10 @@ class Targets:
         """Of each image the mean of its views' logits, for whatever view of it the student sees (`--targets mean`)."""
         return replace(self, logits=self.logits.mean(0, keepdim=True), views=None)
 
-    def of(self, view: View, features: bool = True) -> Teacher:
+    def of(self, view: View, features: bool = True) -> Outputs:
         """What the teacher makes of the images of `view`, each as it is shown there."""
         z = self.pool(self._at(self.z, view).float()) if features else None
-        return Teacher(z, self._at(self.logits, view))
+        return Outputs(z, self._at(self.logits, view))
 
     @staticmethod
     def _at(outputs: Tensor, view: View) -> Tensor:

@@ -18,7 +18,7 @@ from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 Tensor = torch.Tensor
 
 
-class Teacher(NamedTuple):
+class Outputs(NamedTuple):
     """The teacher's outputs for a batch."""
 
     features: Tensor | None  # (B, C, H, W) float32, after its average pool; None where they are not distilled
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     x: Tensor  # (B, 3, S, S)
     z: Tensor | None  # F(x), (B, c, h, w); None where it is not needed
     y: Tensor | None = None  # labels (B,) int64
-    teacher: Teacher | None = None
+    teacher: Outputs | None = None
 
 
 def task_loss(
@@ -117,7 +117,7 @@ def logit_loss(args, logits: Tensor, teacher: Tensor, y: Tensor | None = None) -
         return loss(logits.float(), teacher, args, *labels)
 
 
-def mixed(x: Tensor, teacher: Teacher, share: Tensor, temperature: float) -> tuple[Tensor, Teacher]:
+def mixed(x: Tensor, teacher: Outputs, share: Tensor, temperature: float) -> tuple[Tensor, Outputs]:
     """Each image blended with its batch's next one, and so what the teacher says of the two.
 
     mixup, Zhang et al. 2018, https://arxiv.org/abs/1710.09412, with the teacher's outputs in the labels' place.
@@ -134,7 +134,7 @@ def mixed(x: Tensor, teacher: Teacher, share: Tensor, temperature: float) -> tup
 
     soft = blend((teacher.logits / temperature).softmax(1))
     features = None if teacher.features is None else blend(teacher.features)
-    return blend(x), Teacher(features, temperature * soft.clamp_min(1e-30).log())
+    return blend(x), Outputs(features, temperature * soft.clamp_min(1e-30).log())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import losses, objective, report
-from common.objective import Seen, Teacher
+from common.objective import Outputs, Seen
 
 from .conftest import BUDGET, TOY, run
 
@@ -70,7 +70,7 @@ def test_label_smoothing_takes_its_share_from_the_label():
 
 
 def test_features_and_logits_are_distilled_with_their_weights():
-    teacher = Teacher(torch.tensor([[4.0, 2.0]])[:, :, None, None], torch.tensor([[1.0, 3.0]]))
+    teacher = Outputs(torch.tensor([[4.0, 2.0]])[:, :, None, None], torch.tensor([[1.0, 3.0]]))
     labeled = seen([1.0, 2.0], y=[0], teacher=teacher)
     found = terms(args(feat_wt=10.0, logit_wt=7.0), labeled, labeled)
     assert found["feat"].item() == pytest.approx(10 * ((2 - 4) ** 2 + (3 - 2) ** 2) / 2)  # phi(z) = (2, 3)
@@ -79,7 +79,7 @@ def test_features_and_logits_are_distilled_with_their_weights():
 
 
 def test_another_batch_is_distilled_against_its_own_teacher_outputs():
-    teacher = Teacher(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2))
+    teacher = Outputs(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2))
     labeled, pool = seen([9.0, 9.0], y=[0]), seen([1.0, 0.0], teacher=teacher)
     found = terms(args(feat_wt=1.0, logit_wt=1.0), labeled, pool)
     assert found["feat"].item() == pytest.approx((2**2 + 1) / 2)
@@ -88,7 +88,7 @@ def test_another_batch_is_distilled_against_its_own_teacher_outputs():
 
 
 def test_a_term_of_weight_0_is_not_computed():
-    teacher = Teacher(torch.zeros(1, 2, 1, 1), torch.tensor([[2.0, 0.0]]))
+    teacher = Outputs(torch.zeros(1, 2, 1, 1), torch.tensor([[2.0, 0.0]]))
     pool = seen([1.0, 0.0], teacher=teacher)
     judge = SimpleNamespace(networks=nn.ModuleDict(), judge=Untouchable())
     only_logits = args(ce_wt=0.0, logit_wt=1.0)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from common import augment, distillation, networks, objective
 from common.augment import View, Views
 from common.losses import kl
-from common.objective import Teacher
-from common.teachers import Teacher as TeacherOf
+from common.objective import Outputs
+from common.teachers import Teacher
 
 from . import toys
 from .conftest import parse
@@ -130,7 +130,7 @@ def test_the_mean_is_over_the_views_that_the_flags_say(images, tmp_path):
     found = {}
     for kind in ("view", "mean"):
         args = parse("KD", *words, "--targets", kind)
-        found[kind] = TeacherOf(args, Quiet(), images)._cache(small_teacher(), "key", "50", torch.arange(9))
+        found[kind] = Teacher(args, Quiet(), images)._cache(small_teacher(), "key", "50", torch.arange(9))
     assert len(found["view"].views.mirrored) == 3 and found["mean"].views is None
     assert torch.allclose(found["mean"].logits, found["view"].logits.sum(0, keepdim=True) / 3)
     assert len(found["mean"].seen) == 9 and found["mean"].accuracy == "50"
@@ -151,7 +151,7 @@ def test_without_cross_entropy_the_labelled_batch_costs_nothing():
 
 def test_mixup_blends_each_image_with_the_next_and_their_softened_outputs():
     x = torch.randn(3, 3, 2, 2)
-    teacher = Teacher(torch.randn(3, 4, 1, 1), 5 * torch.randn(3, 6))
+    teacher = Outputs(torch.randn(3, 4, 1, 1), 5 * torch.randn(3, 6))
     share = torch.tensor([1.0, 0.25, 0.5])
     mixed, outputs = objective.mixed(x, teacher, share, 4.0)
     assert torch.equal(mixed[0], x[0]) and torch.allclose(mixed[1], 0.25 * x[1] + 0.75 * x[2])

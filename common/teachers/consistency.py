@@ -5,7 +5,7 @@ from torch import nn
 
 from common import augment
 from common.augment import View
-from common.objective import Teacher
+from common.objective import Outputs
 
 
 class OwnOutputs:
@@ -21,7 +21,7 @@ class OwnOutputs:
         self.net, self.images = net, images
 
     @torch.no_grad()
-    def of(self, view: View, features: bool = False) -> Teacher:
+    def of(self, view: View, features: bool = False) -> Outputs:
         """The logits for the images of `view` as they are: mirrored as there, but neither moved nor cut out."""
         dropouts = [layer for layer in self.net.modules() if isinstance(layer, nn.Dropout) and layer.training]
         for layer in dropouts:
@@ -29,4 +29,4 @@ class OwnOutputs:
         logits = self.net(augment.see(self.images.train, View(view.index, view.mirrored)))
         for layer in dropouts:
             layer.train()
-        return Teacher(None, logits.float())
+        return Outputs(None, logits.float())
