@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, budget, data, distillation, evaluation, losses, networks, training
+from common import augment, budget, data, distillation, evaluation, losses, networks, plan, training
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.files import lock
@@ -62,6 +62,17 @@ def test_bought_validation_labels_come_from_the_pool_and_train_nothing(first_rou
     assert len(this_round.labeled) == 30 and not set(this_round.labeled.tolist()) & set(images.val.tolist())
     assert len(this_round.unlabeled) == 160 and not set(this_round.unlabeled.tolist()) & set(images.val.tolist())
     assert this_round.percent == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "= 160 pool + 40 val"), (["--val_labels", "bought"], "= 200 pool, of its first labels 40 val")],
+)
+def test_a_plan_says_where_the_validation_images_are(words, said, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "seconds_an_update", lambda *_: 1.0)
+    args = parse("Random", "--initial_budget", "60", *words)
+    plan.show(args, data.load(args))
+    assert f"images     200 training {said}idation; " in capsys.readouterr().out
 
 
 def test_bought_validation_labels_leave_some_to_train_on():
