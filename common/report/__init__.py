@@ -25,6 +25,7 @@ def write(
     data_dir: Path | None = None,
     mixed: bool = False,
     reference: str = "",
+    ablation: bool = False,
 ) -> list[Path]:
     """Writes every table and figure the runs have the data for; returns the files, the main table first.
 
@@ -35,10 +36,11 @@ def write(
         data_dir: where the data sets are; draws the queried images.
         mixed: test and mark runs of one seed that differ in commit, amp or teacher.
         reference: a row's name; the others are tested against it at each budget.
-    Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike, two
-    that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
+        ablation: runs of one cell with other flags are rows of their own, named by them.
+    Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike (unless
+    `ablation`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
-    found = results.read(folders)
+    found = results.read(folders, ablation)
     for run in found.unfinished():
         print(f"note: {run}: no finished round yet; the report leaves it out", file=sys.stderr)
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
@@ -77,8 +79,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--against", default="", help="a row's name, as 'CM+KD': test the others against it at each budget"
     )
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="runs of one row that differ in flags become rows of their own, named by what most runs do not have",
+    )
     args = parser.parse_args(argv)
-    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed, args.against)
+    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed, args.against, args.ablation)
     _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
 
 

@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from common.report.results import NAMES, Results
+from common.report.naming import NAMES
+from common.report.results import Results
 from common.report.statistics import FEW, interval
 
 # Okabe & Ito's palette, told apart by colour-blind readers too, less yellow and black, which a light or a dark page

@@ -1,0 +1,153 @@
+"""What a row of the tables is called: the paper's name for what was trained, and what sets it apart from the others."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import InputError
+from common.runs import ELSEWHERE
+from common.samplers import SAMPLERS
+from common.schema import BEFORE, VARIANTS
+
+# The rows of the paper's Table I and the full-data ones, in the order shown, by what results.csv says was trained.
+NAMES = {
+    ("Single", "teacher"): "Single teacher",
+    ("Random", "teacher"): "Baseline",
+    ("Single", "student"): "Single",
+    ("Random", "student"): "CM",
+    ("KD", "student"): "CM+KD",
+    ("EnCoDe", "student"): "EnCoDe",
+}
+DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
+ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels that they ask for
+# Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
+OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
+OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "dataset", "recipe", "amp", "fast", "compile"}
+# Flags beside --teacher_* that a fair teacher depends on.
+TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
+
+
+def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) -> pd.DataFrame:
+    """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, `oracle` and `label`.
+
+    A row's name in the tables is the paper's, what sets it apart, and a dagger for a shared teacher. A value that is
+    missing, as in the files of runs from before its column was there, counts as the usual one.
+
+    Args:
+        rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
+        configs: run folder -> config.json.
+        ablation: what most runs of a row have goes without saying, and others are told apart by all of their flags;
+            else the choices of VARIANTS go without saying, and nothing beyond VARIANTS is told apart.
+    Raises InputError when a method trains no such network.
+    """
+    values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
+    for name, choices in VARIANTS.items():
+        for _, group in values.groupby([rows["method"], rows["network"]], sort=False):
+            there = set(group[name])
+            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]  # EnCoDe's is vae, not random
+            filled = group[name].replace("", usual[0])
+            if ablation:
+                usual = [most(filled[~rows.loc[group.index, "run"].duplicated()])]
+            values.loc[group.index, name] = filled
+            if filled.nunique() > 1:
+                mentioned.loc[group.index, name] = filled.replace(usual[0], "")
+    oracle = rows["sampler"].isin(ORACLES)
+    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there
+    columns_of = {
+        value: [name for name in VARIANTS if (mentioned[name] == value).any()]
+        for value in set(mentioned.to_numpy().ravel())
+    }
+    names = []
+    for number, pair in enumerate(zip(rows["method"], rows["network"], strict=True)):
+        if pair not in NAMES:
+            raise InputError(f"{Path(rows['run'].iloc[number]) / 'results.csv'}: {pair[0]} trains no {pair[1]}; "
+                             "Single and Random do")  # fmt: skip
+        apart = [(name, value) for name, value in mentioned.iloc[number].items() if value]
+        apart = [_said(name, value, alone=len(columns_of[value]) == 1) for name, value in apart]
+        names.append(_added(NAMES[pair], apart))
+    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
+    rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
+    rows["label"] = _teachers_apart(rows, configs)
+    if ablation:
+        rows["label"] = _runs_apart(rows, configs)
+    rows["label"] += shared.map({True: "†", False: ""})
+    return rows
+
+
+def flags(config: dict) -> dict:
+    """The flags that runs of one cell share. Runs without a record of amp have it as a flag."""
+    kept = {name: value for name, value in config.items() if name not in OWN}
+    return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
+
+
+def teacher_flags(config: dict) -> dict:
+    """Those of a KD run that its fair teachers depend on."""
+    means = config.get("targets") == "mean" and config.get("teacher_pool") == "self_training"
+    names = TEACHER | ({"views", "shift"} if means else set())
+    found = {name: value for name, value in flags(config).items() if name in names or name.startswith("teacher_")}
+    unused = {"teacher_seed"}  # of the teacher that saw every label
+    unused |= {"teacher_more_epochs"} if config.get("teacher_start") == "anew" else set()
+    unused |= {"teacher_pool_epochs"} if config.get("teacher_pool") == "none" else set()
+    return {name: _number(value) for name, value in found.items() if name not in unused}
+
+
+def most(values: Iterable[str]) -> str:
+    """What is there most often, the first of equals."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
+    """The labels; those of KD runs' teachers with the flags that differ among them, which no student's name has."""
+    labels = rows["label"].copy()
+    for _, group in rows[~rows["own"]].groupby(["model", "dataset", "label"]):
+        found = {run: teacher_flags(BEFORE | configs[run]) for run in group["run"].unique()}
+        texts = _texts(found)
+        differing = sorted(name for name in texts if len(set(texts[name].values())) > 1)
+        for row, label, run in group[["label", "run"]].itertuples():
+            labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in differing])
+    return labels
+
+
+def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
+    """The labels; those of runs with the flags in which they are not as most runs of the label are."""
+    labels = rows["label"].copy()
+    for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
+        found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
+        texts = _texts(found)
+        usual = {name: most(values.values()) for name, values in texts.items()}
+        for row, label, run in group[["label", "run"]].itertuples():
+            unusual = [name for name in sorted(usual) if run in found and texts[name][run] != usual[name]]
+            labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in unusual])
+    return labels
+
+
+def _texts(found: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """Flag -> run -> its value as text, of the flags that all runs have."""
+    shared = set.intersection(*map(set, found.values())) if found else set()
+    return {name: {run: json.dumps(_number(each[name])) for run, each in found.items()} for name in shared}
+
+
+def _number(value):
+    """80 of a recipe and 80.0 of the command line are one value."""
+    return float(value) if type(value) is int else value
+
+
+def _added(label: str, apart: list[str]) -> str:
+    """A name, and behind it, in brackets, what sets it apart."""
+    if not apart:
+        return label
+    more = ", ".join(apart)
+    return f"{label[:-1]}, {more})" if label.endswith(")") else f"{label} ({more})"
+
+
+def _said(name: str, value: str, alone: bool) -> str:
+    """A flag's value in a row's name; with the flag where it is a number, or not `alone` in having this value."""
+    if name == "teacher_labels" and value == "labeled":  # the word is the usual one for what is distilled on
+        return "fair"
+    try:
+        return f"{name} {float(value):g}"
+    except ValueError:
+        return value if alone else f"{name} {value}"

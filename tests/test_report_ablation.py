@@ -1,0 +1,88 @@
+"""`--ablation`: runs of one row that differ in flags are rows of their own, named by what most of them do not have."""
+
+import pytest
+
+from common import report
+from common.errors import InputError
+from common.report import results
+
+from .reports import edit, run
+
+
+def kd(tmp_path, name, seed=1, accuracy=60, **config):
+    return run(tmp_path / name, "KD", seed, {10: accuracy}, temperature=4.0, feat_wt=500, **config)
+
+
+def labels(*folders):
+    return results.read(list(folders), ablation=True).rows.set_index("run")["label"].to_dict()
+
+
+def test_a_row_is_named_by_the_flags_that_most_runs_do_not_have(tmp_path):
+    """The plain name is that of the most runs, wherever they are named; the dagger stays at the end."""
+    hot = [run(tmp_path / f"hot{seed}", "KD", seed, {10: 61}, temperature=8.0, feat_wt=500) for seed in (1, 2)]
+    long = kd(tmp_path, "long", train_epochs=24, expt="long")
+    base = [kd(tmp_path, f"base{seed}", seed, expt="base") for seed in (1, 2, 3)]
+    found = labels(*hot, long, *base)
+    assert [found[str(folder)] for folder in hot] == ["CM+KD (temperature 8)†"] * 2
+    assert found[str(long)] == "CM+KD (train_epochs 24)†"
+    assert {found[str(folder)] for folder in base} == {"CM+KD†"}
+
+
+def test_two_changed_flags_are_both_named_and_of_equals_the_first_is_plain(tmp_path):
+    base = kd(tmp_path, "base")
+    other = run(tmp_path / "other", "KD", 1, {10: 61}, temperature=8.0, feat_wt=0)
+    assert labels(base, other) == {str(base): "CM+KD†", str(other): "CM+KD (feat_wt 0, temperature 8)†"}
+    assert labels(other, base)[str(base)] == "CM+KD (feat_wt 500, temperature 4)†"
+
+
+def test_one_value_written_twice_is_one(tmp_path):
+    """500 of a dictionary and 500.0 of the command line; what is no setting (where, which rounds) names nothing."""
+    first = run(tmp_path / "a", "KD", 1, {10: 60}, feat_wt=500, percents=[10], save_path="runs")
+    other = run(tmp_path / "b", "KD", 2, {10: 60}, feat_wt=500.0, percents=[10, 20], save_path="elsewhere")
+    assert set(labels(first, other).values()) == {"CM+KD†"}
+
+
+def test_a_flag_that_came_later_counts_as_what_was_done_before(tmp_path):
+    before, after = kd(tmp_path, "before", 1), kd(tmp_path, "after", 2, cutout=0)
+    cut = kd(tmp_path, "cut", 1, cutout=8)
+    assert labels(before, after, cut) == {
+        str(before): "CM+KD†", str(after): "CM+KD†", str(cut): "CM+KD (cutout 8)†"
+    }  # fmt: skip
+
+
+def test_what_names_a_row_anyway_follows_the_most_too(tmp_path):
+    """Of three runs on the pool and one on the labelled images the latter is odd; without the flag the three are."""
+    pools = [edit(kd(tmp_path, f"pool{n}", n), "results.csv", ",labeled,mse,", ",pool,mse,") for n in (1, 2, 3)]
+    odd = kd(tmp_path, "odd")
+    found = labels(*pools, odd)
+    assert found[str(odd)] == "CM+KD (labeled)†" and {found[str(folder)] for folder in pools} == {"CM+KD†"}
+    plain = results.read([*pools, odd]).rows.set_index("run")["label"]
+    assert plain[str(odd)] == "CM+KD†" and set(plain[list(map(str, pools))]) == {"CM+KD (pool)†"}
+
+
+def test_a_run_without_the_column_has_the_usual_teacher_whatever_most_have(tmp_path):
+    """Else the dagger of a teacher that saw every label would be lost."""
+    fair = [edit(kd(tmp_path, f"fair{n}", n), "results.csv", ",mse,all,", ",mse,labeled,") for n in (1, 2)]
+    old = edit(kd(tmp_path, "old"), "results.csv", ",mse,all,", ",mse,,")
+    found = results.read([*fair, old], ablation=True).rows.set_index("run")
+    assert found.loc[str(old), "label"] == "CM+KD (all)†" and bool(found.loc[str(old), "shared_teacher"])
+    assert set(found.loc[list(map(str, fair)), "label"]) == {"CM+KD"}
+
+
+def test_it_is_for_who_asks_and_two_runs_of_a_seed_stay_refused(tmp_path):
+    base, other = kd(tmp_path, "base"), kd(tmp_path, "other", train_epochs=24)
+    with pytest.raises(InputError, match=r"differ in --train_epochs 2 and 24; report them apart, or --ablation makes"):
+        results.read([base, other])
+    with pytest.raises(InputError, match="with one seed"):
+        labels(base, kd(tmp_path, "again"), other)
+
+
+def test_the_report_tests_each_row_against_the_plain_one(tmp_path, monkeypatch, capsys):
+    base = [kd(tmp_path, f"base{seed}", seed, 60 + seed) for seed in (1, 2, 3)]
+    long = [kd(tmp_path, f"long{seed}", seed, 61 + seed + seed / 10, train_epochs=24) for seed in (1, 2, 3)]
+    words = ["report", *map(str, base + long), "--ablation", "--against", "CM+KD†", "--no-inference"]
+    monkeypatch.setattr("sys.argv", [*words, "--output", str(tmp_path / "out")])
+    report.main()
+    assert "| CM+KD (train_epochs 24)† | 63.20 ± 2.73 (n=3) |" in " ".join(capsys.readouterr().out.split())
+    tests = (tmp_path / "out" / "statistics.md").read_text(encoding="utf-8")
+    assert "| CM+KD (train_epochs 24)† | 10% | 1.20       | 0.248 |" in tests  # of 1.1, 1.2, 1.3
