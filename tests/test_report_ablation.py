@@ -4,7 +4,7 @@ import pytest
 
 from common import report
 from common.errors import InputError
-from common.report import results
+from common.report import ablation, results
 
 from .reports import edit, run
 
@@ -83,6 +83,45 @@ def test_the_report_tests_each_row_against_the_plain_one(tmp_path, monkeypatch, 
     words = ["report", *map(str, base + long), "--ablation", "--against", "CM+KD†", "--no-inference"]
     monkeypatch.setattr("sys.argv", [*words, "--output", str(tmp_path / "out")])
     report.main()
-    assert "| CM+KD (train_epochs 24)† | 63.20 ± 2.73 (n=3) |" in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert "| CM+KD (train_epochs 24)† | 63.20 ± 2.73 (n=3) |" in " ".join(printed.split())
+    assert "ablation.md" in printed and "Ablation</h2>" in (tmp_path / "out" / "report.html").read_text("utf-8")
     tests = (tmp_path / "out" / "statistics.md").read_text(encoding="utf-8")
     assert "| CM+KD (train_epochs 24)† | 10% | 1.20       | 0.248 |" in tests  # of 1.1, 1.2, 1.3
+
+
+def test_validation_and_seconds_stand_beside_the_test_accuracy(tmp_path):
+    """By hand; blank where a run has no validation accuracy or no timing.csv, and for a fair teacher's rows nothing."""
+    base = [kd(tmp_path, f"base{seed}", seed, 60 + seed) for seed in (1, 2, 3)]
+    for n, folder in enumerate(base):
+        edit(folder, "results.csv", "percent,test_accuracy", "percent,val_accuracy,test_accuracy")
+        edit(folder, "results.csv", f",10,{61 + n}", f",10,{50 + 2 * n},{61 + n}")
+        (folder / "timing.csv").write_text(f"round,train_seconds,device\n0,{100 + n}.0,cpu\n")
+    long = run(tmp_path / "long", "KD", 1, {10: 70, 20: 71}, temperature=4.0, feat_wt=500, train_epochs=24)
+    (long / "timing.csv").write_text("round,train_seconds,device\n1,400.6,cpu\n0,200.4,cpu\n")
+    found = results.read([*base, long], ablation=True)
+    (part,), files = ablation.write(found, tmp_path)
+    assert part.head == ["AlexNet, cifar10", "labels", "n", "validation, %", "test, %", "seconds"]
+    assert part.rows == [
+        ["CM+KD†", "10%", "3", "52.00 ± 4.97", "62.00 ± 2.48", "101"],
+        ["CM+KD (train_epochs 24)†", "10%", "1", "", "70.00", "200"],
+        ["CM+KD (train_epochs 24)†", "20%", "1", "", "71.00", "401"],
+    ]
+    assert "| 52.00 ± 4.97  | 62.00 ± 2.48 | 101     |" in files[0].read_text(encoding="utf-8")
+    lines = files[1].read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "model,dataset,label,percent,n,validation,validation_half_width,test,test_half_width,seconds"
+    assert lines[1] == "AlexNet,cifar10,CM+KD†,10,3,52,4.968,62,2.484,101"
+    (long / "timing.csv").unlink()
+    assert ablation.write(found, tmp_path)[0][0].rows[1][-1] == ""
+    edit(base[0], "timing.csv", "100.0", "soon")
+    with pytest.raises(InputError, match=r"timing\.csv: line 2: train_seconds is 'soon'"):
+        ablation.write(found, tmp_path)
+
+
+def test_a_fair_teachers_accuracy_is_no_training_of_its_own_here(tmp_path):
+    fair = kd(tmp_path, "fair", teacher_labels="labeled")
+    edit(fair, "results.csv", ",seed,", ",teacher_accuracy,seed,")
+    edit(fair, "results.csv", "labeled,mse,all,1,", "labeled,mse,labeled,72,1,")
+    found = results.read([fair], ablation=True)
+    assert found.rows["label"].tolist() == ["Baseline", "CM+KD"]
+    assert [row[0] for part in ablation.write(found, tmp_path)[0] for row in part.rows] == ["CM+KD"]

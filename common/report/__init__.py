@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import cli
 from common.errors import InputError
-from common.report import deployment, figures, heatmaps, inference, page, results, sheets, summary, tables
+from common.report import ablation, deployment, figures, heatmaps, inference, page, results, sheets, summary, tables
 
 
 def write(
@@ -25,7 +25,7 @@ def write(
     data_dir: Path | None = None,
     mixed: bool = False,
     reference: str = "",
-    ablation: bool = False,
+    ablated: bool = False,
 ) -> list[Path]:
     """Writes every table and figure the runs have the data for; returns the files, the main table first.
 
@@ -36,11 +36,11 @@ def write(
         data_dir: where the data sets are; draws the queried images.
         mixed: test and mark runs of one seed that differ in commit, amp or teacher.
         reference: a row's name; the others are tested against it at each budget.
-        ablation: runs of one cell with other flags are rows of their own, named by them.
+        ablated: runs of one cell with other flags are rows of their own, named by them.
     Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike (unless
-    `ablation`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
+    `ablated`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
-    found = results.read(folders, ablation)
+    found = results.read(folders, ablated)
     for run in found.unfinished():
         print(f"note: {run}: no finished round yet; the report leaves it out", file=sys.stderr)
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
@@ -52,11 +52,13 @@ def write(
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += deployment.write(found, ratios, output)
         files += summary.write(summary.text(claims, found), output)
+        changes, more = ablation.write(found, output) if ablated else ([], [])
+        files += more
         for draw in (figures.curves, figures.labels, figures.epochs, figures.losses, figures.macs):
             files += draw(found, output)
         files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
         files += drawn
-        files += page.write(found, deployment.table2(found, ratios), claims, files, output)
+        files += page.write(found, deployment.table2(found, ratios), changes, claims, files, output)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
     return files
@@ -82,7 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="runs of one row that differ in flags become rows of their own, named by what most runs do not have",
+        help="runs of one row that differ in flags become rows of their own, named by what most runs do not have; with "
+        "a table of validation and test accuracy and seconds",
     )
     args = parser.parse_args(argv)
     files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed, args.against, args.ablation)

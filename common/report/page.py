@@ -47,11 +47,19 @@ class Section:
         return slug(self.title)
 
 
-def write(found: Results, second: Table, claims: dict[str, list[Table]], files: list[Path], output: Path) -> list[Path]:
+def write(
+    found: Results,
+    second: Table,
+    changes: list[Table],
+    claims: dict[str, list[Table]],
+    files: list[Path],
+    output: Path,
+) -> list[Path]:
     """Writes report.html.
 
     Args:
         second: Table II.
+        changes: of an ablation; none where there is none.
         claims: the statistics by heading.
         files: what was written before: figures (.svg) and contact sheets (queried-*.png) are taken into the page.
     """
@@ -66,6 +74,7 @@ def write(found: Results, second: Table, claims: dict[str, list[Table]], files: 
     sections = [
         Section("Table I", first, figures[:1], []),
         Section("Table II", [second], [], []),
+        Section("Ablation", changes, [], []),
         Section("Figures", [], figures[1:], []),
         *(Section(f"Statistics: {heading}", group, [], []) for heading, group in claims.items()),
         Section("Queried images", [], [], sheets),

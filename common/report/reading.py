@@ -23,6 +23,7 @@ NEEDED = {  # columns that the report reads, all of them numbers; a table may ha
     "results": ("seed", "round", "percent", "test_accuracy"),
     "history": ("round", "epoch", "val_accuracy"),
     "queries": ("round", "index", "label"),
+    "timing": ("round", "train_seconds"),
 }
 MAYBE = {  # numbers too, where the column is there and not blank
     "results": ("val_accuracy", "labeled", "labels_in_all", "teacher_accuracy"),
@@ -56,7 +57,7 @@ def results(folder: Path) -> pd.DataFrame:
 
 
 def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFrame:
-    """history.csv or queries.csv of a run with so many finished rounds; no rows where the file is missing.
+    """history.csv, queries.csv or timing.csv of a run with so many finished rounds; no rows where the file is missing.
 
     Args:
         classes: of the run's data set; 0 where that is not known.
