@@ -14,12 +14,28 @@ from common.files import write_text
 TO_LABEL = "to_label.csv"
 
 
+def hold(args, run, images) -> None:
+    """Raises InputError where a label that an earlier round of the run used is another now, or none."""
+    if images.files is None:
+        return
+    place, labels = _places(images), images.labels.cpu()
+    table = run.state["queries"]
+    before = dict(zip(table["index"], table["label"], strict=True)) | run.state.get("val_labels", {})
+    for index, label in before.items():
+        now = int(labels[place[index]])
+        if label not in ("", now):
+            changed = f"it is {images.classes[now]}" if now >= 0 else "it has none"
+            raise InputError(
+                f"--labels {args.labels}: {images.files[place[index]]} was {images.classes[label]} when this run was "
+                f"trained on it, now {changed}; restore it, or start under another --expt"
+            )
+
+
 def await_labels(args, run, this_round) -> None:
     """Stops the run before a round whose labels are not all there; takes them over when they are.
 
     The round needs those of its labelled pool and of the validation images. What `to_label.csv` in the run's folder
-    answers is added to `--labels` first. Raises LabelsNeeded after writing the files without a label to it, and
-    InputError where a label that was used is another now.
+    answers is added to `--labels` first. Raises LabelsNeeded after writing the files without a label to it.
     """
     images = this_round.images
     if images.files is None:
@@ -36,7 +52,7 @@ def await_labels(args, run, this_round) -> None:
             f"again, which adds them to {args.labels} (classes: {', '.join(images.classes)})"
         )
     to_label.unlink(missing_ok=True)
-    _take_over(args, run, images, labels)
+    _take_over(run, images, labels)
 
 
 def check_teacher(args, images) -> None:
@@ -68,17 +84,13 @@ def _collect(args, images, to_label: Path) -> None:
         images.labels.copy_(torch.from_numpy(filled))
 
 
-def _take_over(args, run, images, labels: torch.Tensor) -> None:
-    """Notes the labels in queries.csv, and holds those of earlier rounds to what they were."""
-    place = {index: number for number, index in enumerate(images.origin.tolist())}
-    table, validation = run.state["queries"], images.origin[images.val.cpu()].tolist()
-    now = {index: int(labels[place[index]]) for index in [*table["index"], *validation]}
-    before = dict(zip(table["index"], table["label"], strict=True)) | run.state.get("val_labels", {})
-    for index, label in before.items():
-        if label not in ("", now[index]):
-            raise InputError(
-                f"--labels {args.labels}: {images.files[place[index]]} was {images.classes[label]} when this run was "
-                f"trained on it, now it is {images.classes[now[index]]}; restore it, or start under another --expt"
-            )
-    table["label"] = [now[index] for index in table["index"]]
-    run.state["val_labels"] = {index: now[index] for index in validation}
+def _take_over(run, images, labels: torch.Tensor) -> None:
+    """Notes the labels in queries.csv, and those of the validation images in the state."""
+    place, table = _places(images), run.state["queries"]
+    table["label"] = [int(labels[place[index]]) for index in table["index"]]
+    run.state["val_labels"] = {index: int(labels[place[index]]) for index in images.origin[images.val.cpu()].tolist()}
+
+
+def _places(images) -> dict[int, int]:
+    """Where an image of the data set stands among the run's."""
+    return {index: number for number, index in enumerate(images.origin.tolist())}

@@ -66,6 +66,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
         _note_queries(run, images, 0, run.state["labeled"])
     else:
         _check(run, images, counts)
+        annotation.hold(args, run, images)
         if run.state["round"] < len(counts):
             run.log(f"{run.folder}: going on at round {run.state['round'] + 1} of {len(counts)}")
     while run.state["round"] < len(counts):

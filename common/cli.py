@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from common import console, fair, machine, networks, proposal, startup
+from common import budget, console, data, fair, machine, networks, proposal, startup
 from common.datasets import DATASETS
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
 from common.networks import PAIRS
-from common.samplers import SAMPLERS, Sampler
-from common.teachers import folding, recipes
+from common.samplers import SAMPLERS, Sampler, nets
+from common.teachers import folding, recipes, store
 
 BLENDED = ("kl", "dkd")  # logit losses of softened probabilities, which --mixup blends
 
@@ -36,6 +36,7 @@ def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None
         else:
             args = parse(doc, defaults)
             check_image_size(args)
+            budget.label_counts(args, data.pool_size(args))
             machine.prepare(args)
             main(args)
     except LabelsNeeded as error:
@@ -98,6 +99,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
+    _note_idle(args, {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")})
     for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
@@ -188,6 +190,8 @@ def _check(args: argparse.Namespace) -> None:
         _check_teacher(args)
     if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
         raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
+    if "sampler_input" in args and args.sampler_input == "images":
+        nets.check_halvings(args.image_size)
     if "sampler" in args:
         _check_sampler(args, SAMPLERS[args.sampler])
     if "warmup_epochs" in args and SAMPLERS[args.sampler].reaches_student and args.warmup_epochs >= args.train_epochs:
@@ -208,7 +212,7 @@ def check_image_size(args: argparse.Namespace) -> None:
 
 def _check_teacher(args: argparse.Namespace) -> None:
     """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
-    if args.shift and not args.views and args.targets == "view":
+    if args.shift and args.views < 2 and args.targets == "view":  # the first view is the image itself
         raise InputError(
             f"--shift {args.shift}: the teacher's outputs are of unmoved images; add --views 4, say, which has them "
             "for moved ones"
@@ -237,6 +241,8 @@ def _check_teacher(args: argparse.Namespace) -> None:
             f"--teacher_pool {args.teacher_pool}: a teacher that saw every label has no pool to learn; add "
             "--teacher_labels labeled, or --teacher_pool none"
         )
+    if args.teacher:
+        store.there(Path(args.teacher).expanduser())
 
 
 def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
@@ -257,6 +263,19 @@ def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
             f"--sampler {args.sampler}: the {part} of {args.model} has no dropout to draw functions by; ask a teacher, "
             f"of {able} (--query_by teacher, or --network teacher)"
         )
+
+
+def _note_idle(args: argparse.Namespace, given: set[str]) -> None:
+    """Says which of the flags that were given change nothing here; a grid gives its flags to methods that differ."""
+    idle = {} if getattr(args, "fold_bn", True) else {"feature_rms": "without --fold_bn nothing is scaled"}
+    kind = SAMPLERS[args.sampler] if "adv_wt" in args else None
+    if kind and not kind.learns:
+        reason = f"--sampler {args.sampler} trains no network"
+        idle |= dict.fromkeys(("adv_wt", "lr_disc", "lr_vae", "latent_dim", "beta"), reason)
+    elif kind and not kind.draws:
+        idle |= dict.fromkeys(("lr_vae", "latent_dim", "beta"), f"--sampler {args.sampler} has no VAE")
+    for name in [name for name in idle if name in given]:
+        _warn(f"--{name} changes nothing here: {idle[name]}")
 
 
 def _warn(message: str) -> None:

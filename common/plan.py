@@ -73,7 +73,7 @@ def seconds_a_round(args, images: Images) -> float:
 
 def teacher_seconds(args, images: Images) -> float:
     """An estimate of a shared teacher's training, where a run with these flags trains one."""
-    return _recipe_seconds(teachers.recipe(args, args.teacher_seed), images)
+    return _recipe_seconds(teachers.shared_recipe(args), images)
 
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:

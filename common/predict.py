@@ -170,7 +170,7 @@ def image_files(named: Iterable[str]) -> list[Path]:
 
     Raises InputError naming what is not there.
     """
-    kinds = Image.registered_extensions()
+    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[Path] = []
     for word in named:
         path = Path(os.path.expanduser(word))
@@ -213,11 +213,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=COUNT, default=1, help="how many classes of each image")
     parser.add_argument("--output", type=Path, help="the CSV file; without it the lines are printed")
     args = parser.parse_args(argv)
+    student, images = load_student(args.run, args.round), image_files(args.images)
     if args.output is not None:  # before anything is computed that could then not be kept
         args.output.parent.mkdir(parents=True, exist_ok=True)
-    student = load_student(args.run, args.round)
     unreadable: list[str] = []
-    lines = table(student, image_files(args.images), args.top, unreadable)
+    lines = table(student, images, args.top, unreadable)
     if args.output is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from PIL import Image
 from common import data, recorded, teachers
 from common.datasets import labels
 from common.errors import InputError, LabelsNeeded
+from common.grid import runner
 from common.report import results, sheets
 from common.teachers import store
 
@@ -226,9 +227,52 @@ def test_a_label_that_was_used_stays(changed, folder, tmp_path):
     name = asked[-1] if changed == "validation" else asked[0]
     answered = {**{file: truth[file] for file in asked}, name: "cat" if truth[name] != "cat" else "dog"}
     answered |= {file: truth[file] for file in truth if file not in answered}
+    before = labels.read_bytes()
     write(labels, answered)
-    with pytest.raises(InputError, match=f"{name} was {truth[name]} when this run was trained on it, now"):
+    refused = f"{name} was {truth[name]} when this run was trained on it, now it is {answered[name]}"
+    with pytest.raises(InputError, match=refused):
         run("Random", *words(path, labels, *BUDGET, *more))
+    # before anything more is asked for, and where the answer is gone
+    write(labels, {file: answered[file] for file in asked})
+    with pytest.raises(InputError, match=refused):
+        run("Random", *words(path, labels, *BUDGET, *more))
+    write(labels, {file: truth[file] for file in asked if file != name})
+    with pytest.raises(InputError, match=f"{name} was {truth[name]} when this run was trained on it, now it has none"):
+        run("Random", *words(path, labels, *BUDGET, *more))
+    labels.write_bytes(before)
+    with pytest.raises(LabelsNeeded):
+        run("Random", *words(path, labels, *BUDGET, *more))
+
+
+def test_a_label_that_was_used_stays_when_the_run_is_done(folder, tmp_path):
+    path, truth = folder
+    labels, more = tmp_path / "labels.csv", [*BUDGET, "--rounds", "1", "--save_path", str(tmp_path), "--seed", "5"]
+    write(labels, truth)
+    run("Random", *words(path, labels, *more))
+    run("Random", *words(path, labels, *more))
+    with open(tmp_path / "random-seed5" / "queries.csv", newline="") as file:
+        used = sorted(truth)[int(next(csv.DictReader(file))["index"])]
+    write(labels, truth | {used: "cat" if truth[used] != "cat" else "dog"})
+    with pytest.raises(InputError, match=f"{used} was {truth[used]} when this run was trained on it"):
+        run("Random", *words(path, labels, *more))
+
+
+def test_names_may_begin_and_end_with_a_blank(tmp_path):
+    """The run's own list has them as they are; a blank that somebody typed is none of the name's."""
+    (tmp_path / "labels.csv").write_text("file,label\n lead.png,fox \nb.png,dog\n b.png , dog \n")
+    filled = labels.fill(tmp_path / "labels.csv", [" lead.png", "b.png"], np.array([-1, -1]), ["dog", "fox "])
+    assert filled.tolist() == [1, 0]
+
+
+def test_a_grid_says_that_its_runs_wait(folder, tmp_path, capsys):
+    path, _ = folder
+    cells = ["--models", "ResNet", "--methods", "Random", "--save_path", str(tmp_path / "runs"), "--threads", "1"]
+    more = [word for word in words(path, tmp_path / "labels.csv", *BUDGET) if word not in ("--image_size", "64")]
+    with pytest.raises(LabelsNeeded, match="1 of 1 runs wait for labels; fill in their lists and run the same"):
+        runner.main([*cells, *more, "--amp", "off", "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert "waits for labels: round 1/4 (6 labels, 20%): 10 images need a label: fill in" in printed.err
+    assert "failed" not in printed.err + printed.out
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,9 @@ def test_no_default_is_a_private_path():
             "--feat_wt 0 (now 500), or leave it out",
         ),
         ("KD", "--teacher_labels labeled --teacher t.pt", "--teacher t.pt: --teacher_labels labeled trains one"),
+        ("KD", "--teacher t.pt", "--teacher t.pt: no such file; leave the flag out"),
+        ("KD", "--views 1 --shift 2", "--shift 2: the teacher's outputs are of unmoved images; add --views 4"),
+        ("EnCoDe", "--sampler_input images --image_size 40", "--image_size 40: --sampler_input images halves it 4"),
         ("KD", "--teacher_start before", "--teacher_start before: one teacher serves all rounds; add --teacher_labels"),
         ("KD", "--teacher_pool fixmatch", "--teacher_pool fixmatch: a teacher that saw every label"),
         ("KD", "--logit_loss typo", "--logit_loss: invalid choice: 'typo'"),
@@ -211,7 +214,58 @@ def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
     alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
     kd = flags("KD", "--step_size", "3", "--weight_decay", "0.1", "--seed", "9", "--amp", "off")
     kd.precision = "off"
-    assert machine_free(training.recipe(kd, kd.teacher_seed)) == alone
+    assert machine_free(training.shared_recipe(kd)) == alone
+
+
+def test_few_passes_shorten_the_teacher_of_all_labels_too():
+    """0.5 passes over 50 labels are one epoch of 48 images; 80 over 45,000 are more than its 11 epochs."""
+    small = "--num_images 60 --num_val 10 --batch_size 16 --teacher_epochs 4 --teacher_batch_size 16 --amp off".split()  # noqa: SIM905
+    few, many = flags("KD", *small, "--teacher_passes", "0.5"), flags("KD", "--teacher_passes", "80", "--amp", "off")
+    few.precision = many.precision = "off"
+    assert training.shared_recipe(few).train_epochs == 1
+    assert training.shared_recipe(many).train_epochs == 11
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "said"),
+    [
+        (
+            "EnCoDe",
+            "--sampler margin --adv_wt 5",
+            "note: --adv_wt changes nothing here: --sampler margin trains no network",
+        ),
+        (
+            "EnCoDe",
+            "--sampler discriminator --beta=2",
+            "note: --beta changes nothing here: --sampler discriminator has no",
+        ),
+        ("Random", "--feature_rms 3", "note: --feature_rms changes nothing here: without --fold_bn nothing is scaled"),
+        ("EnCoDe", "--sampler vae --adv_wt 5 --beta 2 --latent_dim 7", ""),
+        ("EnCoDe", "--sampler discriminator --adv_wt 5 --lr_disc 1", ""),
+    ],
+)
+def test_a_flag_that_changes_nothing_is_named(method, words, said, capsys):
+    flags(method, *words.split())
+    printed = capsys.readouterr().err
+    assert printed.startswith(said) and printed.count("\n") == bool(said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--num_images", "60", "--num_val", "10", "--percents", "50", "20"],
+        ["--num_images", "60", "--num_val", "10", "--teacher", "nowhere.pt"],
+        ["--num_images", "60", "--num_val", "10", "--initial_budget", "70"],
+    ],
+)
+def test_counts_and_files_are_checked_before_a_run_has_a_folder(words, tmp_path, monkeypatch, capsys):
+    module = script("KD")
+    more = ["--dataset", "digits", "--device", "cpu", "--save_path", str(tmp_path / "runs"), "--batch_size", "16"]
+    monkeypatch.setattr("sys.argv", ["main.py", *more, *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.start(module.main, module.__doc__, module.DEFAULTS)
+    assert caught.value.code == 2 and f"main.py: error: {words[4]}" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):

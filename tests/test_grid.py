@@ -92,6 +92,20 @@ def test_a_learning_rate_of_no_method_is_refused(wrong):
         runner.parse(["--methods", "Random", "KD", "--lr_tasks", *wrong])
 
 
+@pytest.mark.parametrize(
+    ("word", "flag", "instead"),
+    [
+        (["--seed", "7"], "--seed", "--first_seed 7"),
+        (["--expt=mine"], "--expt", "--tag NAME"),
+        (["--network", "teacher"], "--network", "--networks teacher"),
+    ],
+)
+def test_a_flag_that_the_grid_sets_itself_is_not_passed_over(word, flag, instead):
+    """It came before the grid's own, which the last word goes to: seed 7 was asked for and 2023 ran."""
+    with pytest.raises(InputError, match=rf"^{flag}: is each run's own, which the grid sets; {instead}"):
+        runner.parse(["--methods", "Random", *word])
+
+
 def test_make_table1_asks_for_runs_that_there_are():
     """Every one of its commands is accepted before hours of training lead up to it; none wants another's name."""
     make = subprocess.run(["make", "-n", "table1"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -241,8 +255,10 @@ def test_a_missing_teacher_is_a_job_before_those_that_need_it(tmp_path):
 
 
 @pytest.mark.parametrize("more", [["--teacher", "other.pt"], ["--teacher_labels", "labeled"], []])
-def test_no_teacher_is_trained_that_nobody_needs(tmp_path, more):
+def test_no_teacher_is_trained_that_nobody_needs(tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "teachers").mkdir()
+    (tmp_path / "other.pt").touch()
     if not more:
         (tmp_path / "teachers" / "AlexNet-digits-64px.pt").touch()
     found = teacher_jobs(tmp_path, "--methods", "KD", "EnCoDe", *BUDGET, *more)

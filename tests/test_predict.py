@@ -156,6 +156,18 @@ def test_a_file_whose_name_starts_with_a_tilde_is_a_file(tmp_path, monkeypatch):
     assert predict.image_files(["~tilde.jpg"]) == [Path("~tilde.jpg")]
 
 
+def test_what_pillow_only_writes_is_no_image_of_a_folder(tmp_path):
+    for name in ("a.png", "notes.pdf"):
+        (tmp_path / name).touch()
+    assert predict.image_files([str(tmp_path)]) == [tmp_path / "a.png"]
+
+
+def test_no_folder_is_made_for_answers_that_there_are_not(tmp_path, trained):
+    with pytest.raises(InputError, match="no image there"):
+        predict.main([str(trained), str(tmp_path / "nope.png"), "--output", str(tmp_path / "new" / "answers.csv")])
+    assert not (tmp_path / "new").exists()
+
+
 def older(trained, tmp_path, **config):
     """A round's file as earlier versions wrote it, beside a config.json with these changes."""
     content = read_tensors(trained / "round_00.pt")

@@ -124,6 +124,20 @@ def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
     assert theirs == [80.04, 68.85, 58.01, None]
 
 
+def test_who_was_asked_for_labels_is_named_though_all_runs_share_it(tmp_path):
+    """The paper's CM has random labels: without the name its number stood beside margin's."""
+    found = results.read([run(tmp_path / f"m{seed}", "Random", seed, {10: 60}, sampler="margin") for seed in (1, 2)])
+    assert found.rows["label"].unique().tolist() == ["CM (margin)"]
+    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) is None
+    for sampler, label in (
+        ("vae", "EnCoDe†"),
+        ("discriminator", "EnCoDe (discriminator)†"),
+        ("random", "EnCoDe (random)†"),
+    ):
+        found = results.read([run(tmp_path / sampler, "EnCoDe", 1, {10: 60}, sampler=sampler)])
+        assert found.rows["label"].tolist() == [label]
+
+
 def test_the_paper_calls_vgg_by_its_depth(tmp_path):
     folder = edit(run(tmp_path / "a", "Random", 1, {10: 58}), "results.csv", "AlexNet", "VGG")
     found = results.read([folder])

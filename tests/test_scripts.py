@@ -7,6 +7,7 @@ import torch
 
 from common import data
 from common.errors import InputError
+from common.teachers.teacher import _split
 
 from .conftest import BUDGET, METHODS, TOY, parse, run
 from .launcher import launch
@@ -144,6 +145,23 @@ def test_a_log_names_the_seed_of_a_teacher_with_another_validation_split(tmp_pat
     own, other = ((tmp_path / f"kd-seed{seed}" / "log.txt").read_text() for seed in (5, 6))
     assert "its validation split" not in own
     assert "; its validation split is seed 5's, so it has seen some of this run's" in other
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"seed": None}, "; which images it was trained on is not recorded"),
+        ({"num_val": 10}, "; its validation split is that of --num_val 10, so it has seen some of this run's"),
+        ({"num_images": 90}, "; its validation split is that of --num_images 90, so it has seen some of this run's"),
+    ],
+)
+def test_a_teacher_of_another_split_of_the_same_seed_is_told(changed, said):
+    args = parse("KD", "--num_images", "100", "--num_val", "20", "--batch_size", "20", "--seed", "5")
+    trained = {"seed": 5, "num_images": 100, "num_val": 20} | changed
+    assert _split(trained, args) == said
+    args.val_labels = "bought"
+    assert changed or "of --val_labels extra, so it has seen" in _split(trained, args)
 
 
 @pytest.mark.parametrize("text", [None, "no checkpoint"])

@@ -23,6 +23,9 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
     """
     filled, place = known.copy(), {name: number for number, name in enumerate(files)}
     for line, (name, label) in rows(path):
+        # a name may begin or end with a blank; others have one that somebody typed
+        name = name if name in place else name.strip()
+        label = label if label in classes else label.strip()
         if name not in place:
             raise InputError(f"--labels {path}, line {line}: there is no training image {name!r}; names are relative "
                              f"to train/, as {files[-1]!r}")  # fmt: skip
@@ -60,8 +63,9 @@ def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
                 first = ",".join(reader.fieldnames or [])[:60]
                 raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}, with a comma, it is "
                                  f"{first!r}; save it as CSV with commas")  # fmt: skip
-            found = [(reader.line_num, tuple((row[name] or "").strip() for name in COLUMNS)) for row in reader]
-            return [(line, row) for line, row in found if row not in ((*COLUMNS,), ("", ""))]  # Excel's empty rows
+            found = [(reader.line_num, tuple(row[name] or "" for name in COLUMNS)) for row in reader]
+            idle = ((*COLUMNS,), ("", ""))  # a further head, and Excel's empty rows
+            return [(line, row) for line, row in found if tuple(map(str.strip, row)) not in idle]
     except UnicodeDecodeError:
         raise InputError(f"--labels {path}: is no text in UTF-8; save it as CSV in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:

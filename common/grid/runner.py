@@ -16,12 +16,19 @@ import sys
 from pathlib import Path
 
 from common import budget, console, data, flags, machine, plan, report
-from common.errors import InputError
+from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS, ROOT, available
 from common.grid import work
 from common.grid.cluster import Cluster
 from common.grid.jobs import Job, jobs, with_teachers
 from common.grid.processes import Processes
+from common.grid.worker import WAITS
+
+INSTEAD = {  # of the scripts' flags that the grid sets for each run
+    "--seed": "--first_seed 7 --seeds 1 runs seed 7 alone",
+    "--expt": "--tag NAME is added to the runs' names",
+    "--network": "--networks teacher, or student, chooses it",
+}
 
 
 def show(found: list[Job]) -> None:
@@ -111,6 +118,9 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     flag("--memory_gb", type=flags.RATE, default=2.5, help="with --ray: memory a run is given")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
+    for word in passed:
+        if (flag := word.split("=")[0]) in INSTEAD:
+            raise InputError(f"{flag}: is each run's own, which the grid sets; {INSTEAD[flag]}")
     for name in ("models", "datasets", "methods", "networks", "samplers"):  # a run that is named twice is one run
         setattr(args, name, list(dict.fromkeys(getattr(args, name) or [])))
     args.save_path = os.path.realpath(os.path.expanduser(args.save_path))
@@ -151,10 +161,17 @@ def main(argv: list[str] | None = None) -> None:
     finished = [str(job.folder) for job in found if job.rounds_done()]
     if finished:
         report.main([*finished, "--mixed", "--output", args.output or str(Path(args.save_path) / "report")])
+    waits = [name for name, error in failed.items() if error.startswith(WAITS)]
     for name, error in failed.items():
-        print(f"failed {name}: {error}", file=sys.stderr)
-    if failed:
-        raise InputError(f"{len(failed)} of {len(found) + missing} runs failed; the same command runs these again")
+        print(f"{name} {error}" if name in waits else f"failed {name}: {error}", file=sys.stderr)
+    total = len(found) + missing
+    if len(failed) > len(waits):
+        lost = len(failed) - len(waits)
+        raise InputError(f"{lost} of {total} runs failed; the same command runs these again")
+    if waits:
+        raise LabelsNeeded(
+            f"{len(waits)} of {total} runs wait for labels; fill in their lists and run the same command again"
+        )
 
 
 def _check(args: argparse.Namespace, found: list[Job]) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from common import console
 from common.grid.clock import Clock, Lines
 from common.grid.jobs import Job
-from common.grid.worker import execute
+from common.grid.worker import WAITS, execute
 
 
 class Workers(Protocol):
@@ -56,7 +56,7 @@ class Here:
 
 
 def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
-    """Works the jobs off, each after those it waits for; returns what went wrong by name.
+    """Works the jobs off, each after those it waits for; returns by name what went wrong, or WAITS for.
 
     Args:
         waiting: the jobs that are left to do.
@@ -75,7 +75,7 @@ def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
         clock.ended(job, seconds, error)
         if error:
             failed[job.name] = error
-        said = f"failed: {error}" if error else "done"
+        said = error if error.startswith(WAITS) else f"failed: {error}" if error else "done"
         console.say(f"[{total - len(unfinished)}/{total}, {clock}] {job.name} {said}")
 
     while unfinished:

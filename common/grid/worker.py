@@ -11,15 +11,19 @@ import time
 import traceback
 
 from common import machine, teachers
-from common.errors import InputError
+from common.errors import InputError, LabelsNeeded
 from common.experiments import script
 from common.grid.jobs import Job
 
 GRACE = 10  # seconds a run has to end by itself; its files are whole at any moment, temporary ones would stay
+WAITS = "waits for labels: "
 
 
 def execute(job: Job) -> str:
-    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or nothing."""
+    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or nothing.
+
+    The line of a run that waits for labels begins with WAITS.
+    """
     try:
         args = job.args()
         machine.prepare(args)
@@ -27,6 +31,8 @@ def execute(job: Job) -> str:
             teachers.provide(args)
         else:
             script(job.model, job.dataset, job.method).main(args)
+    except LabelsNeeded as error:
+        return f"{WAITS}{error}"
     except (InputError, OSError) as error:
         return " ".join(str(error).split())
     except Exception as error:  # a fault in one run must not end the others

@@ -45,9 +45,9 @@ def write(
         print(f"note: {run}: no finished round yet; the report leaves it out", file=sys.stderr)
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        # before the tables, as images that are elsewhere now are refused
+        # before there is a folder, as images that are elsewhere now are refused
         drawn = [] if data_dir is None else sheets.contact_sheets(found, data_dir, output)
+        output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += deployment.write(found, ratios, output)

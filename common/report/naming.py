@@ -47,12 +47,14 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     for name, choices in VARIANTS.items():
         for _, group in values.groupby([rows["method"], rows["network"]], sort=False):
             there = set(group[name])
-            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]  # EnCoDe's is vae, not random
+            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]
+            if name == "sampler":  # what is no random choice, or not EnCoDe's own, is named whatever the others have
+                usual = ["vae" if rows.loc[group.index[0], "method"] == "EnCoDe" else "random"]
             filled = group[name].replace("", usual[0])
-            if ablation:
+            if ablation and name != "sampler":
                 usual = [most(filled[~rows.loc[group.index, "run"].duplicated()])]
             values.loc[group.index, name] = filled
-            if filled.nunique() > 1:
+            if filled.nunique() > 1 or name == "sampler":
                 mentioned.loc[group.index, name] = filled.replace(usual[0], "")
     oracle = rows["sampler"].isin(ORACLES)
     mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there

@@ -19,14 +19,21 @@ CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter
 
 
 def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
-    """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes."""
+    """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes.
+
+    Raises InputError when a run's images are not there, or are others.
+    """
     files, names = [], _names(found.queries["run"].unique())
     for run, queries in found.queries.groupby("run", sort=False):
         config = found.configs[run]
         if not isinstance(config.get("dataset"), str):
             raise InputError(f"{run}: has no config.json whose dataset says which images were queried")
         options = {"data_source": "auto", "extra": False, **config, "data_dir": str(data_dir)}
-        source = datasets.load(argparse.Namespace(**options))
+        try:
+            source = datasets.load(argparse.Namespace(**options))
+        except InputError as error:
+            raise InputError(f"{run}: its images are not to be had ({error}); put them there again, or leave out "
+                             "--data_dir, which draws them") from None  # fmt: skip
         if "data" in config:
             recorded.images(Path(run), data_dir, source=source)  # refuses others than the run's
         if queries["index"].max() >= len(source.x_train):
@@ -36,6 +43,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
         pages = [(rounds[row : row + ROUNDS], classes[column : column + CLASSES])
                  for row in range(0, len(rounds), ROUNDS) for column in range(0, len(classes), CLASSES)]  # fmt: skip
         percents = queries.groupby("round")["percent"].first()
+        output.mkdir(parents=True, exist_ok=True)
         for number, (down, across) in enumerate(pages, 1):
             sheet = _sheet(source, queries, down, across)
             name = names[run] + (f"-{number}" if len(pages) > 1 else "")

@@ -38,13 +38,10 @@ def feature_vae(shape: tuple[int, int, int], latent_dim: int, hidden: int = 256)
 def image_vae(size: int, latent_dim: int, widths: tuple[int, ...] = (128, 256, 512, 1024)) -> VAE:
     """VAAL's VAE of images (3, size, size): 4x4 convolutions of stride 2 with batch norm and ReLU, and back.
 
-    Raises InputError for a size that cannot be halved once for each width.
+    Raises InputError as `check_halvings`.
     """
+    check_halvings(size, len(widths))
     halvings = 2 ** len(widths)
-    if size % halvings:
-        raise InputError(
-            f"--image_size {size}: --sampler_input images halves it {len(widths)} times; use a multiple of {halvings}"
-        )
     encode, channels = [], 3
     for width in widths:
         encode += [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -60,6 +57,14 @@ def image_vae(size: int, latent_dim: int, widths: tuple[int, ...] = (128, 256, 5
     return VAE(
         nn.Sequential(*encode, nn.Flatten()), moments, nn.Sequential(*decode, nn.ConvTranspose2d(channels, 3, 1))
     )
+
+
+def check_halvings(size: int, times: int = 4) -> None:
+    """Raises InputError for an image size that the VAE of images cannot halve so many times."""
+    if size % 2**times:
+        raise InputError(
+            f"--image_size {size}: --sampler_input images halves it {times} times; use a multiple of {2**times}"
+        )
 
 
 def latent_discriminator(latent_dim: int) -> nn.Sequential:

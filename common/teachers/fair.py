@@ -64,12 +64,9 @@ def stages(args, labels: int, start: Path | None = None) -> list[argparse.Namesp
 
 
 def fair_recipe(args, labels: int) -> argparse.Namespace:
-    """The flags of a teacher of so many labels: no other decides anything, and few are passed over less often."""
-    flags = training.recipe(args, args.seed)
+    """The flags of a teacher of so many labels, of which no other decides anything."""
+    flags = training.recipe(args, args.seed, labels)
     flags.keep = "last"
-    if args.teacher_passes:
-        an_epoch = flags.num_images // flags.batch_size * flags.batch_size
-        flags.train_epochs = min(flags.train_epochs, max(1, round(args.teacher_passes * labels / an_epoch)))
     return flags
 
 

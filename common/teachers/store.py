@@ -86,10 +86,15 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
     return fast.apply(net.to(images.device), args.fast).eval(), record
 
 
-def read(path: Path) -> tuple[dict, dict]:
-    """Weights by name, and the record they came with, if any."""
+def there(path: Path) -> None:
+    """Raises InputError where no file is."""
     if not path.is_file():
         raise InputError(f"--teacher {path}: no such file; leave the flag out to train a teacher")
+
+
+def read(path: Path) -> tuple[dict, dict]:
+    """Weights by name, and the record they came with, if any."""
+    there(path)
     content = read_tensors(path, "name another with --teacher, or delete it to have one trained")
     weights, record = content.get("state_dict", content), content.get("record", {})
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):

@@ -75,15 +75,16 @@ class Teacher:
         args, images, run = self.args, self.images, self.run
         path = Path(args.teacher) if args.teacher else shared_path(args, images)
         if not path.exists():
+            epochs = training.shared_recipe(args).train_epochs
             run.log(
-                f"no teacher at {path}: training one first ({args.teacher_epochs} one-cycle epochs, seed "
-                f"{args.teacher_seed}); Single --network teacher trains another, --teacher PATH names one"
+                f"no teacher at {path}: training one first ({epochs} one-cycle epochs, seed {args.teacher_seed}); "
+                "Single --network teacher trains another, --teacher PATH names one"
             )
             _train_shared(args, path)
         net, record = load(args, images, path)
         accuracy = record.get("test_accuracy", "")
         known = f"{accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
-        run.log(f"teacher {path}: {known}{_split(record.get('trained', {}).get('seed'), args.seed)}")
+        run.log(f"teacher {path}: {known}{_split(record.get('trained', {}), args)}")
         key = networks.fingerprint(net)
         if run.state.setdefault("teacher", key) != key:
             raise InputError(
@@ -99,16 +100,21 @@ def hardly_better(classes: int) -> float:
     return guessing + 0.15 * (100 - guessing)
 
 
-def _split(seed: int | None, own: int) -> str:
-    """What a log says of the validation images of a teacher of another seed, or of one without a record."""
-    if seed is None:
+def _split(trained: dict, args) -> str:
+    """What a log says of a teacher whose validation images are not the run's, or that has no record of them."""
+    if trained.get("seed") is None:
         return "; which images it was trained on is not recorded"
-    return "" if seed == own else f"; its validation split is seed {seed}'s, so it has seen some of this run's"
+    if trained["seed"] != args.seed:
+        return f"; its validation split is seed {trained['seed']}'s, so it has seen some of this run's"
+    split = {"num_images": args.num_images, "num_val": args.num_val}
+    parts = [f"--{name} {trained[name]}" for name, own in split.items() if trained.get(name, own) != own]
+    parts += ["--val_labels extra"] if args.val_labels == "bought" else []
+    return f"; its validation split is that of {' '.join(parts)}, so it has seen some of this run's" if parts else ""
 
 
 def _train_shared(args, path: Path) -> None:
     """Trains the teacher for all runs, on its own seed's split, and publishes it: the same whoever comes first."""
-    args = training.recipe(args, args.teacher_seed)
+    args = training.shared_recipe(args)
     images = data.load(args)
     net, accuracy, run = training.teacher(
         args, images, images.pool, path.with_name(f"{path.stem}-seed{args.seed}-training")

@@ -81,8 +81,11 @@ def teacher(
         return net, float(run.last("results")["test_accuracy"]), run
 
 
-def recipe(args, seed: int) -> argparse.Namespace:
-    """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe."""
+def recipe(args, seed: int, labels: int) -> argparse.Namespace:
+    """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe.
+
+    `labels` are how many it is trained on: few are passed over `--teacher_passes` times, where that is less.
+    """
     same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
     same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
@@ -95,4 +98,12 @@ def recipe(args, seed: int) -> argparse.Namespace:
         "lr_task": args.teacher_lr,
         "feature_rms": args.teacher_feature_rms,
     }
+    if args.teacher_passes:
+        an_epoch = flags["num_images"] // flags["batch_size"] * flags["batch_size"]
+        flags["train_epochs"] = min(flags["train_epochs"], max(1, round(args.teacher_passes * labels / an_epoch)))
     return argparse.Namespace(**flags)
+
+
+def shared_recipe(args) -> argparse.Namespace:
+    """The flags of the teacher for all runs: its validation images are held out beside the pool, whatever the run's."""
+    return recipe(args, args.teacher_seed, args.num_images - args.num_val)
