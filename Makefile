@@ -41,15 +41,15 @@ demo: install  ## all methods on digits, a table and the curves: minutes
 	@echo "fewer labels its method needs. It is one seed: a point or two between lines says nothing. The teacher of KD and"
 	@echo "EnCoDe saw all labels; the line named fair counts them once: its teachers saw the labels of their round alone."
 
-# Table I for AlexNet on CIFAR-10, three seeds, in a short schedule. Go on with the same command: what is done is skipped,
-# what was cut off resumes. At 100% there is more to learn and nothing to choose: EnCoDe is KD there, to the byte, unless
+# Table I for AlexNet on CIFAR-10, three seeds, in a tenth to a fifth of the paper's epochs. Go on with the same command:
+# what is done is skipped, what was cut off resumes. At 100% there is nothing to choose: EnCoDe is KD there, to the byte, unless
 # it distils on the pool, and Baseline is the teacher.
 TABLE1 := $(CURDIR)/runs/table1
 GRID := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(TABLE1)
 TEACHER := $(GRID) --networks teacher --recipe quick
 STUDENTS := $(GRID) --batch_size 128 --lr_task 0.01 --seeds 3 --logit_loss kl --logit_wt 1
-PART := --percents 10 20 30 40 50 60 --train_epochs 6 --step_size 5
-FULL := --percents 100 --train_epochs 12 --step_size 10
+PART := --percents 10 20 30 40 50 60 --train_epochs 12 --step_size 10
+FULL := --percents 100 --train_epochs 24 --step_size 20
 ENCODE := --methods EnCoDe --warmup_epochs 1
 table1: install  ## Table I for AlexNet on CIFAR-10, three seeds: hours
 	$(TEACHER) --methods Single
