@@ -55,9 +55,15 @@ def test_what_names_a_row_anyway_follows_the_most_too(tmp_path):
     pools = [edit(kd(tmp_path, f"pool{n}", n), "results.csv", ",labeled,mse,", ",pool,mse,") for n in (1, 2, 3)]
     odd = kd(tmp_path, "odd")
     found = labels(*pools, odd)
-    assert found[str(odd)] == "CM+KD (labeled)†" and {found[str(folder)] for folder in pools} == {"CM+KD†"}
+    assert found[str(odd)] == "CM+KD (distill_on labeled)†" and {found[str(folder)] for folder in pools} == {"CM+KD†"}
     plain = results.read([*pools, odd]).rows.set_index("run")["label"]
     assert plain[str(odd)] == "CM+KD†" and set(plain[list(map(str, pools))]) == {"CM+KD (pool)†"}
+
+
+def test_a_strategy_is_named_by_itself_and_other_flags_with_their_names(tmp_path):
+    margin = [run(tmp_path / f"m{seed}", "KD", seed, {10: 61}, sampler="margin") for seed in (1, 2)]
+    base = kd(tmp_path, "base")
+    assert labels(*margin, base) == {str(base): "CM+KD†", **{str(each): "CM+KD (margin)†" for each in margin}}
 
 
 def test_a_run_without_the_column_has_the_usual_teacher_whatever_most_have(tmp_path):
@@ -65,7 +71,7 @@ def test_a_run_without_the_column_has_the_usual_teacher_whatever_most_have(tmp_p
     fair = [edit(kd(tmp_path, f"fair{n}", n), "results.csv", ",mse,all,", ",mse,labeled,") for n in (1, 2)]
     old = edit(kd(tmp_path, "old"), "results.csv", ",mse,all,", ",mse,,")
     found = results.read([*fair, old], ablation=True).rows.set_index("run")
-    assert found.loc[str(old), "label"] == "CM+KD (all)†" and bool(found.loc[str(old), "shared_teacher"])
+    assert found.loc[str(old), "label"] == "CM+KD (teacher_labels all)†" and bool(found.loc[str(old), "shared_teacher"])
     assert set(found.loc[list(map(str, fair)), "label"]) == {"CM+KD"}
 
 

@@ -68,7 +68,8 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
             raise InputError(f"{Path(rows['run'].iloc[number]) / 'results.csv'}: {pair[0]} trains no {pair[1]}; "
                              "Single and Random do")  # fmt: skip
         apart = [(name, value) for name, value in mentioned.iloc[number].items() if value]
-        apart = [_said(name, value, alone=len(columns_of[value]) == 1) for name, value in apart]
+        alone = {name: len(columns_of[value]) == 1 and (name == "sampler" or not ablation) for name, value in apart}
+        apart = [_said(name, value, alone[name]) for name, value in apart]
         names.append(_added(NAMES[pair], apart))
     shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
     rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
