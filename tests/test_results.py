@@ -31,9 +31,9 @@ def rounds():
 def seeds(rounds):
     """Accuracies by seed: {(folder, name, what): series}, of each round's test accuracy and exported networks."""
     found = {}
-    for (folder, *key), group in rounds.groupby(["folder", "name", "labeled"]):
+    for (folder, name, count), group in rounds.groupby(["folder", "name", "labeled"]):
         for what in ("test", "val"):  # never one less the other
-            found[f"{folder} {what}", *key] = group.set_index("seed")[f"{what}_accuracy"].dropna().sort_index()
+            found[f"{folder} {what}", name, count] = group.set_index("seed")[f"{what}_accuracy"].dropna().sort_index()
     for path in sorted((ROOT / "results").rglob("int8.csv")):
         table = pd.read_csv(path)
         table["name"] = table["run"].str.rsplit("-seed", n=1).str[0]
