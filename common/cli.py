@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common import budget, console, data, fair, machine, networks, proposal, startup
+from common import budget, console, data, fair, idle, machine, networks, proposal, startup
 from common.datasets import DATASETS
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
@@ -99,7 +99,9 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         parser.set_defaults(**_recipe(args))
         args = parser.parse_args(argv)
     _check(args)
-    _note_idle(args, {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")})
+    given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    for note in idle.notes(args, given):
+        _warn(note)
     for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
@@ -263,19 +265,6 @@ def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
             f"--sampler {args.sampler}: the {part} of {args.model} has no dropout to draw functions by; ask a teacher, "
             f"of {able} (--query_by teacher, or --network teacher)"
         )
-
-
-def _note_idle(args: argparse.Namespace, given: set[str]) -> None:
-    """Says which of the flags that were given change nothing here; a grid gives its flags to methods that differ."""
-    idle = {} if getattr(args, "fold_bn", True) else {"feature_rms": "without --fold_bn nothing is scaled"}
-    kind = SAMPLERS[args.sampler] if "adv_wt" in args else None
-    if kind and not kind.learns:
-        reason = f"--sampler {args.sampler} trains no network"
-        idle |= dict.fromkeys(("adv_wt", "lr_disc", "lr_vae", "latent_dim", "beta"), reason)
-    elif kind and not kind.draws:
-        idle |= dict.fromkeys(("lr_vae", "latent_dim", "beta"), f"--sampler {args.sampler} has no VAE")
-    for name in [name for name in idle if name in given]:
-        _warn(f"--{name} changes nothing here: {idle[name]}")
 
 
 def _warn(message: str) -> None:

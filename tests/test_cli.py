@@ -227,30 +227,6 @@ def test_few_passes_shorten_the_teacher_of_all_labels_too():
 
 
 @pytest.mark.parametrize(
-    ("method", "words", "said"),
-    [
-        (
-            "EnCoDe",
-            "--sampler margin --adv_wt 5",
-            "note: --adv_wt changes nothing here: --sampler margin trains no network",
-        ),
-        (
-            "EnCoDe",
-            "--sampler discriminator --beta=2",
-            "note: --beta changes nothing here: --sampler discriminator has no",
-        ),
-        ("Random", "--feature_rms 3", "note: --feature_rms changes nothing here: without --fold_bn nothing is scaled"),
-        ("EnCoDe", "--sampler vae --adv_wt 5 --beta 2 --latent_dim 7", ""),
-        ("EnCoDe", "--sampler discriminator --adv_wt 5 --lr_disc 1", ""),
-    ],
-)
-def test_a_flag_that_changes_nothing_is_named(method, words, said, capsys):
-    flags(method, *words.split())
-    printed = capsys.readouterr().err
-    assert printed.startswith(said) and printed.count("\n") == bool(said)
-
-
-@pytest.mark.parametrize(
     "words",
     [
         ["--num_images", "60", "--num_val", "10", "--percents", "50", "20"],

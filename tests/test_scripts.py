@@ -178,6 +178,17 @@ def test_a_plan_refuses_the_teacher_that_the_run_would_refuse(text, tmp_path):
     assert str(path) in messages[0] and messages[0] == messages[1]
 
 
+def test_a_student_as_the_teacher_is_refused_before_the_first_round(tmp_path, capsys):
+    run("Random", *TOY, *BUDGET, "--rounds", "1", "--train_epochs", "1", "--save_path", str(tmp_path))
+    student = tmp_path / "random-seed5" / "round_00.pt"
+    words = ["KD", *TOY, *BUDGET, "--teacher", str(student), "--save_path", str(tmp_path)]
+    capsys.readouterr()
+    for more in ([], ["--dry_run"]):
+        with pytest.raises(InputError, match="not the weights of AlexNet's teacher for 10 classes"):
+            run(*words, *more)
+    assert "round 1" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
     words = [*TOY, "--save_path", str(tmp_path / "runs"), "--dry_run", *(BUDGET if method != "Single" else [])]

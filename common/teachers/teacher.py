@@ -14,7 +14,7 @@ from common.runs import Run
 from common.samplers import SAMPLERS
 from common.teachers import training
 from common.teachers.fair import fair
-from common.teachers.store import check, folder, load, needed, publish, read, shared_path
+from common.teachers.store import folder, load, needed, publish, shared_path
 
 Tensor = torch.Tensor
 
@@ -34,7 +34,7 @@ class Teacher:
         self.views = distillation.fixed_views(args, images)
         self._targets: Targets | None = None
         if args.teacher:  # refuse a wrong one before anything is trained
-            check(args, images, Path(args.teacher), read(Path(args.teacher))[1])
+            load(args, images, Path(args.teacher))
 
     def targets(self, this_round: budget.Round) -> Targets:
         """The teacher's outputs for the round's training views; trains the teacher first when there is none."""

@@ -1,0 +1,69 @@
+"""Flags that were given and change nothing: each is named, so that nobody compares two runs that are the same."""
+
+import argparse
+
+from common.samplers import SAMPLERS
+
+
+def notes(args: argparse.Namespace, given: set[str]) -> list[str]:
+    """A line for each of the flags `given` on the command line that the others leave without effect.
+
+    They are no errors: a grid gives its flags to methods that differ.
+    """
+    idle = _training(args)
+    if "teacher_labels" in args:
+        idle |= _teacher(args) | _distillation(args)
+    if "adv_wt" in args:
+        idle |= _sampler(args)
+    return [f"--{name} changes nothing here: {idle[name]}" for name in idle if name in given]
+
+
+def _training(args: argparse.Namespace) -> dict[str, str]:
+    idle = {} if getattr(args, "fold_bn", True) else {"feature_rms": "without --fold_bn nothing is scaled"}
+    if args.schedule == "onecycle":
+        idle["step_size"] = "--schedule onecycle has no steps"
+    if args.keep != "ema":
+        idle["ema_decay"] = f"--keep {args.keep} averages no weights"
+    if not args.ce_wt:
+        idle["label_smoothing"] = "with --ce_wt 0 no label is learned"
+    if getattr(args, "percents", None):
+        idle |= dict.fromkeys(("initial_budget", "budget"), "--percents says how many labels there are")
+    return idle
+
+
+def _teacher(args: argparse.Namespace) -> dict[str, str]:
+    if args.teacher:
+        training = ("seed", "epochs", "batch_size", "lr", "passes", "feature_rms")
+        return {f"teacher_{name}": "--teacher names one that is trained" for name in training}
+    idle = {}
+    if args.teacher_labels == "labeled":
+        idle["teacher_seed"] = "a teacher of --teacher_labels labeled has the run's --seed"
+    if args.teacher_start == "anew":
+        idle["teacher_more_epochs"] = "with --teacher_start anew no teacher goes on"
+    if args.teacher_pool == "none":
+        idle["teacher_pool_epochs"] = "with --teacher_pool none no teacher learns the pool"
+    return idle
+
+
+def _distillation(args: argparse.Namespace) -> dict[str, str]:
+    idle = {}
+    if not args.feat_wt:
+        idle |= dict.fromkeys(("feature_loss", "lr_dec"), "with --feat_wt 0 no features are compared")
+    if args.logit_loss not in ("kl", "dkd", "confident_kl"):
+        idle["temperature"] = f"--logit_loss {args.logit_loss} softens nothing"
+    if not args.logit_wt:
+        idle |= dict.fromkeys(("logit_loss", "temperature"), "with --logit_wt 0 no logits are compared")
+    return idle
+
+
+def _sampler(args: argparse.Namespace) -> dict[str, str]:
+    kind = SAMPLERS[args.sampler]
+    if not kind.learns:
+        names = ("adv_wt", "warmup_epochs", "lr_disc", "lr_vae", "latent_dim", "beta")
+        return dict.fromkeys(names, f"--sampler {args.sampler} trains no network")
+    idle = {} if kind.draws else dict.fromkeys(("lr_vae", "latent_dim", "beta"), f"--sampler {args.sampler} has no VAE")
+    if not kind.reaches_student or args.sampler_input == "images":
+        idle["warmup_epochs"] = "no adversarial term reaches the student"
+    elif not args.adv_wt:
+        idle["warmup_epochs"] = "with --adv_wt 0 there is no adversarial term"
+    return idle

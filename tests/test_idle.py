@@ -1,0 +1,66 @@
+"""Flags that change nothing are named, and no others."""
+
+import pytest
+
+from common import cli
+
+from .conftest import script
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "said"),
+    [
+        (
+            "EnCoDe",
+            "--sampler margin --adv_wt 5",
+            "note: --adv_wt changes nothing here: --sampler margin trains no network",
+        ),
+        (
+            "EnCoDe",
+            "--sampler discriminator --beta=2",
+            "note: --beta changes nothing here: --sampler discriminator has no",
+        ),
+        (
+            "EnCoDe",
+            "--sampler margin --warmup_epochs 3",
+            "note: --warmup_epochs changes nothing here: --sampler margin",
+        ),
+        (
+            "EnCoDe",
+            "--sampler_input images --image_size 64 --warmup_epochs 3",
+            "note: --warmup_epochs changes nothing here: no adversarial term reaches the student",
+        ),
+        ("EnCoDe", "--adv_wt 0 --warmup_epochs 3", "note: --warmup_epochs changes nothing here: with --adv_wt 0"),
+        ("Random", "--feature_rms 3", "note: --feature_rms changes nothing here: without --fold_bn nothing is scaled"),
+        ("Random", "--recipe fair --step_size 3", "note: --step_size changes nothing here: --schedule onecycle has no"),
+        ("Random", "--ema_decay 0.9", "note: --ema_decay changes nothing here: --keep best averages no weights"),
+        ("Random", "--percents 10 20 --budget 9", "note: --budget changes nothing here: --percents says how many"),
+        (
+            "KD",
+            "--recipe fair --label_smoothing 0.1",
+            "note: --label_smoothing changes nothing here: with --ce_wt 0 no",
+        ),
+        ("KD", "--recipe fair --lr_dec 0.1", "note: --lr_dec changes nothing here: with --feat_wt 0 no features are"),
+        ("KD", "--recipe fair --teacher_seed 1", "note: --teacher_seed changes nothing here: a teacher of"),
+        ("KD", "--temperature 2", "note: --temperature changes nothing here: --logit_loss mse softens nothing"),
+        ("KD", "--logit_wt 0 --logit_loss kl", "note: --logit_loss changes nothing here: with --logit_wt 0 no logits"),
+        (
+            "KD",
+            "--teacher_more_epochs 2",
+            "note: --teacher_more_epochs changes nothing here: with --teacher_start anew",
+        ),
+        ("KD", "--teacher_pool_epochs 2", "note: --teacher_pool_epochs changes nothing here: with --teacher_pool none"),
+        ("KD", f"--teacher {__file__} --teacher_lr 2", "note: --teacher_lr changes nothing here: --teacher names one"),
+        ("Random", "--fold_bn --feature_rms 3 --network teacher --step_size 3", ""),
+        ("KD", "--logit_loss dkd --logit_wt 1 --temperature 2 --feature_loss mse --lr_dec 1 --teacher_seed 3", ""),
+        ("KD", "--recipe best --teacher_pool_epochs 3 --teacher_start before --teacher_more_epochs 1", ""),
+        ("KD", "--keep ema --ema_decay 0.9 --label_smoothing 0.1 --budget 5000 --initial_budget 5000", ""),
+        ("EnCoDe", "--sampler vae --adv_wt 5 --beta 2 --latent_dim 7 --warmup_epochs 2", ""),
+        ("EnCoDe", "--sampler discriminator --adv_wt 5 --lr_disc 1 --warmup_epochs 2", ""),
+    ],
+)
+def test_a_flag_that_changes_nothing_is_named(method, words, said, capsys):
+    module = script(method)
+    cli.parse(module.__doc__, module.DEFAULTS, words.split())
+    printed = capsys.readouterr().err
+    assert printed.startswith(said) and printed.count("\n") == bool(said)
