@@ -95,9 +95,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         if others:
             hint = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} it, {defaults['method']} has not"
         parser.error(f"{unknown[0]}: no such flag; {hint}")
-    if getattr(args, "recipe", "own") != "own":
-        parser.set_defaults(**_recipe(args))
-        args = parser.parse_args(argv)
+    args = _with_recipe(parser, argv)
     _check(args)
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
     for note in idle.notes(args, given):
@@ -106,6 +104,11 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args
+
+
+def preset(defaults: dict, words: list[str]) -> argparse.Namespace:
+    """The flags of an experiment with these defaults behind a few words, unchecked. Raises InputError."""
+    return _with_recipe(_parser("", defaults), words)
 
 
 def options(defaults: dict) -> set[str]:
@@ -127,6 +130,14 @@ def _parser(doc: str, defaults: dict) -> Parser:
     for key in defaults.keys() & actions.keys():
         _check_default(parser, actions[key], defaults)
     return parser
+
+
+def _with_recipe(parser: Parser, argv: list[str]) -> argparse.Namespace:
+    args = parser.parse_args(argv)
+    if args.recipe != "own":
+        parser.set_defaults(**_recipe(args))
+        args = parser.parse_args(argv)
+    return args
 
 
 def _recipe(args: argparse.Namespace) -> dict:

@@ -101,7 +101,7 @@ def test_what_a_run_is_called_is_text(written):
     assert "alert(1)" in text and "<script>alert" not in text and WICKED not in text
     page = Page(text)
     assert page.tags.count("script") == 1 and not [name for name, _ in page.attributes if name.startswith("on")]
-    runs = page.tables[-1]
+    runs = page.tables[-2]
     assert len(runs) == 6 and runs[0][0] == "<script>alert(1)&" and WICKED in runs[0]
     assert [row[0] for row in runs].count("kd2") == 1 and "2222222222" in [row[5] for row in runs]
 

@@ -15,7 +15,19 @@ from pathlib import Path
 
 from common import cli
 from common.errors import InputError
-from common.report import ablation, deployment, figures, heatmaps, inference, page, results, sheets, summary, tables
+from common.report import (
+    ablation,
+    commands,
+    deployment,
+    figures,
+    heatmaps,
+    inference,
+    page,
+    results,
+    sheets,
+    summary,
+    tables,
+)
 
 
 def write(
@@ -51,7 +63,7 @@ def write(
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
         files += deployment.write(found, ratios, output)
-        files += summary.write(summary.text(claims, found), output)
+        files += summary.write(summary.text(claims, found), output) + commands.write(found, output)
         changes, more = ablation.write(found, output) if ablated else ([], [])
         files += more
         for draw in (figures.curves, figures.labels, figures.epochs, figures.losses, figures.macs):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from common.files import write_text
-from common.report import builds, style, tables
+from common.report import builds, commands, style, tables
 from common.report.latex import slug
 from common.report.markdown import Table
 from common.report.results import Results
@@ -78,7 +78,7 @@ def write(
         Section("Figures", [], figures[1:], []),
         *(Section(f"Statistics: {heading}", group, [], []) for heading, group in claims.items()),
         Section("Queried images", [], [], sheets),
-        Section("Runs", [provenance(found)], [], []),
+        Section("Runs", [provenance(found), commands.table(found)], [], []),
     ]
     sections = [part for part in sections if part.tables or part.figures or part.sheets]
     settings = ", ".join(" on ".join(setting) for setting in found.settings())

@@ -1,0 +1,104 @@
+"""commands.sh: the commands that make the report's runs again, each with the fewest flags that say what was done."""
+
+import json
+import shlex
+from pathlib import Path
+
+from common import cli, datasets, experiments, fair
+from common.errors import InputError
+from common.files import write_text
+from common.report.markdown import Table
+from common.report.results import Results
+from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER
+from common.schema import BEFORE
+from common.teachers import recipes
+
+HEAD = """# Makes this report's runs again: bash commands.sh, at the repository's root. What is there already goes on.
+# The commits and machines that made them are in statistics.md; --threads and --amp are those runs'.
+"""
+TITLE = "What makes each row's runs again, at the repository's root. --threads and --amp are those of the runs."
+NO_FLAGS = {"model", "method", "data", "test_data", MADE_WITH, POOL, TEACHER}  # keys of config.json
+SAID_ANYWAY = {"network", "seed", "expt"}
+
+
+def write(found: Results, output: Path) -> list[Path]:
+    """Keeps the commands as commands.sh."""
+    path, text = output / "commands.sh", HEAD
+    for row, setting, line in lines(found):
+        text += f"\n# {row}: {setting}\n{line}\n"
+    write_text(path, text)
+    return [path]
+
+
+def table(found: Results) -> Table:
+    """The commands for the page."""
+    return Table(TITLE, ["row", "setting", "command"], [list(line) for line in lines(found)])
+
+
+def lines(found: Results) -> list[tuple[str, str, str]]:
+    """(row, setting, command) for all seeds of a row that have the command in common."""
+    kept = []
+    own = found.rows[found.rows["own"]].drop_duplicates(["run", "label"])
+    for (model, dataset, label), rows in own.groupby(["model", "dataset", "label"], sort=False):
+        seeds: dict[str, list[int]] = {}
+        for run, seed in zip(rows["run"], rows["seed"], strict=True):
+            seeds.setdefault(command(found.configs[run]), []).append(seed)
+        for line, which in seeds.items():
+            loop = f"for seed in {' '.join(map(str, sorted(which)))}; do {line}; done"
+            kept.append((label, f"{model} on {dataset}", line if line.startswith("#") else loop))
+    return kept
+
+
+def command(config: dict) -> str:
+    """A run's command, in a shell of its own with `$seed` for the seed, from what its config.json keeps.
+
+    It names what differs from the script's DEFAULTS as they are now, with the recipe that leaves least to be said.
+    Where there is none, a comment says why.
+    """
+    if "model" not in config or "method" not in config:
+        return "# no record of its flags"
+    folder = (config["model"], "SVHN" if config.get("dataset") == "svhn" else "CIFAR10", config["method"])
+    if folder not in experiments.available():
+        return f"# {'/'.join(folder)} has no main.py now"
+    defaults = experiments.script(*folder).DEFAULTS
+    gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - vars(cli.preset(defaults, [])).keys())
+    if gone:  # of another version, or of a second teacher, which is trained within a run
+        return f"# {'/'.join(folder)} has no flag {', '.join(gone)}"
+    words = [_words(defaults, config, recipe) for recipe in ("own", *fair.RECIPES, *recipes.RECIPES)]
+    return f"(cd {'/'.join(folder)} && python main.py {' '.join(min(filter(None, words), key=len))})"
+
+
+def _words(defaults: dict, config: dict, recipe: str) -> list[str]:
+    """The flags in which a run differs from the script with this recipe; none where that is another network's."""
+    flags, before = cli.options(defaults), BEFORE | config
+    words = [] if recipe == "own" else ["--recipe", recipe]
+    words += ["--network", "teacher"] if config.get("network") == "teacher" else []
+    try:
+        usual = vars(cli.preset(defaults, words))
+    except InputError:
+        return []
+    said = [name for name in usual if f"--{name}" in flags and name in before.keys() - ELSEWHERE - SAID_ANYWAY]
+    for name in said:
+        words += _said(name, before[name]) if _plain(before[name]) != _plain(usual[name]) else []
+    made = (config.get(MADE_WITH) or [{}])[-1]
+    for name in ("threads", "amp"):
+        words += _said(name, made[name]) if made.get(name) else []
+    return [*words, "--seed", "$seed", *_said("expt", config.get("expt", config["method"].lower()))]
+
+
+def _plain(value) -> str:
+    """80 and 80.0 are one value, also in a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return json.dumps([float(each) if type(each) is int else each for each in values])
+
+
+def _said(name: str, value) -> list[str]:
+    """A flag and its value as words of a shell."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    values = value if isinstance(value, list) else [value]
+    whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in values]
+    words = [shlex.quote(str(each)) for each in whole]
+    if name == "dataset" and value not in datasets.DATASETS and not Path(value).is_absolute():
+        words = [f'"$OLDPWD"/{words[0]}']  # results that were moved name a file, which is looked for at the root
+    return [f"--{name}", *words]
