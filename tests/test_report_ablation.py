@@ -35,6 +35,16 @@ def test_two_changed_flags_are_both_named_and_of_equals_the_first_is_plain(tmp_p
     assert labels(other, base)[str(base)] == "CM+KD (feat_wt 500, temperature 4)†"
 
 
+def test_of_equals_the_plain_row_is_without_what_was_added(tmp_path):
+    """Runs with mixup come first by name, and were called CM+KD beside "CM+KD (mixup 0)"."""
+    changes = {"mixup": 1.0}, {"cutout": 8}
+    for number, changed in enumerate(changes):
+        new = run(tmp_path / f"{number}a", "KD", 1, {10: 61}, **changed)
+        old = run(tmp_path / f"{number}b", "KD", 1, {10: 60}, **dict.fromkeys(changed, 0.0))
+        ((name, value),) = changed.items()
+        assert labels(new, old) == {str(new): f"CM+KD ({name} {value:g})†", str(old): "CM+KD†"}
+
+
 def test_one_value_written_twice_is_one(tmp_path):
     """500 of a dictionary and 500.0 of the command line; what is no setting (where, which rounds) names nothing."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, feat_wt=500, percents=[10], save_path="runs")

@@ -52,7 +52,7 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
                 usual = ["vae" if rows.loc[group.index[0], "method"] == "EnCoDe" else "random"]
             filled = group[name].replace("", usual[0])
             if ablation and name != "sampler":
-                usual = [most(filled[~rows.loc[group.index, "run"].duplicated()])]
+                usual = [most(filled[~rows.loc[group.index, "run"].duplicated()], choices)]
             values.loc[group.index, name] = filled
             if filled.nunique() > 1 or name == "sampler":
                 mentioned.loc[group.index, name] = filled.replace(usual[0], "")
@@ -97,9 +97,10 @@ def teacher_flags(config: dict) -> dict:
     return {name: _number(value) for name, value in found.items() if name not in unused}
 
 
-def most(values: Iterable[str]) -> str:
-    """What is there most often, the first of equals."""
-    return Counter(values).most_common(1)[0][0]
+def most(values: Iterable[str], usual: tuple[str, ...] = ()) -> str:
+    """What is there most often; of equals one that is `usual`, else the first."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: (counts[value], value in usual))
 
 
 def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
@@ -120,7 +121,8 @@ def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
     for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
         found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
         texts = _texts(found)
-        usual = {name: most(values.values()) for name, values in texts.items()}
+        before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
+        usual = {name: most(values.values(), before.get(name, ())) for name, values in texts.items()}
         for row, label, run in group[["label", "run"]].itertuples():
             unusual = [name for name in sorted(usual) if run in found and texts[name][run] != usual[name]]
             labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in unusual])
