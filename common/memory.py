@@ -1,6 +1,7 @@
 """How much memory there is, and arrays that go to the disk where it does not suffice."""
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -38,11 +39,14 @@ def _read(name: str) -> str:
 def empty(shape: tuple[int, ...], dtype: torch.dtype, spill: Path) -> torch.Tensor:
     """An array to be filled: in memory, or mapped from the file `spill` where it would take more than half of it.
 
-    The caller removes the file; the mapping lives on until the tensor goes.
+    The caller removes the file; the mapping lives on until the tensor goes. Raises OSError where the disk has no room.
     """
     count = math.prod(shape)
     if count * dtype.itemsize <= SHARE * available():
         return torch.empty(shape, dtype=dtype)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here; a mapped page without room ends the process
+        with open(spill, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
     return torch.from_file(str(spill), shared=True, size=count, dtype=dtype).view(shape)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from common import data, recorded, teachers
 from common.datasets import labels
 from common.errors import InputError, LabelsNeeded
+from common.files import locked
 from common.grid import runner
 from common.report import results, sheets
 from common.teachers import store
@@ -331,3 +333,14 @@ def test_answers_are_written_in_the_order_of_the_files_columns(tmp_path, head):
     path.write_text(f"{head}\n")
     labels.add(path, [("a/1.png", "dog"), ("b, 2.png", "cat")])
     assert [row for _, row in labels.rows(path)] == [("a/1.png", "dog"), ("b, 2.png", "cat")]
+
+
+def test_answers_of_two_runs_wait_for_each_other(tmp_path):
+    path = tmp_path / "labels.csv"
+    with locked(tmp_path / ".labels.csv.lock", "the other"):
+        adding = threading.Thread(target=labels.add, args=(path, [("a.png", "cat")]))
+        adding.start()
+        adding.join(0.3)
+        assert adding.is_alive() and not path.exists()
+    adding.join(10)
+    assert path.read_text() == "file,label\na.png,cat\n"

@@ -33,6 +33,14 @@ class Spy(samplers.Sampler):
         return index.float()
 
 
+def test_a_percent_is_the_nearest_count():
+    """0.57 of 50,000 is 284.99999999999994 in floating point."""
+    args = parse(
+        "Random", "--num_images", "50000", "--num_val", "5000", "--percents", "0.57", "10", "100", "--subset", "45000"
+    )
+    assert budget.label_counts(args, 45000) == [285, 5000, 45000]
+
+
 def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
     """80 of 120 candidates for 60 labels, drawn by seed and round; where all the rest is taken, all are candidates."""
     args = parse("Random", "--save_path", str(tmp_path))

@@ -1,5 +1,6 @@
 """Images from every source, split by the seed alone."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
-from common.datasets import cifar10, pixels, svhn
+from common.datasets import cifar10, local, pixels, svhn
 from common.errors import InputError
 from common.seeds import generator
 
@@ -558,6 +559,26 @@ def test_an_unwritable_data_dir_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--data_dir .*file/data: cannot be written"):
         cifar10.load(tmp_path / "file" / "data", parse("Single"))
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_may_not_be_written_serves_what_it_holds(reason, tmp_path, monkeypatch, capsys):
+    """As a cluster's shared disk with torchvision's files; without them the folder is named, as before."""
+
+    def refuse(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    arrays = tuple(np.full(3, number) for number in range(4))
+    monkeypatch.setattr(local, "locked", refuse)
+    assert local.cached(tmp_path / "x.npz", lambda: arrays) is arrays
+    assert "cannot be written, so the decoded images are not kept there" in capsys.readouterr().err
+    assert not (tmp_path / "x.npz").exists()
+
+    def nothing():
+        raise InputError("no download worked")
+
+    with pytest.raises(InputError, match=r"--data_dir .*: cannot be written"):
+        local.cached(tmp_path / "x.npz", nothing)
 
 
 def test_real_cifar10():

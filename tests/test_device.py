@@ -476,3 +476,9 @@ def test_what_is_called_float32_is_float32():
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     prepared(script("Single"), ["--device", "cpu", "--threads", "1"])
     assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+
+
+def test_cublas_is_told_to_sum_in_a_fixed_order(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    prepared(script("Single"), ["--device", "cpu", "--threads", "1"])
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and torch.are_deterministic_algorithms_enabled()

@@ -244,3 +244,14 @@ def test_two_processes_that_want_the_same_outputs_compute_them_once(random_image
     assert computed == [1] and both((found.z[0], found.logits[0]), by_hand(teacher, random_images, False))
     (path,) = tmp_path.glob("outputs-*.pt")
     assert locks == [(tmp_path / f".{path.stem}.lock", "another process that computes the teacher's outputs")]
+
+
+def test_features_that_half_precision_cannot_hold_are_refused(random_images, tmp_path, monkeypatch):
+    """As features of an unfolded batch norm may be, where the cache is large; the logits are finite."""
+    monkeypatch.setattr(distillation, "kept_as", lambda floats: torch.float16)
+    teacher = small_teacher()
+    with torch.no_grad():
+        teacher.features[0].weight.mul_(1e6)
+        teacher.classifier[-1].weight.mul_(1e-6)
+    with pytest.raises(InputError, match="its outputs for some images are not finite"):
+        distillation.cache(teacher, random_images, tmp_path)

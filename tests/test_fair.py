@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import shutil
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -390,6 +391,25 @@ def test_a_teacher_that_diverges_gives_its_folder_up(images, tmp_path):
         teachers.fair(args, images, images.pool[:40])
     (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
     assert lock(folder / ".lock", False, "") is not None and diverged.tb is not None
+
+
+@pytest.mark.parametrize("fault", ["damaged", "no such file"])
+def test_a_fair_teacher_without_its_weights_says_which_folder_to_delete(fault, images, tmp_path):
+    """--teacher, which nobody gave, was named; without the file alone the run never went on."""
+    args = parse("KD", *SMALL, "--save_path", str(tmp_path))
+    known = teachers.fair(args, images, images.pool[:40])[1]
+    (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
+    weights = folder / "round_00.pt"
+    if fault == "damaged":
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    else:
+        weights.unlink()
+    with pytest.raises(InputError, match=f"round_00.pt: {fault}.*; delete {folder} to train another teacher$"):
+        teachers.fair(args, images, images.pool[:40])
+    shutil.rmtree(folder)
+    assert teachers.fair(args, images, images.pool[:40])[1] == known
 
 
 def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):

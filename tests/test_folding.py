@@ -155,3 +155,15 @@ def test_without_the_flag_the_network_itself_is_trained(first_round):
     fitted = teachers.fit(args, run, this_round, net)
     assert all(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
     assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
+
+
+def test_what_is_trained_begins_with_hes_weights_and_a_small_last_layer():
+    """He et al. 2015: a standard deviation of sqrt(2 / fan in), which batch norm needs no depth to find."""
+    args = parse("Single", "--network", "teacher", "--fold_bn")
+    trained = folding.with_batch_norm(args, networks.build(args, "teacher"), 0)
+    *layers, last = [each for each in trained.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 7 and last.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    for layer in layers:
+        he = (2 / layer.weight[0].numel()) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(he, rel=0.02)
+        assert layer.bias is None or not layer.bias.any()

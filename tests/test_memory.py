@@ -53,6 +53,13 @@ def test_an_array_of_more_than_half_the_memory_is_mapped_from_a_file(tmp_path, s
     assert large.sum() == 42  # the mapping lives on
 
 
+def test_a_disk_without_room_is_refused_before_anything_is_mapped(small_disk, scarce):
+    """Writing to a mapped page that the disk has no room for is a signal, and no line is said."""
+    scarce(100)
+    with pytest.raises(OSError, match="No space left"):
+        memory.empty((8, 1024, 1024), torch.float32, small_disk / "large")
+
+
 @pytest.mark.slow
 def test_teacher_outputs_on_the_disk_are_those_in_memory(random_images, tmp_path, scarce):
     teacher = networks.build(parse("KD"), "teacher")

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,3 +147,10 @@ torch.save = save
     assert not list((tmp_path / "random-seed5").glob(".*.tmp"))
     resumed = launch("Random", *words)
     assert resumed.returncode == 0 and "going on at round 1 of 3" in resumed.stdout
+
+
+def test_predictions_keep_classes_that_no_label_has(tmp_path):
+    """A class of 256 or more is none of the first, though all test labels fit a byte."""
+    runs.save_predictions(tmp_path / "p.npz", torch.tensor([300, 2]), torch.tensor([3, 2]))
+    with np.load(tmp_path / "p.npz") as kept:
+        assert kept["predicted"].tolist() == [300, 2] and kept["labels"].tolist() == [3, 2]

@@ -165,6 +165,12 @@ def test_mixup_blends_each_image_with_the_next_and_their_softened_outputs():
     assert torch.allclose(kl(student, outputs.logits, args), by_hand, rtol=1e-4)
 
 
+def test_mixup_keeps_what_the_teacher_says_of_unlikely_classes():
+    logits = torch.tensor([[0.0, -20.0], [3.0, -9.0]])
+    outputs = objective.mixed(torch.zeros(2, 3, 2, 2), Outputs(None, logits), torch.ones(2), 1.0)[1]
+    assert torch.allclose(outputs.logits, logits.log_softmax(1), rtol=1e-5)
+
+
 def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
     s = viewed("--mixup", "0.5")
     first = torch.cat([batch.mix for batch in s.batches()])

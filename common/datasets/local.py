@@ -1,5 +1,6 @@
 """What downloaded data sets share: a decoded copy on disk, and a download that does not hang."""
 
+import errno
 import hashlib
 import socket
 import sys
@@ -26,7 +27,7 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
         make: gives the arrays, verified. A second run waits while the first makes them, then finds the cache.
         checksum: their SHA-256 where it is known beforehand; otherwise the file carries its own.
 
-    Raises InputError when the folder cannot be written.
+    Raises InputError when the folder cannot be written, unless it may not be and `make` needs no room in it.
     """
     arrays = _read(cache, checksum)
     if arrays is not None:
@@ -41,9 +42,17 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
                     np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(arrays)))
             return arrays
     except OSError as error:
-        raise InputError(
+        refused = InputError(
             f"--data_dir {cache.parent}: cannot be written ({error.strerror or error}); name one you own, with room"
-        ) from None
+        )
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise refused from None
+    try:  # the originals may be there all the same, as on a cluster's shared disk
+        arrays = make()
+    except (InputError, OSError):
+        raise refused from None
+    say(f"{cache.parent} cannot be written, so the decoded images are not kept there")
+    return arrays
 
 
 def sha256(arrays: Arrays) -> str:

@@ -10,12 +10,12 @@ from common import augment, budget, evaluation, networks, provenance, training
 from common.augment import View
 from common.data import Images
 from common.distillation import Targets
-from common.errors import Diverged
+from common.errors import Diverged, InputError
 from common.evaluation import Fitted
 from common.files import read_tensors, write_tensors
 from common.networks import SplitNet
 from common.runs import Run, contents
-from common.teachers import folding, recipes, store
+from common.teachers import folding, recipes
 from common.teachers.consistency import OwnOutputs
 
 Tensor = torch.Tensor
@@ -32,7 +32,7 @@ def fit(
     """
     trained = folding.with_batch_norm(args, net, this_round.number) if args.fold_bn else net
     if start is not None:
-        trained.load_state_dict(read_tensors(start / UNFOLDED))
+        trained.load_state_dict(_kept(start / UNFOLDED))
     if getattr(args, "own_outputs", False):
         targets = OwnOutputs(trained, this_round.images)
     fitted = training.fit(args, run, this_round, trained, targets=targets)
@@ -77,8 +77,17 @@ def teacher(
             evaluation.record(args, run, this_round, net, fitted)
             run.commit_round()
         else:
-            net.load_state_dict(store.read(where / "round_00.pt")[0])
+            net.load_state_dict(_kept(where / "round_00.pt")["state_dict"])
         return net, float(run.last("results")["test_accuracy"]), run
+
+
+def _kept(path: Path) -> dict:
+    """A finished teacher's weights. They come back only where its whole folder is made again."""
+    remedy = f"delete {path.parent} to train another teacher"
+    try:
+        return read_tensors(path, remedy)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {remedy}") from None
 
 
 def recipe(args, seed: int, labels: int) -> argparse.Namespace:
