@@ -49,7 +49,7 @@ def _distillation(args: argparse.Namespace) -> dict[str, str]:
     idle = {}
     if not args.feat_wt:
         idle |= dict.fromkeys(("feature_loss", "lr_dec"), "with --feat_wt 0 no features are compared")
-    if args.logit_loss not in ("kl", "dkd", "confident_kl"):
+    if args.logit_loss in ("mse", "cosine", "slam", "pseudo_label"):  # a loss of one's own may well soften
         idle["temperature"] = f"--logit_loss {args.logit_loss} softens nothing"
     if not args.logit_wt:
         idle |= dict.fromkeys(("logit_loss", "temperature"), "with --logit_wt 0 no logits are compared")

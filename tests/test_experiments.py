@@ -117,7 +117,7 @@ def test_the_scripts_of_a_method_differ_in_docstring_and_defaults_alone(method):
 
 def test_every_folder_of_the_grid_holds_a_script():
     found = {tuple(path.relative_to(ROOT).parts[:3]) for path in ROOT.glob("*/*/*/main.py")}
-    assert found == set(EXPERIMENTS)
+    assert found >= set(EXPERIMENTS)  # a pair of one's own has folders too
 
 
 TINY = """

@@ -3,6 +3,7 @@
 import pytest
 
 from common import cli
+from common.losses import LOGIT_LOSSES
 
 from .conftest import script
 
@@ -53,6 +54,7 @@ from .conftest import script
         ("KD", f"--teacher {__file__} --teacher_lr 2", "note: --teacher_lr changes nothing here: --teacher names one"),
         ("Random", "--fold_bn --feature_rms 3 --network teacher --step_size 3", ""),
         ("KD", "--logit_loss dkd --logit_wt 1 --temperature 2 --feature_loss mse --lr_dec 1 --teacher_seed 3", ""),
+        ("KD", "--logit_loss confident_kl --logit_wt 1 --temperature 2", ""),
         ("KD", "--recipe best --teacher_pool_epochs 3 --teacher_start before --teacher_more_epochs 1", ""),
         ("KD", "--keep ema --ema_decay 0.9 --label_smoothing 0.1 --budget 5000 --initial_budget 5000", ""),
         ("EnCoDe", "--sampler vae --adv_wt 5 --beta 2 --latent_dim 7 --warmup_epochs 2", ""),
@@ -64,3 +66,10 @@ def test_a_flag_that_changes_nothing_is_named(method, words, said, capsys):
     cli.parse(module.__doc__, module.DEFAULTS, words.split())
     printed = capsys.readouterr().err
     assert printed.startswith(said) and printed.count("\n") == bool(said)
+
+
+def test_a_logit_loss_of_ones_own_may_use_the_temperature(monkeypatch, capsys):
+    monkeypatch.setitem(LOGIT_LOSSES, "mine", lambda student, teacher, args: student.sum() / args.temperature)
+    module = script("KD")
+    cli.parse(module.__doc__, module.DEFAULTS, ["--logit_loss", "mine", "--logit_wt", "1", "--temperature", "2"])
+    assert not capsys.readouterr().err
