@@ -3,7 +3,9 @@
 import json
 import shlex
 import subprocess
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from common import cli, experiments, report, runs
@@ -114,6 +116,18 @@ def test_the_script_makes_each_seed_of_each_row(tmp_path):
     said.append(f"{base}/KD|main.py|--dataset|{tmp_path}/x/a b.npz|--seed|2|--expt|kd|")
     assert done.stdout.splitlines() == said
     assert "python main.py --train_epochs 9" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_no_name_becomes_a_command(tmp_path):
+    """Runs come from others, too."""
+    evil = record("KD", "", **{"old\ntouch a": 1}), record("KD", "") | {"method": "KD\ntouch b"}
+    assert not any("\n" in commands.command(config) for config in evil)
+    found = SimpleNamespace(configs={"r": record("KD", "") | {"expt": "a$(touch c)"}}, rows=pd.DataFrame(
+        {"own": [True], "run": ["r"], "seed": [1], "model": ["A"], "dataset": ["d\ntouch e"], "label": ["x\ntouch f"]}
+    ))  # fmt: skip
+    commands.write(found, tmp_path)
+    lines = (tmp_path / "commands.sh").read_text().splitlines()
+    assert all(line.startswith(("#", "for seed in 1; do (cd AlexNet")) for line in filter(None, lines))
 
 
 def test_runs_of_a_row_that_were_made_otherwise_have_commands_of_their_own(tmp_path):

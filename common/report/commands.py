@@ -1,6 +1,5 @@
 """commands.sh: the commands that make the report's runs again, each with the fewest flags that say what was done."""
 
-import json
 import shlex
 from pathlib import Path
 
@@ -25,7 +24,8 @@ def write(found: Results, output: Path) -> list[Path]:
     """Keeps the commands as commands.sh."""
     path, text = output / "commands.sh", HEAD
     for row, setting, line in lines(found):
-        text += f"\n# {row}: {setting}\n{line}\n"
+        comment = " ".join(f"# {row}: {setting}".split())  # on one line: what a row is called must not become a command
+        text += f"\n{comment}\n{line}\n"
     write_text(path, text)
     return [path]
 
@@ -59,11 +59,11 @@ def command(config: dict) -> str:
         return "# no record of its flags"
     folder = (config["model"], "SVHN" if config.get("dataset") == "svhn" else "CIFAR10", config["method"])
     if folder not in experiments.available():
-        return f"# {'/'.join(folder)} has no main.py now"
+        return f"# {' '.join('/'.join(folder).split())} has no main.py now"
     defaults = experiments.script(*folder).DEFAULTS
     gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - vars(cli.preset(defaults, [])).keys())
     if gone:  # of another version, or of a second teacher, which is trained within a run
-        return f"# {'/'.join(folder)} has no flag {', '.join(gone)}"
+        return f"# {'/'.join(folder)} has no flag {' '.join(', '.join(gone).split())}"
     words = [_words(defaults, config, recipe) for recipe in ("own", *fair.RECIPES, *recipes.RECIPES)]
     return f"(cd {'/'.join(folder)} && python main.py {' '.join(min(filter(None, words), key=len))})"
 
@@ -79,17 +79,11 @@ def _words(defaults: dict, config: dict, recipe: str) -> list[str]:
         return []
     said = [name for name in usual if f"--{name}" in flags and name in before.keys() - ELSEWHERE - SAID_ANYWAY]
     for name in said:
-        words += _said(name, before[name]) if _plain(before[name]) != _plain(usual[name]) else []
+        words += _said(name, before[name]) if before[name] != usual[name] else []
     made = (config.get(MADE_WITH) or [{}])[-1]
     for name in ("threads", "amp"):
         words += _said(name, made[name]) if made.get(name) else []
     return [*words, "--seed", "$seed", *_said("expt", config.get("expt", config["method"].lower()))]
-
-
-def _plain(value) -> str:
-    """80 and 80.0 are one value, also in a list."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return json.dumps([float(each) if type(each) is int else each for each in values])
 
 
 def _said(name: str, value) -> list[str]:
