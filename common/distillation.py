@@ -109,6 +109,10 @@ def cache(
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
             ) from None
+    if not _are_of(teacher, images, views, outputs[1]):
+        raise InputError(
+            f"{path}: has other outputs than its teacher, whose layers were changed; delete it and run again"
+        )
     z, logits = (tensor.to(images.device) for tensor in outputs)
     return Targets(teacher.pool, z, logits, accuracy, views=views)
 
@@ -142,6 +146,17 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
         wrong = ", ".join(name for name in key if found.get(name) != key[name])
         raise InputError(f"{path}: was made for other {wrong}; delete it and run again")
     return z, logits
+
+
+@torch.no_grad()
+def _are_of(teacher: SplitNet, images: Images, views: Views | None, logits: Tensor) -> bool:
+    """Does the teacher still give the first image's first view the outputs that are kept of it?
+
+    The key has its weights, which say nothing of a layer without any.
+    """
+    views = augment.both(len(images.train), images.mirror) if views is None else views
+    first = views.of(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)).to(images.train.device)
+    return networks.near(teacher(augment.see(images.train, first))[0].cpu(), logits[0, 0].cpu())
 
 
 @torch.no_grad()

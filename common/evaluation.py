@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from common import augment, machine
+from common import augment, machine, networks
 from common.augment import View
 from common.data import Images
 from common.networks import SplitNet
@@ -89,6 +89,7 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
     # what someone needs who has the file alone: `row` names the pair and which of its networks this is
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
+    use["probe"] = networks.probe(net, images.size)
     save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)
     save_predictions(run.folder / f"predictions_{this_round.number:02d}.npz", predicted, images.test_labels)
     run.add("results", **row)

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import cli, files, runs
+from common import cli, files, networks, runs
 from common.datasets import cifar10, folder, pixels
 from common.errors import InputError
 from common.flags import COUNT, COUNT0
@@ -33,6 +33,7 @@ from common.networks import PAIRS, SplitNet
 
 Tensor = torch.Tensor
 REMEDY = "restore it from a copy, or train the run again"  # for a damaged round_NN.pt
+OTHER_CODE = "check the commit out that config.json beside it names, or train the run again"
 BATCH = 250  # images in memory at once
 CLASSES = {"cifar10": cifar10.CLASSES}  # names that the files of older runs lack; elsewhere they are numbers
 NUMBERED = ("digits", "svhn")
@@ -112,6 +113,8 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: is not the {model} {network} of this version ({reason})") from None
+    networks.check(net, record, record["image_size"], str(path), OTHER_CODE)
+    record.pop("probe", None)  # it has served
     return Student(net.eval(), record["classes"], record["image_size"], record["normalization"], record, path)
 
 

@@ -201,6 +201,15 @@ def test_outputs_under_another_key_are_refused(changes, wrong, random_images, tm
         distillation.cache(small_teacher(), random_images, tmp_path)
 
 
+def test_outputs_of_other_layers_with_the_same_weights_are_refused(random_images, tmp_path):
+    distillation.cache(small_teacher(), random_images, tmp_path)
+    (path,) = tmp_path.glob("outputs-*.pt")
+    teacher = small_teacher()
+    teacher.features[2] = nn.Tanh()
+    with pytest.raises(InputError, match=f"^{path}: has other outputs than its teacher"):
+        distillation.cache(teacher, random_images, tmp_path)
+
+
 def test_another_teacher_has_another_cache(random_images, tmp_path):
     first, second = (distillation.cache(small_teacher(seed), random_images, tmp_path) for seed in (0, 1))
     assert len(list(tmp_path.glob("outputs-*.pt"))) == 2 and not both(outputs_of(first), outputs_of(second))

@@ -412,6 +412,25 @@ def test_a_fair_teacher_without_its_weights_says_which_folder_to_delete(fault, i
     assert teachers.fair(args, images, images.pool[:40])[1] == known
 
 
+def test_a_teacher_whose_layers_were_changed_since_is_refused(images, tmp_path, monkeypatch):
+    """Its weights are found under labels, recipe and seed, none of which a layer without weights changes."""
+    args = parse("KD", *SMALL, "--save_path", str(tmp_path))
+    teachers.fair(args, images, images.pool[:40])
+    (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
+    made = networks.PAIRS["AlexNet"].teacher
+
+    def changed(count):
+        net = made(count)
+        net.classifier[7] = nn.LeakyReLU(0.5)
+        return net
+
+    monkeypatch.setattr(networks.PAIRS["AlexNet"], "teacher", changed)
+    with pytest.raises(InputError, match=f"^{folder}: the network of this code .*; delete {folder} to train another"):
+        teachers.fair(args, images, images.pool[:40])
+    with pytest.raises(InputError, match=f"^--teacher {folder}/round_00.pt: the network of this code .*; train the te"):
+        store.load(args, images, folder / "round_00.pt")
+
+
 def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):
     seeds = []
     monkeypatch.setattr(data, "load", lambda args: seeds.append(args.seed) or SimpleNamespace(pool=None))

@@ -199,6 +199,24 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
         predict.load_student(tmp_path)
 
 
+def test_layers_that_were_changed_since_are_refused(trained, tmp_path, monkeypatch):
+    """A ReLU has no weights: another in its place took a student's and gave other answers under its accuracy."""
+    made = PAIRS["AlexNet"].student
+
+    def changed(count):
+        net = made(count)
+        net.classifier[3] = nn.Tanh()
+        return net
+
+    monkeypatch.setattr(PAIRS["AlexNet"], "student", changed)
+    with pytest.raises(InputError, match=r"round_01\.pt: the network of this code computes something else"):
+        predict.load_student(trained)
+    content = read_tensors(trained / "round_01.pt")
+    del content["record"]["probe"]  # as the files of before
+    torch.save(content, tmp_path / "round_00.pt")
+    assert type(predict.load_student(tmp_path).net.classifier[3]) is nn.Tanh
+
+
 def test_a_run_that_trained_the_teacher_gives_it(tmp_path):
     with torch.device("meta"):
         net = PAIRS["ResNet"].teacher(2).to_empty(device="cpu")

@@ -16,10 +16,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import fast
+from common.networks.probe import check, near, probe
 from common.networks.split import SequentialNet, SplitNet
 from common.seeds import initialization
 
-__all__ = ["PAIRS", "SequentialNet", "SplitNet", "build", "cost", "drops", "fingerprint", "smallest_image", "still"]
+__all__ = [
+    "PAIRS", "SequentialNet", "SplitNet", "build", "check", "cost", "drops", "fingerprint", "near", "probe",
+    "smallest_image", "still",
+]  # fmt: skip
 
 PAIRS: dict[str, ModuleType] = {
     "AlexNet": import_module("common.networks.alexnet"),

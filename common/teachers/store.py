@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from common import datasets, evaluation, fast
+from common import datasets, evaluation, fast, networks
 from common.data import Images
 from common.errors import InputError
 from common.files import read_tensors
@@ -63,6 +63,7 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
         labels=len(images.pool),
         seen=evaluation.seen(args, images, images.pool),
         trained=trained,
+        probe=networks.probe(net, images.size),
     )
     run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
 
@@ -83,6 +84,8 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
         raise InputError(
             f"--teacher {path}: not the weights of {args.model}'s teacher for {args.num_classes} classes ({reason})"
         ) from None
+    remedy = "train the teacher again, or check the commit out that it was made with"
+    networks.check(net, record, images.size, f"--teacher {path}", remedy)
     return fast.apply(net.to(images.device), args.fast).eval(), record
 
 
@@ -117,6 +120,7 @@ def _is_record(record: object) -> bool:
         float(record.get("test_accuracy", "0"))
         seen = record.get("seen", torch.zeros(0, dtype=torch.int64))  # files of before it was kept have none
         counts = record.get("labels", 0), trained.get("num_val", 0)
+        torch.tensor(record.get("probe", []), dtype=torch.float32)
         return all(type(count) is int for count in counts) and seen.dtype == torch.int64 and seen.ndim == 1
     except (AttributeError, TypeError, ValueError):
         return False

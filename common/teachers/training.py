@@ -77,17 +77,22 @@ def teacher(
             evaluation.record(args, run, this_round, net, fitted)
             run.commit_round()
         else:
-            net.load_state_dict(_kept(where / "round_00.pt")["state_dict"])
+            content = _kept(where / "round_00.pt")
+            net.load_state_dict(content["state_dict"])
+            networks.check(net, content["record"], images.size, str(where), _remedy(where))
         return net, float(run.last("results")["test_accuracy"]), run
 
 
 def _kept(path: Path) -> dict:
     """A finished teacher's weights. They come back only where its whole folder is made again."""
-    remedy = f"delete {path.parent} to train another teacher"
     try:
-        return read_tensors(path, remedy)
+        return read_tensors(path, _remedy(path.parent))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {remedy}") from None
+        raise InputError(f"{path}: no such file; {_remedy(path.parent)}") from None
+
+
+def _remedy(where: Path) -> str:
+    return f"delete {where} to train another teacher"
 
 
 def recipe(args, seed: int, labels: int) -> argparse.Namespace:
