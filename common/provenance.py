@@ -1,5 +1,6 @@
 """What a run is made with: the code's commit, torch, the machine, and how it was used. config.json keeps it."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -11,6 +12,7 @@ from common.experiments import ROOT
 from common.machine import fast_bf16_cpu
 
 CPUINFO = Path("/proc/cpuinfo")
+CODE = ("common/*.py", ":(glob)*/*/*/*.py")  # what decides a result: git's patterns, the second of the main.py
 BEFORE = {"compile": "off"}  # what records lack that are older than the flag
 
 
@@ -19,7 +21,7 @@ def describe(args) -> dict:
     commit, dirty = _commit()
     return {
         "commit": commit,  # of this repository; empty outside a git checkout
-        "dirty": dirty,  # with changes to tracked files that no commit holds
+        "dirty": dirty,  # of the code that the commit has not; empty where there is none
         "torch": torch.__version__,
         "machine": machine(torch.device(args.device)),
         "device": args.device,
@@ -33,6 +35,7 @@ def describe(args) -> dict:
 def changes(before: dict, now: dict) -> str:
     """What differs between two records, as `threads 2 > 1, torch 2.13.0 > 2.14.1`; empty when nothing does."""
     before = BEFORE | before
+    before["dirty"] = before.get("dirty") or ""  # of before it told one change from another: False or True
     names = [name for name in now if before.get(name) != now[name]]
     return ", ".join(f"{name} {_short(before.get(name))} > {_short(now[name])}" for name in names)
 
@@ -53,12 +56,24 @@ def machine(device: torch.device) -> str:
 
 
 @cache
-def _commit() -> tuple[str, bool]:
+def _commit() -> tuple[str, str]:
     try:
-        head = _git("rev-parse", "HEAD")
-        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        return _git("rev-parse", "HEAD"), _uncommitted()
     except (OSError, subprocess.SubprocessError):  # no git, or no repository
-        return "", False
+        return "", ""
+
+
+def _uncommitted() -> str:
+    """The beginning of the SHA-256 of the code's files that are not as the commit has them; empty when all are."""
+    changed = _git("diff", "HEAD", "--name-only", "--relative", "-z", "--", *CODE)
+    added = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    names = sorted({*changed.split("\0"), *added.split("\0")} - {""})
+    digest = hashlib.sha256()
+    for name in names:
+        path = ROOT / name
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
+    return digest.hexdigest()[:8] if names else ""
 
 
 def _git(*words: str) -> str:
@@ -68,4 +83,4 @@ def _git(*words: str) -> str:
 
 def _short(value: object) -> str:
     text = str(value)
-    return text[:10] if len(text) == 40 else text
+    return text[:10] if len(text) == 40 else text or "none"

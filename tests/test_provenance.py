@@ -16,7 +16,7 @@ from common.schema import TABLES
 from .conftest import BUDGET, ROOT, TOY, parse, run
 
 RECORD = {
-    "commit": "a" * 40, "dirty": False, "torch": "2.14.1", "machine": "A CPU, AVX2", "device": "cpu", "threads": 1,
+    "commit": "a" * 40, "dirty": "", "torch": "2.14.1", "machine": "A CPU, AVX2", "device": "cpu", "threads": 1,
     "amp": "off", "fast": "auto", "compile": "off",
 }  # fmt: skip
 
@@ -39,24 +39,42 @@ def test_a_record_has_what_amp_and_compile_came_to_and_not_the_users_word():
     assert (found["amp"], found["compile"]) == ("bf16", "graph")
 
 
-def test_a_checkout_with_changes_is_dirty(tmp_path, monkeypatch):
+def test_one_uncommitted_change_of_the_code_is_told_from_another(tmp_path, monkeypatch):
     def git(*words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
 
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     read = provenance._commit.__wrapped__
-    assert read() == ("", False)  # no repository
+    assert read() == ("", "")  # no repository
     git("init")
-    (tmp_path / "file").write_text("1")
-    git("add", "file")
+    main, model = tmp_path / "AlexNet" / "CIFAR10" / "KD" / "main.py", tmp_path / "common" / "networks" / "alexnet.py"
+    for path in (main, model, tmp_path / "README.md"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    git("add", ".")
     git("commit", "-m", "one")
     commit, dirty = read()
-    assert re.fullmatch("[0-9a-f]{40}", commit) and not dirty
-    (tmp_path / "untracked").write_text("")
-    assert read() == (commit, False)
-    (tmp_path / "file").write_text("2")
-    assert read() == (commit, True)
+    assert re.fullmatch("[0-9a-f]{40}", commit) and dirty == ""
+    for other in ("README.md", "scratch.py", "common/notes.txt"):  # no result depends on them
+        (tmp_path / other).write_text("2")
+    assert read() == (commit, "")
+    found = {""}
+    for path in (model, main):
+        path.write_text("2")
+        found.add(read()[1])
+    git("add", ".")
+    assert read()[1] in found - {""}  # what is staged is not committed
+    model.write_text("3")
+    found.add(read()[1])
+    model.unlink()
+    found.add(read()[1])
+    (tmp_path / "common" / "mine.py").write_text("1")  # not known to git yet
+    found.add(read()[1])
+    assert len(found) == 6 and all(re.fullmatch("[0-9a-f]{8}", text) for text in found - {""})
+    (tmp_path / "common" / "mine.py").unlink()
+    git("checkout", "HEAD", "--", "common", "AlexNet")
+    assert read() == (commit, "")
 
 
 def test_the_machine_is_named_with_its_units(tmp_path, monkeypatch):
@@ -71,6 +89,8 @@ def test_the_machine_is_named_with_its_units(tmp_path, monkeypatch):
 
 def test_changes_are_named():
     assert provenance.changes(RECORD, RECORD) == ""
+    assert provenance.changes(RECORD | {"dirty": False}, RECORD) == ""  # of before it was a hash
+    assert provenance.changes(RECORD | {"dirty": True}, RECORD | {"dirty": "0123abcd"}) == "dirty True > 0123abcd"
     older = {name: value for name, value in RECORD.items() if name != "compile"}  # from before the flag
     assert provenance.changes(older, RECORD) == ""
     assert provenance.changes(older, RECORD | {"compile": "on"}) == "compile off > on"

@@ -46,6 +46,7 @@ def compared(folders, mixed=False):
     [
         (by(COMMITS[1]), r"commit \(0123456789 and fedcba9876\)"),
         (by(dirty=True), r"commit \(0123456789 and 0123456789-dirty\)"),
+        (by(dirty="0123abcd"), r"commit \(0123456789 and 0123456789-dirty-0123abcd\)"),
         (by(amp="bf16"), r"amp \(off and bf16\)"),
         (by(teacher=TEACHERS[1]), r"teacher \(1111111111 and 2222222222\)"),
         (by(COMMITS[1], amp="bf16"), r"commit \(0123456789 and fedcba9876\), amp \(off and bf16\)"),

@@ -17,7 +17,7 @@ ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differ
 class Sitting:
     """What a run, or a part of it, was made with; empty where there is no record."""
 
-    commit: str = ""  # with -dirty behind it where files differed from the commit
+    commit: str = ""  # with -dirty behind it where the code differed from it, and what that was
     torch: str = ""
     machine: str = ""
     device: str = ""
@@ -57,7 +57,8 @@ def made(folder: Path | str, config: dict, shared_teacher: bool) -> Made:
         known = {"amp": config.get("amp"), **{name: record[name] for name in Sitting.__annotations__ if name in record}}
         values = {name: "" if value is None else str(value) for name, value in known.items()}
         if values.get("commit") and record.get("dirty"):
-            values["commit"] += "-dirty"
+            what = record["dirty"]  # True of before one change was told from another
+            values["commit"] += f"-dirty-{what}" if isinstance(what, str) else "-dirty"
         sittings.append(Sitting(**values))
     return Made(tuple(sittings), tuple(teachers), shared_teacher)
 
