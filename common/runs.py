@@ -27,7 +27,12 @@ ELSEWHERE = {
     "recipe",  # its values are flags of their own
 }
 BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns
-MADE_WITH, TEACHER, POOL = "made_with", "teacher_sha256", "pool"  # keys of config.json that are no flags
+# keys of config.json that are no flags
+MADE_WITH, TEACHER, POOL, TRAIN_DATA = "made_with", "teacher_sha256", "pool", "train_data"
+OTHER = {  # what is said of two runs that differ in a SHA-256 of what they saw
+    **dict.fromkeys(("data", TRAIN_DATA), "other training images under this --dataset"),
+    **{"test_data": "other test images or class names", "label_values": "other labels of them in --labels"},
+}
 
 
 class Run:
@@ -198,7 +203,7 @@ class Run:
 def begin(args, images) -> Run:
     """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
-    config = {**vars(args), **contents(images)}
+    config = {**vars(args), **contents(images), TRAIN_DATA: images.source}
     run = Run(folder, config, provenance.describe(args), args.amp, args.log_path)
     labels, counts = images.labels[images.pool].cpu(), None
     if (labels >= 0).all():  # with --labels nobody knows yet how many images of a class there are
@@ -232,9 +237,8 @@ def differing(before: dict, config: dict) -> list[str]:
         same = os.path.abspath(os.path.expanduser(str(before["dataset"]))) == config["dataset"]
         before["dataset"] = config["dataset"] if same else before["dataset"]
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
-    said = {"data": "other training images under this --dataset", "test_data": "other test images or class names",
-            "label_values": "other labels of them in --labels"}  # fmt: skip
-    return [said.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]
+    names = [name for name in names if name != TRAIN_DATA or "data" not in names]  # one line for the same images
+    return [OTHER.get(name, f"--{name} (was {before[name]}, now {config[name]})") for name in names]
 
 
 def read_config(path: Path) -> dict:

@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
 from common.datasets import cifar10, local, pixels, svhn
+from common.datasets.source import Source
 from common.errors import InputError
 from common.seeds import generator
 
@@ -51,6 +52,32 @@ def message_of(call, match: str) -> str:
 def load(dataset, *words):
     counts = ["--num_images", "30", "--num_val", "6", "--num_classes", "3", "--batch_size", "5", "--image_size", "16"]
     return data.load(parse("Single", "--dataset", str(dataset), *counts, *words))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": np.zeros((4, 8, 8, 3), np.float32)}, r"--dataset Mine: x_train is float32 \(4, 8, 8, 3\)"),
+        ({"x_test": np.zeros((2, 9, 8, 3), np.uint8)}, "--dataset Mine: training and test images differ in size"),
+        ({"y_train": np.array([0, 1, -1, 1])}, "--dataset Mine: y_train holds labels from -1 to 1"),
+        ({"y_test": np.array([0, 3])}, "--dataset Mine: has labels up to 3 and names of 3 classes"),
+        ({"y_test": np.array([0.0, 1.0])}, "--dataset Mine: y_test must hold 2 integers"),
+    ],
+)
+def test_a_registered_data_set_that_gives_something_else_is_refused(changes, message, monkeypatch):
+    """Float images became noise, and a label of -1 the last class, without a word."""
+    good = {"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 2, 1], np.uint8)}
+    good |= {"x_test": np.zeros((2, 8, 8), np.uint8), "y_test": np.array([[0], [1]], np.int16)}
+
+    def give(arrays):
+        monkeypatch.setitem(
+            datasets.DATASETS, "mine", lambda *_: Source("mine", **arrays, classes=[*"abc"], mirror=None)
+        )
+        return datasets.load(Namespace(dataset="Mine", data_dir="data"))
+
+    found = give(good)  # gray images and small types are made what they must be
+    assert found.x_train.shape == (4, 8, 8, 3) and found.y_test.tolist() == [0, 1] and found.y_train.dtype == np.int64
+    message_of(lambda: give(good | changes), message)
 
 
 def test_npz_arrives_as_it_is(tmp_path):

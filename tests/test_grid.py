@@ -40,6 +40,19 @@ def test_the_grid_is_a_product_with_teachers_first(tmp_path):
     assert single.rounds == 1 and "--percents" not in single.words and "--budget" not in single.words
 
 
+def test_cells_that_no_folder_has_are_named(tmp_path, capsys, monkeypatch):
+    """A pair with one data set's folder: its other cells were left out without a word."""
+    folders = [
+        cell for cell in jobs.available() if cell not in {("AlexNet", "CIFAR10", "KD"), ("VGG", "CIFAR10", "KD")}
+    ]
+    monkeypatch.setattr(jobs, "available", lambda: folders)
+    more = ["--methods", "KD", "Random", "--models", "AlexNet", "VGG", "--datasets", "CIFAR10", "SVHN", "--seeds", "2"]
+    found = jobs.jobs(*runner.parse(words(tmp_path, *more)))
+    assert len(found) == 2 * (2 * 2 + 2)
+    missing = "AlexNet/CIFAR10/KD/main.py, VGG/CIFAR10/KD/main.py"
+    assert f"note: there is no {missing}; these cells are left out\n" in capsys.readouterr().err
+
+
 def test_what_is_named_twice_is_run_once(tmp_path):
     """Two jobs of one folder would wait for each other's lock."""
     twice = ["--methods", "EnCoDe", "EnCoDe", "--samplers", "vae", "margin", "vae", "--models", "AlexNet", "AlexNet"]

@@ -45,6 +45,13 @@ def test_of_equals_the_plain_row_is_without_what_was_added(tmp_path):
         assert labels(new, old) == {str(new): f"CM+KD ({name} {value:g})†", str(old): "CM+KD†"}
 
 
+def test_each_setting_has_its_own_usual_value(tmp_path):
+    """Three AlexNet runs on the pool made one of VGG's two, of which both are usual there, an odd one."""
+    pools = [edit(kd(tmp_path, f"pool{n}", n), "results.csv", ",labeled,mse,", ",pool,mse,") for n in (1, 2, 3)]
+    vgg = [edit(kd(tmp_path, f"vgg{n}", n), "results.csv", "AlexNet,", "VGG,") for n in (1, 2)]
+    assert set(labels(*pools, *vgg).values()) == {"CM+KD†"}
+
+
 def test_one_value_written_twice_is_one(tmp_path):
     """500 of a dictionary and 500.0 of the command line; what is no setting (where, which rounds) names nothing."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, feat_wt=500, percents=[10], save_path="runs")

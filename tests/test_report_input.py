@@ -24,6 +24,17 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
         results.read([first, run(tmp_path / "c", "KD", 1, {10: 61})])
 
 
+def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
+    """`data` has the seed's split in it: it cannot tell, and the mean went over two data sets."""
+    first = run(tmp_path / "a", "KD", 1, {10: 60}, data="1" * 64, train_data="5" * 64)
+    same = run(tmp_path / "b", "KD", 2, {10: 61}, data="2" * 64, train_data="5" * 64)
+    older = run(tmp_path / "c", "KD", 3, {10: 61}, data="3" * 64)
+    assert len(results.read([first, same, older]).rows) == 3
+    other = run(tmp_path / "d", "KD", 4, {10: 61}, data="4" * 64, train_data="6" * 64)
+    with pytest.raises(InputError, match="a and .*d are both .* but differ in other training images under this --da"):
+        results.read([first, other])
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/"):
         results.read([tmp_path])

@@ -122,7 +122,8 @@ def test_the_files_of_a_run(tmp_path):
         "predictions_00.npz", "predictions_01.npz", "predictions_02.npz",
     }  # fmt: skip
     assert (tmp_path / "logs" / "random-seed5.txt").read_text().count("test accuracy") == 3
-    assert json.loads((folder / "config.json").read_text())["budget"] == 60
+    config, images = json.loads((folder / "config.json").read_text()), data.load(parse("Random"))
+    assert (config["budget"], config["train_data"], config["data"]) == (60, images.source, images.fingerprint)
     content = torch.load(folder / "round_02.pt", weights_only=True)
     assert content["record"]["percent"] == "100" and content["state_dict"]["classifier.2.bias"].shape == (10,)
     rows = (folder / "results.csv").read_text().splitlines()

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import fast, flags, networks, runs, samplers
+from common import augment, fast, flags, networks, runs, samplers
+from common.augment import View
 from common.errors import InputError
 from common.grid import jobs, runner
-from common.networks import SequentialNet
-from common.samplers import SAMPLERS, bald, spread, typical_confident, typiclust
+from common.networks import SequentialNet, SplitNet
+from common.samplers import SAMPLERS, Sampler, bald, spread, typical_confident, typiclust
 
 from .conftest import BUDGET, TOY, parse, run
 
@@ -23,7 +25,7 @@ ASKING = [name for name, kind in SAMPLERS.items() if kind.asks and not kind.need
 KD = [name for name, kind in SAMPLERS.items() if not kind.learns]
 
 
-class Given(nn.Module):
+class Given(SplitNet):
     """A student whose last layer sees given features, one row an image; the image's first pixel says which."""
 
     def __init__(self, h: torch.Tensor, weight: torch.Tensor):
@@ -31,8 +33,11 @@ class Given(nn.Module):
         self.h, self.last = h, nn.Linear(*weight.T.shape, bias=False)
         self.last.weight.data = weight
 
-    def forward(self, x):
-        return self.last(self.h[x[:, 0, 0, 0].mul(127.5).add(127.5).round().long()])
+    def features(self, x):
+        return self.h[x[:, 0, 0, 0].mul(127.5).add(127.5).round().long()]
+
+    def classifier(self, h):
+        return self.last(h)
 
 
 class Dropping(SequentialNet):
@@ -407,6 +412,77 @@ def test_dropout_is_where_the_networks_have_it():
     with pytest.raises(InputError, match="the teacher of ResNet has no dropout"):
         parse("KD", "--sampler", "bald", "--query_by", "teacher", model="ResNet")
     assert parse("Random", "--sampler", "bald", "--network", "teacher").sampler == "bald"
+
+
+# A pair and a strategy of one's own
+
+
+class Gated(SplitNet):
+    """A gate of a linear layer among the features, registered after the classifier; `head` ends it."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.classifier, self.convolution, self.gate = head, nn.Conv2d(3, 6, 3, stride=4), nn.Linear(6, 6)
+
+    def features(self, x):
+        z = self.convolution(x)
+        return z * self.gate(z.mean((2, 3))).sigmoid()[:, :, None, None]
+
+
+def _head(*layers: nn.Module) -> nn.Sequential:
+    pool = nn.AdaptiveAvgPool2d(3)
+    return nn.Sequential(
+        OrderedDict(pool=pool, flatten=nn.Flatten(), **{str(n): each for n, each in enumerate(layers)})
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "width", "seen"),
+    [
+        (lambda: _head(nn.Linear(54, 5), nn.ReLU(), nn.Linear(5, 4)), 5, lambda net, z: net.classifier[:-1](z)),
+        (lambda: _head(nn.Linear(54, 4)), 54, lambda net, z: net.pool(z).flatten(1)),
+        (lambda: nn.Sequential(nn.Conv2d(6, 4, 2), nn.Flatten()), 24, lambda net, z: z.flatten(1)),
+    ],
+    ids=["two linear layers", "one", "none"],
+)
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, seen, choice):
+    """The last one by registration gave the gate's input, and none an IndexError; quicker layers hid the only one."""
+    torch.manual_seed(0)
+    net = Gated(make()).eval()
+    pixels = torch.randint(256, (7, 9, 9, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        z = net.features(augment.see(pixels, View(torch.arange(7))))
+        expected = seen(net, z), net.classifier(z)
+        images = SimpleNamespace(train=pixels, device=pixels.device, size=9)
+        this_round = SimpleNamespace(number=0, images=images, labeled=torch.arange(2))
+        found = Sampler(parse("KD"), this_round, fast.apply(net, choice), None).all_outputs(torch.arange(7))
+    assert found[0].shape == (7, width)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "scores", "said"),
+    [
+        ([0, 1, 1], [1.0, 2.0, 3.0], r"chose 3 images \(2 different\) of 3 asked for, with 3 scores, 0 of them NaN"),
+        ([0, 1], [1.0, 2.0], r"chose 2 images \(2 different\) of 3 asked for"),
+        ([0, 1, 2, 3], [1.0, 2.0, 3.0, 4.0], r"chose 4 images \(4 different\) of 3 asked for"),
+        ([0, 1, 2], [1.0, 2.0], r"with 2 scores"),
+        ([0, 1, 2], [1.0, math.nan, 3.0], r"1 of them NaN"),
+    ],
+)
+def test_a_strategy_that_chooses_wrongly_is_refused(chosen, scores, said):
+    """Labels bought twice or not at all, and NaN as the highest score, went unnoticed."""
+
+    class Mine(Sampler):
+        def choose(self, count, candidates):
+            return torch.tensor(chosen), torch.tensor(scores)
+
+    this_round = SimpleNamespace(number=0, images=None, labeled=torch.arange(2))
+    sampler = Mine(parse("KD", "--sampler", "margin"), this_round, nn.Identity(), None)
+    with pytest.raises(InputError, match=rf"^--sampler margin: .*{said}"):
+        sampler.query(3, torch.arange(5))
 
 
 def test_the_grid_offers_every_strategy(tmp_path):

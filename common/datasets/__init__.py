@@ -1,6 +1,7 @@
 """Where images come from: a name registered here, a path to an .npz, or a folder of images.
 
-A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`.
+A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`, under
+a name in lower case; `--dataset` takes it in any.
 """
 
 import os
@@ -30,7 +31,7 @@ def load(args) -> Source:
     if labels and (path.exists() or name.lower() in DATASETS):
         raise InputError(f"--labels {labels}: names images by their files; --dataset {name} is no folder of images")
     if name.lower() in DATASETS:
-        return DATASETS[name.lower()](Path(args.data_dir), args)
+        return files.checked(name, DATASETS[name.lower()](Path(args.data_dir), args))
     if path.is_file():
         return files.load_npz(path)
     raise InputError(

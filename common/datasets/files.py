@@ -25,16 +25,32 @@ def load_npz(path: Path) -> Source:
         arrays = npz.read(path, KEYS)
     except InputError as error:
         raise InputError(f"--dataset {error}") from None
-    for part in ("train", "test"):
-        arrays[f"x_{part}"] = _rgb(path, part, arrays[f"x_{part}"])
-        arrays[f"y_{part}"] = _labels(path, part, arrays[f"y_{part}"], len(arrays[f"x_{part}"]))
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise InputError(f"--dataset {path}: training and test images differ in size")
+    arrays = _usable(path, arrays)
     classes = [str(label) for label in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
     return Source(short_name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
 
 
-def _rgb(path: Path, part: str, images: np.ndarray) -> np.ndarray:
+def checked(name: str, source: Source) -> Source:
+    """What a registered data set gives, with RGB images and int64 labels. Raises InputError as `load_npz` does."""
+    arrays = _usable(name, {key: getattr(source, key) for key in KEYS})
+    most = int(max(arrays["y_train"].max(), arrays["y_test"].max()))
+    if most >= len(source.classes):
+        raise InputError(f"--dataset {name}: has labels up to {most} and names of {len(source.classes)} classes")
+    return source._replace(**arrays)
+
+
+def _usable(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are used."""
+    found = {}
+    for part in ("train", "test"):
+        found[f"x_{part}"] = _rgb(path, part, arrays[f"x_{part}"])
+        found[f"y_{part}"] = _labels(path, part, arrays[f"y_{part}"], len(found[f"x_{part}"]))
+    if found["x_train"].shape[1:] != found["x_test"].shape[1:]:
+        raise InputError(f"--dataset {path}: training and test images differ in size")
+    return found
+
+
+def _rgb(path: str | Path, part: str, images: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) uint8."""
     shape = images.shape
     if images.ndim == 3:
@@ -48,7 +64,7 @@ def _rgb(path: Path, part: str, images: np.ndarray) -> np.ndarray:
     return images if images.shape[3] == 3 else np.repeat(images, 3, axis=3)
 
 
-def _labels(path: Path, part: str, labels: np.ndarray, count: int) -> np.ndarray:
+def _labels(path: str | Path, part: str, labels: np.ndarray, count: int) -> np.ndarray:
     """(N,) int64."""
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
         raise InputError(

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import itertools
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -69,14 +70,18 @@ def _parsed(model: str, dataset: str, method: str, words: tuple[str, ...]) -> ar
 def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
     """The grid's runs, teachers first. Raises InputError for a flag no chosen method has, or one that is wrong."""
     groups = _groups(passed)
-    known = {method: cli.options(script(args.models[0], args.datasets[0], method).DEFAULTS) for method in args.methods}
+    there = [cell for cell in available() if cell[0] in args.models and cell[1] in args.datasets]
+    known = {cell[2]: cli.options(script(*cell).DEFAULTS) for cell in there if cell[2] in args.methods}
     for flag, *_ in groups:
         if not any(flag in options for options in known.values()):
             raise InputError(f"{flag}: neither the grid nor {' or '.join(args.methods)} has such a flag; see --help")
     cells = itertools.product(args.models, args.datasets, args.methods, args.networks, args.samplers or [""])
-    found, there = [], available()
+    found, missing = [], []
     for model, dataset, method, network, sampler in cells:
-        if (network == "teacher" and method in flags.DISTIL) or (model, dataset, method) not in there:
+        if network == "teacher" and method in flags.DISTIL:
+            continue
+        if (model, dataset, method) not in there:
+            missing += [f"{model}/{dataset}/{method}/main.py"]
             continue
         if method != "EnCoDe" and sampler != (args.samplers or [""])[0]:
             continue  # Random and KD label at random, once
@@ -96,6 +101,8 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         ]
         expt = "-".join(filter(None, parts))
         found += [_job(args, (model, dataset, method), expt, args.first_seed + n, words) for n in range(args.seeds)]
+    if missing:
+        print(f"note: there is no {', '.join(dict.fromkeys(missing))}; these cells are left out", file=sys.stderr)
     if not found:
         raise InputError("--methods, --networks: no experiment fits; KD and EnCoDe train students only")
     return sorted(found, key=lambda job: (job.method != "Single" or "teacher" not in job.expt, job.seed))

@@ -8,7 +8,7 @@ from common.errors import InputError
 from common.files import write_text
 from common.report.markdown import Table
 from common.report.results import Results
-from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER
+from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER, TRAIN_DATA
 from common.schema import BEFORE
 from common.teachers import recipes
 
@@ -16,7 +16,7 @@ HEAD = """# Makes this report's runs again: bash commands.sh, at the repository'
 # The commits and machines that made them are in statistics.md; --threads and --amp are those runs'.
 """
 TITLE = "What makes each row's runs again, at the repository's root. --threads and --amp are those of the runs."
-NO_FLAGS = {"model", "method", "data", "test_data", MADE_WITH, POOL, TEACHER}  # keys of config.json
+NO_FLAGS = {"model", "method", "data", "test_data", MADE_WITH, POOL, TEACHER, TRAIN_DATA}  # keys of config.json
 SAID_ANYWAY = {"network", "seed", "expt"}
 
 

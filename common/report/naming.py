@@ -44,8 +44,9 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     Raises InputError when a method trains no such network.
     """
     values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
+    alike = ["method", "network", *(("model", "dataset") if ablation else ())]
     for name, choices in VARIANTS.items():
-        for _, group in values.groupby([rows["method"], rows["network"]], sort=False):
+        for _, group in values.groupby([rows[name] for name in alike], sort=False):
             there = set(group[name])
             usual = [choice for choice in choices if choice in there][-1:] or choices[:1]
             if name == "sampler":  # what is no random choice, or not EnCoDe's own, is named whatever the others have

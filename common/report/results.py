@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.errors import InputError
 from common.report import builds, naming, reading
+from common.runs import OTHER
 from common.schema import BEFORE, VARIANTS
 
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
@@ -157,7 +158,7 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
             # A flag that only one has was added later, with what was done before as its default.
             differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
             if differing:
-                changes = ", ".join(f"--{name} {before[name]} and {after[name]}" for name in differing)
+                changes = ", ".join(OTHER.get(name, f"--{name} {before[name]} and {after[name]}") for name in differing)
                 raise InputError(f"{first} and {other} are both {where} but differ in {changes}; report "
                                  "them apart, or --ablation makes them rows of their own")  # fmt: skip
         if cell["seed"].duplicated().any():

@@ -7,6 +7,7 @@ from torch import nn
 
 from common import augment, fast
 from common.augment import View
+from common.errors import InputError
 from common.objective import Seen
 from common.seeds import generator
 
@@ -87,11 +88,18 @@ class Sampler:
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first.
 
-        Logits are given as probabilities.
+        Logits are given as probabilities. Raises InputError where the strategy took too many or too few, one twice, or
+        scored one with NaN, which would be the highest of all.
         """
         self.student.eval()
         self.networks.eval()
         chosen, scores = self.choose(count, candidates)
+        wanted, found = min(count, len(candidates)), len(chosen.unique())
+        if not wanted == found == len(chosen) == len(scores) or scores.isnan().any():
+            raise InputError(
+                f"--sampler {self.args.sampler}: chose {len(chosen)} images ({found} different) of {wanted} asked for, "
+                f"with {len(scores)} scores, {scores.isnan().sum()} of them NaN; `choose` must give each image once"
+            )
         return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
 
     def logits(self, index: Tensor) -> Tensor:
@@ -101,18 +109,21 @@ class Sampler:
     def outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, d) and logits (B, classes) of the network that is asked, in one pass.
 
-        The student's features are what its last layer sees, the teacher's are `teacher_features`.
+        The student's features are what its classifier's last linear layer sees, the teacher's are `teacher_features`.
         """
         if self.by_teacher:
             return self.teacher_features(index), self.teacher_logits(index)
-        seen = []
-        last = [layer for layer in self.student.modules() if isinstance(layer, nn.Linear)][-1]
-        handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        z, seen = self.student.features(self.look(index)), []
+        linear = [layer for layer in self.student.modules() if isinstance(layer, nn.Linear)]
+        handles = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in linear]
         try:
-            logits = self.student(self.look(index))
+            logits = self.student.classifier(z)
         finally:
-            handle.remove()
-        return seen[0].flatten(1).float(), logits
+            for handle in handles:
+                handle.remove()
+        # none: its only linear layer may be a product with the pool's matrix, and convolutions may be all it has
+        features = seen[-1] if seen else self.student.pool(z)
+        return features.flatten(1).float(), logits
 
     def all_outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """`outputs` of any number of images, (N, d) and (N, classes), looked at in chunks."""
