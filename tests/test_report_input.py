@@ -31,7 +31,7 @@ def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
     older = run(tmp_path / "c", "KD", 3, {10: 61}, data="3" * 64)
     assert len(results.read([first, same, older]).rows) == 3
     other = run(tmp_path / "d", "KD", 4, {10: 61}, data="4" * 64, train_data="6" * 64)
-    with pytest.raises(InputError, match="a and .*d are both .* but differ in other training images under this --da"):
+    with pytest.raises(InputError, match=r"a and .*d are both .* but differ in other training images under this --da"):
         results.read([first, other])
 
 
