@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import re
 import shutil
 from itertools import pairwise
 from types import SimpleNamespace
@@ -366,6 +367,33 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
     nets.reverse()
     with pytest.raises(InputError, match="is not the teacher this run began with; restore it or start under another"):
         teacher.Teacher(args, run, images)._shared()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ""),  # nobody asked for another
+        (["--teacher_epochs", "3", "--teacher_lr", "0.2"], ""),  # for what is there
+        (["--teacher_epochs", "5"], "--teacher_epochs 5 changes nothing, this teacher was trained with 3"),
+        (["--teacher_lr", "0.3", "--teacher_batch_size", "64"], "--teacher_batch_size 64 changes nothing, .* with 32, "
+         "--teacher_lr 0.3 changes nothing, .* with 0.2"),
+        (["--teacher_feature_rms", "1"], ""),  # there is no record of it
+    ],
+)  # fmt: skip
+def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_round, monkeypatch, capsys):
+    """Runs with other --teacher_epochs had the same teacher, and an ablation named them apart."""
+    args, run, images, _ = first_round("KD", *words)
+    path = store.shared_path(args, images)
+    path.parent.mkdir()
+    path.touch()
+    record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32}}
+    monkeypatch.setattr(teacher, "load", lambda *_: (nn.Linear(1, 1), record))
+    monkeypatch.setattr(teacher.Teacher, "_cache", lambda self, net, key, *_: key)
+    capsys.readouterr()
+    teacher.Teacher(args, run, images)._shared()
+    found = re.findall("^note: .*", capsys.readouterr().out, re.MULTILINE)
+    assert len(found) == bool(said)
+    assert not said or re.match(f"note: {said}; delete it or use another --save_path", found[0])
 
 
 def test_a_round_keeps_the_fair_teacher_that_it_began_with(first_round, monkeypatch):

@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.networks import SplitNet
 from common.runs import Run
 from common.samplers import SAMPLERS
-from common.teachers import training
+from common.teachers import recipes, training
 from common.teachers.fair import fair
 from common.teachers.store import folder, load, needed, publish, shared_path
 
@@ -84,7 +84,10 @@ class Teacher:
         net, record = load(args, images, path)
         accuracy = record.get("test_accuracy", "")
         known = f"{accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
-        run.log(f"teacher {path}: {known}{_split(record.get('trained', {}), args)}")
+        trained = record.get("trained", {})
+        run.log(f"teacher {path}: {known}{_split(trained, args)}")
+        if idle := [] if args.teacher else _idle(trained, args):
+            run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         key = networks.fingerprint(net)
         if run.state.setdefault("teacher", key) != key:
             raise InputError(
@@ -98,6 +101,17 @@ def hardly_better(classes: int) -> float:
     """Test accuracy in percent up to which a teacher is taken for one whose training failed."""
     guessing = 100 / classes
     return guessing + 0.15 * (100 - guessing)
+
+
+def _idle(trained: dict, args) -> list[str]:
+    """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
+    names = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "feature_rms": "feature_rms"}
+    usual, found = recipes.quick(args.model), []
+    for flag, name in names.items():
+        asked = getattr(args, f"teacher_{flag}")
+        if asked not in (usual[name], trained.get(name, asked)):
+            found += [f"--teacher_{flag} {asked:g} changes nothing, this teacher was trained with {trained[name]:g}"]
+    return found
 
 
 def _split(trained: dict, args) -> str:
