@@ -109,7 +109,7 @@ def cache(
             raise InputError(
                 f"--save_path {folder}: the teacher's outputs cannot be written ({error.strerror})"
             ) from None
-    if not _are_of(teacher, images, views, outputs[1]):
+    if not _are_of(teacher, images, views, *outputs):
         raise InputError(
             f"{path}: has other outputs than its teacher, whose layers were changed; delete it and run again"
         )
@@ -149,14 +149,16 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
 
 
 @torch.no_grad()
-def _are_of(teacher: SplitNet, images: Images, views: Views | None, logits: Tensor) -> bool:
+def _are_of(teacher: SplitNet, images: Images, views: Views | None, z: Tensor, logits: Tensor) -> bool:
     """Does the teacher still give the first image's first view the outputs that are kept of it?
 
     The key has its weights, which say nothing of a layer without any.
     """
     views = augment.both(len(images.train), images.mirror) if views is None else views
     first = views.of(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)).to(images.train.device)
-    return networks.near(teacher(augment.see(images.train, first))[0].cpu(), logits[0, 0].cpu())
+    now = teacher.features(augment.see(images.train, first))
+    both = (now, z), (teacher.classifier(now), logits)
+    return all(networks.near(found[0].float().cpu(), kept[0, 0].float().cpu()) for found, kept in both)
 
 
 @torch.no_grad()

@@ -65,20 +65,23 @@ def _commit() -> tuple[str, str]:
 
 def _uncommitted() -> str:
     """The beginning of the SHA-256 of the code's files that are not as the commit has them; empty when all are."""
-    changed = _git("diff", "HEAD", "--name-only", "--relative", "-z", "--", *CODE)
+    changed = _git("-c", "core.fileMode=false", "diff", "HEAD", "--name-only", "--no-renames", "--relative", "-z",
+                   "--", *CODE)  # fmt: skip
     added = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
     names = sorted({*changed.split("\0"), *added.split("\0")} - {""})
     digest = hashlib.sha256()
     for name in names:
         path = ROOT / name
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
+        content = path.read_bytes() if path.is_file() else None
+        length = "gone" if content is None else len(content)
+        digest.update(f"{name}\0{length}\0".encode(errors="surrogateescape") + (content or b""))
     return digest.hexdigest()[:8] if names else ""
 
 
 def _git(*words: str) -> str:
     command = ["git", "-C", str(ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    names = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8
+    return subprocess.run(command, capture_output=True, check=True, timeout=20, **names).stdout.strip()
 
 
 def _short(value: object) -> str:

@@ -210,6 +210,19 @@ def test_outputs_of_other_layers_with_the_same_weights_are_refused(random_images
         distillation.cache(teacher, random_images, tmp_path)
 
 
+def test_features_that_a_layer_was_moved_out_of_are_refused(random_images, tmp_path):
+    """The logits stay the same: a ReLU stands before the classifier's pool and no longer behind the features."""
+    distillation.cache(small_teacher(), random_images, tmp_path)
+    teacher = small_teacher()
+    teacher.features[2] = nn.Identity()
+    pool = teacher.classifier.pool
+    teacher.classifier.pool = nn.Sequential(nn.ReLU(), pool)
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(teacher.eval()(x), small_teacher().eval()(x))
+    with pytest.raises(InputError, match="has other outputs than its teacher"):
+        distillation.cache(teacher, random_images, tmp_path)
+
+
 def test_another_teacher_has_another_cache(random_images, tmp_path):
     first, second = (distillation.cache(small_teacher(seed), random_images, tmp_path) for seed in (0, 1))
     assert len(list(tmp_path.glob("outputs-*.pt"))) == 2 and not both(outputs_of(first), outputs_of(second))

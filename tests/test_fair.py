@@ -55,6 +55,17 @@ def test_every_label_that_any_network_saw_counts_once(words, teacher, seen):
     assert evaluation.labels_in_all(args, this_round, targets) == seen
 
 
+def test_the_labels_of_a_fair_teacher_that_is_named_count(first_round, images, tmp_path):
+    """A round's file did not say whose labels it saw: of its students the report knew no number."""
+    teachers.fair(parse("KD", *SMALL, "--save_path", str(tmp_path / "fair")), images, images.pool[:60])
+    (path,) = tmp_path.glob("fair/teachers/*/round_00.pt")
+    _, record = store.load(parse("KD"), images, path)
+    assert torch.equal(record["seen"], images.origin[images.pool[:60].sort().values])
+    args, _, _, this_round = first_round("KD", "--teacher", str(path), "--keep", "last")
+    both = torch.cat([images.pool[:60], this_round.bought]).unique()
+    assert evaluation.labels_in_all(args, this_round, SimpleNamespace(seen=record["seen"])) == len(both)
+
+
 def test_bought_validation_labels_come_from_the_pool_and_train_nothing(first_round):
     words = ["--val_labels", "bought", "--num_val", "10"]
     args, _, images, this_round = first_round("KD", *words)
@@ -378,6 +389,8 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
         (["--teacher_lr", "0.3", "--teacher_batch_size", "64"], "--teacher_batch_size 64 changes nothing, .* with 32, "
          "--teacher_lr 0.3 changes nothing, .* with 0.2"),
         (["--teacher_feature_rms", "1"], ""),  # there is no record of it
+        (["--teacher_epochs", "50", "--teacher_passes", "3.6"], ""),  # which comes to 3 epochs
+        (["--teacher_batch_size", "300"], "--teacher_batch_size 300 changes nothing, .* with 32"),
     ],
 )  # fmt: skip
 def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_round, monkeypatch, capsys):

@@ -51,6 +51,8 @@ def test_cells_that_no_folder_has_are_named(tmp_path, capsys, monkeypatch):
     assert len(found) == 2 * (2 * 2 + 2)
     missing = "AlexNet/CIFAR10/KD/main.py, VGG/CIFAR10/KD/main.py"
     assert f"note: there is no {missing}; these cells are left out\n" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"there is no AlexNet/CIFAR10/KD/main\.py$"):
+        jobs.jobs(*runner.parse(words(tmp_path, "--methods", "KD", "--train_epochs", "2")))
 
 
 def test_what_is_named_twice_is_run_once(tmp_path):

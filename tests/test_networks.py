@@ -1,5 +1,8 @@
 """Networks are the paper's and torchvision's: sizes, names, functions; weights follow the seed."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +49,43 @@ def test_sizes_and_shapes_are_the_designs(model, part):
         assert net.classifier(z).shape == (2, 7)
         if part == "student":
             assert pair.decoder()(z).shape == (2, *PARTS[model, "teacher"][3])
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "same"),
+    [
+        ([1.0, -50.0], [1.49, -50.0], True),  # 1% of the largest
+        ([1.0, -50.0], [1.51, -50.0], False),
+        ([0.0, 0.0], [0.0, 0.0], True),
+        ([0.0, 1e-9], [0.0, 0.0], False),
+        ([math.nan, 1.0], [math.nan, 1.0], True),
+        ([math.nan, 1.0], [1.0, 1.0], False),
+        ([5.0, math.inf], [-3.0, math.inf], False),
+        ([5.0, math.inf], [5.0, math.inf], True),
+        ([math.nan] * 2, [math.nan] * 2, True),
+        ([1.0, 1.0], [1.0], False),
+        ([1.0], [], False),
+    ],
+)
+def test_which_logits_are_the_same_but_for_rounding(found, kept, same):
+    assert networks.near(torch.tensor(found), torch.tensor(kept)) is same
+
+
+def test_a_probe_is_of_eval_mode_in_float32_and_changes_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2))
+    state = copy.deepcopy(net.state_dict())
+    generator = torch.get_rng_state()
+    found = networks.probe(net, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert networks.probe(net, 8) == found == networks.probe(net.eval(), 8)
+    assert len(found) == 2
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert networks.probe(net, 8) == found
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_cost_leaves_nothing_behind():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -74,7 +75,18 @@ def test_one_uncommitted_change_of_the_code_is_told_from_another(tmp_path, monke
     assert len(found) == 6 and all(re.fullmatch("[0-9a-f]{8}", text) for text in found - {""})
     (tmp_path / "common" / "mine.py").unlink()
     git("checkout", "HEAD", "--", "common", "AlexNet")
+    model.chmod(0o755)  # it says the same
     assert read() == (commit, "")
+    copied = model.rename(model.with_name("copied.py"))
+    renamed = read()[1]
+    shutil.copy(copied, model)
+    assert read()[1] not in (renamed, "")
+    model.write_text("")
+    empty = read()[1]
+    model.unlink()
+    assert read()[1] == renamed != empty
+    with open(bytes(tmp_path) + b"/common/\xe9.py", "w"):
+        assert read()[1] != renamed
 
 
 def test_the_machine_is_named_with_its_units(tmp_path, monkeypatch):

@@ -33,6 +33,10 @@ def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
     other = run(tmp_path / "d", "KD", 4, {10: 61}, data="4" * 64, train_data="6" * 64)
     with pytest.raises(InputError, match=r"a and .*d are both .* but differ in other training images under this --da"):
         results.read([first, other])
+    with pytest.raises(InputError, match="but differ in other training images under this --dataset"):
+        results.read([first, other], ablation=True)
+    annotated = run(tmp_path / "e", "KD", 5, {10: 61}, train_data="7" * 64, labels="labels.csv")
+    assert len(results.read([first, annotated]).rows) == 2  # its SHA-256 has files' names in place of labels
 
 
 def test_what_is_no_run_is_refused(tmp_path):

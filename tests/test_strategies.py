@@ -465,11 +465,11 @@ def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, se
 @pytest.mark.parametrize(
     ("chosen", "scores", "said"),
     [
-        ([0, 1, 1], [1.0, 2.0, 3.0], r"chose 3 images \(2 different\) of 3 asked for, with 3 scores, 0 of them NaN"),
+        ([0, 1, 1], [1.0, 2.0, 3.0], r"chose 3 images \(2 different\) of 3 asked for, with 3 scores; its"),
         ([0, 1], [1.0, 2.0], r"chose 2 images \(2 different\) of 3 asked for"),
         ([0, 1, 2, 3], [1.0, 2.0, 3.0, 4.0], r"chose 4 images \(4 different\) of 3 asked for"),
         ([0, 1, 2], [1.0, 2.0], r"with 2 scores"),
-        ([0, 1, 2], [1.0, math.nan, 3.0], r"1 of them NaN"),
+        ([0, 1, 2], [1.0, math.nan, 3.0], r"1 of 3 scores are NaN"),
     ],
 )
 def test_a_strategy_that_chooses_wrongly_is_refused(chosen, scores, said):

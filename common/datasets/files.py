@@ -32,7 +32,7 @@ def load_npz(path: Path) -> Source:
 
 def checked(name: str, source: Source) -> Source:
     """What a registered data set gives, with RGB images and int64 labels. Raises InputError as `load_npz` does."""
-    arrays = _usable(name, {key: getattr(source, key) for key in KEYS})
+    arrays = _usable(name, {key: np.asarray(getattr(source, key)) for key in KEYS})
     most = int(max(arrays["y_train"].max(), arrays["y_test"].max()))
     if most >= len(source.classes):
         raise InputError(f"--dataset {name}: has labels up to {most} and names of {len(source.classes)} classes")

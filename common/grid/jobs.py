@@ -72,16 +72,18 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
     groups = _groups(passed)
     there = [cell for cell in available() if cell[0] in args.models and cell[1] in args.datasets]
     known = {cell[2]: cli.options(script(*cell).DEFAULTS) for cell in there if cell[2] in args.methods}
+    wanted = itertools.product(args.models, args.datasets, args.methods)
+    if missing := [f"{'/'.join(cell)}/main.py" for cell in wanted if cell not in there]:
+        if not known:
+            raise InputError(f"--models, --datasets, --methods: there is no {', '.join(missing)}")
+        print(f"note: there is no {', '.join(missing)}; these cells are left out", file=sys.stderr)
     for flag, *_ in groups:
         if not any(flag in options for options in known.values()):
-            raise InputError(f"{flag}: neither the grid nor {' or '.join(args.methods)} has such a flag; see --help")
+            raise InputError(f"{flag}: neither the grid nor {' or '.join(known)} has such a flag; see --help")
     cells = itertools.product(args.models, args.datasets, args.methods, args.networks, args.samplers or [""])
-    found, missing = [], []
+    found = []
     for model, dataset, method, network, sampler in cells:
-        if network == "teacher" and method in flags.DISTIL:
-            continue
-        if (model, dataset, method) not in there:
-            missing += [f"{model}/{dataset}/{method}/main.py"]
+        if (network == "teacher" and method in flags.DISTIL) or (model, dataset, method) not in there:
             continue
         if method != "EnCoDe" and sampler != (args.samplers or [""])[0]:
             continue  # Random and KD label at random, once
@@ -101,8 +103,6 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         ]
         expt = "-".join(filter(None, parts))
         found += [_job(args, (model, dataset, method), expt, args.first_seed + n, words) for n in range(args.seeds)]
-    if missing:
-        print(f"note: there is no {', '.join(dict.fromkeys(missing))}; these cells are left out", file=sys.stderr)
     if not found:
         raise InputError("--methods, --networks: no experiment fits; KD and EnCoDe train students only")
     return sorted(found, key=lambda job: (job.method != "Single" or "teacher" not in job.expt, job.seed))

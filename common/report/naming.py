@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import InputError
-from common.runs import ELSEWHERE
+from common.runs import ELSEWHERE, TRAIN_DATA
 from common.samplers import SAMPLERS
 from common.schema import BEFORE, VARIANTS
 
@@ -83,7 +83,8 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
 
 def flags(config: dict) -> dict:
     """The flags that runs of one cell share. Runs without a record of amp have it as a flag."""
-    kept = {name: value for name, value in config.items() if name not in OWN}
+    own = OWN | ({TRAIN_DATA} if config.get("labels") else set())  # there it has files' names in place of labels
+    kept = {name: value for name, value in config.items() if name not in own}
     return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
 
 
@@ -121,6 +122,8 @@ def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
     labels = rows["label"].copy()
     for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
         found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
+        for each in found.values():
+            each.pop(TRAIN_DATA, None)  # no flag: runs on other images are refused
         texts = _texts(found)
         before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
         usual = {name: most(values.values(), before.get(name, ())) for name, values in texts.items()}

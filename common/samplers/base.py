@@ -95,10 +95,15 @@ class Sampler:
         self.networks.eval()
         chosen, scores = self.choose(count, candidates)
         wanted, found = min(count, len(candidates)), len(chosen.unique())
-        if not wanted == found == len(chosen) == len(scores) or scores.isnan().any():
+        if not wanted == found == len(chosen) == len(scores):
             raise InputError(
                 f"--sampler {self.args.sampler}: chose {len(chosen)} images ({found} different) of {wanted} asked for, "
-                f"with {len(scores)} scores, {scores.isnan().sum()} of them NaN; `choose` must give each image once"
+                f"with {len(scores)} scores; its `choose` must give each image once"
+            )
+        if scores.isnan().any():
+            raise InputError(
+                f"--sampler {self.args.sampler}: {scores.isnan().sum()} of {wanted} scores are NaN: its formula's, or "
+                "the outputs' of the network that it asks; a lower --lr_task keeps these finite"
             )
         return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
 

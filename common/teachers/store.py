@@ -120,8 +120,8 @@ def _is_record(record: object) -> bool:
         float(record.get("test_accuracy", "0"))
         seen = record.get("seen", torch.zeros(0, dtype=torch.int64))  # files of before it was kept have none
         counts = record.get("labels", 0), trained.get("num_val", 0)
-        torch.tensor(record.get("probe", []), dtype=torch.float32)
-        return all(type(count) is int for count in counts) and seen.dtype == torch.int64 and seen.ndim == 1
+        numbers = all(type(logit) is float for logit in record.get("probe", []))
+        return numbers and all(type(count) is int for count in counts) and seen.dtype == torch.int64 and seen.ndim == 1
     except (AttributeError, TypeError, ValueError):
         return False
 

@@ -106,10 +106,10 @@ def hardly_better(classes: int) -> float:
 def _idle(trained: dict, args) -> list[str]:
     """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
     names = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "feature_rms": "feature_rms"}
-    usual, found = recipes.quick(args.model), []
+    usual, made, found = recipes.quick(args.model), training.shared_recipe(args), []
     for flag, name in names.items():
-        asked = getattr(args, f"teacher_{flag}")
-        if asked not in (usual[name], trained.get(name, asked)):
+        asked, comes_to = getattr(args, f"teacher_{flag}"), getattr(made, name)  # few images or passes cap it
+        if asked != usual[name] and comes_to != trained.get(name, comes_to):
             found += [f"--teacher_{flag} {asked:g} changes nothing, this teacher was trained with {trained[name]:g}"]
     return found
 
