@@ -98,7 +98,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     args = _with_recipe(parser, argv)
     _check(args)
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    for note in idle.notes(args, given):
+    for note in [*idle.notes(args, given), *idle.averages(args)]:
         _warn(note)
     for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):

@@ -4,6 +4,8 @@ import argparse
 
 from common.samplers import SAMPLERS
 
+MOST_LEFT = 0.05
+
 
 def notes(args: argparse.Namespace, given: set[str]) -> list[str]:
     """A line for each of the flags `given` on the command line that the others leave without effect.
@@ -16,6 +18,18 @@ def notes(args: argparse.Namespace, given: set[str]) -> list[str]:
     if "adv_wt" in args:
         idle |= _sampler(args)
     return [f"--{name} changes nothing here: {idle[name]}" for name in idle if name in given]
+
+
+def averages(args: argparse.Namespace) -> list[str]:
+    """A line where `--keep ema` would end with much of the weights that the average began with."""
+    updates = args.num_images // args.batch_size * args.train_epochs
+    left = args.ema_decay ** (updates - 1)
+    if args.keep != "ema" or left < MOST_LEFT:
+        return []
+    return [
+        f"--keep ema: after {updates} updates {left:.0%} of the average is still what it began with; train longer, or "
+        f"with --ema_decay {max(0.0, 1 - 5 / updates):.4g} it is 1%"
+    ]
 
 
 def _training(args: argparse.Namespace) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from common import fast
 
 Tensor = torch.Tensor
-DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the paper's for CIFAR
+DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the authors' usual ones
 RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's
 SLAM_TOP = 0.95
 NORM = 1e-4  # a vector shorter than this counts as that long: the cosine of 0 has a finite gradient
@@ -76,7 +76,8 @@ def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tens
 
     b = (p_target, 1 - p_target) with p = softmax(logits / T) and T `--temperature`; q is the softmax over the other
     classes. The target is the label y (B,); a batch without labels, as on the pool, takes what the teacher says.
-    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3.
+    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3; the authors go from 0 to the full weight in the first
+    epochs, and have another DKD_BETA for some pairs.
     """
     target = teacher.argmax(1) if y is None else y
     target = F.one_hot(target, teacher.shape[1]).bool()

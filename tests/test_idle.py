@@ -1,5 +1,7 @@
 """Flags that change nothing are named, and no others."""
 
+import re
+
 import pytest
 
 from common import cli
@@ -73,3 +75,22 @@ def test_a_logit_loss_of_ones_own_may_use_the_temperature(monkeypatch, capsys):
     module = script("KD")
     cli.parse(module.__doc__, module.DEFAULTS, ["--logit_loss", "mine", "--logit_wt", "1", "--temperature", "2"])
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--keep ema --train_epochs 1", "after 351 updates 70% of the average is still what it began with"),
+        ("--keep ema --train_epochs 1", r"with --ema_decay 0.9858 it is 1%$"),
+        ("--keep ema --train_epochs 9", ""),  # 0.999 ** 3158 is 4%
+        ("--keep ema --train_epochs 1 --ema_decay 0.99", ""),
+        ("--keep last --train_epochs 1", ""),
+    ],
+)
+def test_an_average_that_is_mostly_initial_weights_is_named(words, said, capsys):
+    module = script("Random")
+    words += " --num_images 45000 --num_val 5000 --batch_size 128"
+    cli.parse(module.__doc__, module.DEFAULTS, words.split())
+    printed = capsys.readouterr().err.strip()
+    assert bool(re.search(f"--keep ema: .*{said}", printed)) if said else not printed
+    assert pytest.approx(0.70, abs=0.01) == 0.999**350 and pytest.approx(0.007, abs=0.001) == 0.9858**350

@@ -22,7 +22,8 @@ class BALD(Sampler):
     """Queries the highest mutual information of prediction and function, H[mean p] - mean H[p] over the functions.
 
     All candidates meet the same functions, as in BatchBALD: the classifier, each time with other units dropped.
-    The teachers of AlexNet and VGG have dropout, in their classifiers; no other network here has.
+    The teachers of AlexNet and VGG have dropout, in their classifiers; no other network here has. One that was trained
+    with `--fold_bn`, as fair teachers are, had none before its first linear layer while it learned; here it has.
     """
 
     asks = needs_dropout = runs_teacher = True

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from common.samplers.base import Sampler
 
 Tensor = torch.Tensor
-MOST_CLUSTERS, NEIGHBORS, SMALL = 500, 20, 5  # as the authors' code has them
+MOST_CLUSTERS, NEIGHBORS, SMALL = 500, 20, 5  # the authors'
 
 
 class TypiClust(Sampler):
@@ -17,7 +17,9 @@ class TypiClust(Sampler):
 
     Labelled images and candidates are clustered together, into as many clusters as there will be labels, at most 500.
     Clusters of up to 5 images come last. Differences from the paper: the features are those of the network that is
-    asked, not self-supervised; and typicality is computed once, not anew after each choice.
+    asked, not self-supervised; and typicality is computed once, not anew after each choice. From the authors' code too:
+    an image has up to 20 neighbors among its cluster, labelled ones included, where that takes half of the cluster's
+    unlabelled ones at most and squares the distances; and k-means is on mini-batches, however few clusters.
     """
 
     asks = True

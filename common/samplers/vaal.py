@@ -2,7 +2,9 @@
 
 Sinha, Ebrahimi & Darrell 2019, Variational Adversarial Active Learning, https://arxiv.org/abs/1904.00370. The authors'
 code has `--adv_wt 1 --lr_disc 0.0005`, and passes the two pools through the VAE one after the other; here one batch
-holds both, so its batch norms see both at once.
+holds both, so its batch norms see both at once. There the KL term is a sum over the batch and the latent, beside a mean
+of the reconstruction's: in batches of 64 with 32 latent dimensions that is `--beta 2048`. And each of the VAE's updates
+has a batch of its own; here both have the same one.
 """
 
 import torch
