@@ -40,6 +40,11 @@ def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: i
     return _percent(predict(net, images, batch_size), labels)
 
 
+def agreement(net: torch.nn.Module, images: Images, targets) -> float:
+    """Percent of the validation images that `net` gives the teacher's class: how much of it the student has learned."""
+    return accuracy(net, images.train[images.val], targets.logits[0, images.val].argmax(1))
+
+
 def _percent(predicted: Tensor, labels: Tensor) -> float:
     return 100 * (predicted == labels).sum().item() / len(labels)
 
@@ -85,6 +90,7 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         "val_accuracy": f"{fitted.validation:.2f}",
         "test_accuracy": f"{tested:.2f}",
         "teacher_accuracy": "" if targets is None else targets.accuracy,
+        "agreement": "" if targets is None else f"{agreement(net, images, targets):.2f}",
     }
     row |= {name: getattr(args, name) for name in VARIANTS if name in args}
     # what someone needs who has the file alone: `row` names the pair and which of its networks this is

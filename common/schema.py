@@ -29,7 +29,7 @@ TABLES = {
     "results": [
         *("model", "dataset", "method", "network"),
         *VARIANTS,
-        *("teacher_accuracy", "seed", "round", "labeled", "labels_in_all", "percent"),
+        *("teacher_accuracy", "agreement", "seed", "round", "labeled", "labels_in_all", "percent"),
         *("epochs", "updates", "best_epoch"),
         *("val_accuracy", "test_accuracy"),
     ],

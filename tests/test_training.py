@@ -499,13 +499,17 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     monkeypatch.setattr(run, "log", lines.append)
     monkeypatch.setattr(evaluation.machine, "peak_memory", lambda device: {"peak_memory_mb": 12.6})
     run.changed = "threads 1 > 2"
-    targets = distillation.Targets(None, None, None, "81.00", seen=images.origin[images.val[:30].cpu()])
+    logits = torch.zeros(2, len(images.train), 10)
+    right = evaluation.predict(net, images.train[images.val])
+    logits[0, images.val, torch.where(torch.arange(40) < 30, right, (right + 1) % 10)] = 1  # 30 of 40 as the student
+    targets = distillation.Targets(None, None, logits, "81.00", seen=images.origin[images.val[:30].cpu()])
     tested = evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549), targets)
     assert tested == accuracy(net, images.test, images.test_labels)
     row = run.last("results")
     assert (row["labeled"], row["percent"], row["best_epoch"], row["updates"]) == (40, "20", 2, 549)
     assert row["labels_in_all"] == 80  # 40 of these validate, the teacher saw 30 of them
     assert (row["val_accuracy"], row["teacher_accuracy"], row["method"]) == ("61.50", "81.00", "Random")
+    assert row["agreement"] == "75.00"
     assert row["test_accuracy"] == f"{tested:.2f}" and row["sampler"] == "random" and row["logit_loss"] == ""
     assert run.last("timing") == {
         "round": 0, "train_seconds": "1830.0", "images_per_second": "12", "query_seconds": "",
@@ -533,7 +537,7 @@ def test_a_row_names_the_network_that_was_trained(method, words, network, first_
     args, run, _, this_round = first_round(method, *words)
     evaluation.record(args, run, this_round, networks.build(args, "student"), evaluation.Fitted(1, 50.0, 1.0, 1))
     row = run.last("results")
-    assert row["network"] == network and row["teacher_accuracy"] == ""
+    assert row["network"] == network and row["teacher_accuracy"] == row["agreement"] == ""
 
 
 @pytest.mark.slow
