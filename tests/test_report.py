@@ -212,6 +212,20 @@ def test_an_effect_has_its_interval_and_its_size_by_hand():
     assert all(math.isnan(value) for value in (*statistics.effect([1.0, 2.0]), *statistics.effect([1.0, 1.0, 1.0])))
 
 
+def test_one_test_that_is_there_twice_is_corrected_for_once(tmp_path):
+    """Rows that are alike at 10% have an area of half their differences at 40%: Holm counted both."""
+    differences = {"margin": ((0, 0, 0), (1, 2, 4)), "vae": ((1, 5, 2), (9, 9, 8))}  # at 10 and 40%, by seed
+    runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]
+    for sampler, (first, second) in differences.items():
+        for seed, (a, b) in enumerate(zip(first, second, strict=True), 1):
+            accuracies = {10: 50 + a, 40: 60 + b}
+            runs.append(run(tmp_path / f"{sampler}{seed}", "EnCoDe", seed, accuracies, sampler=sampler))
+    table = statistics.contrasts(results.read(runs), ALEXNET, "CM+KD†").set_index(["row", "at"])
+    once = table.loc[[("EnCoDe (margin)†", 40), ("EnCoDe†", 10), ("EnCoDe†", 40), ("EnCoDe†", "area")]]
+    assert once["p_holm"].tolist() == pytest.approx(statistics.holm(once["p"].tolist()))
+    assert table.loc[("EnCoDe (margin)†", "area"), "p_holm"] == table.loc[("EnCoDe (margin)†", 40), "p_holm"]
+
+
 def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path):
     differences = {"margin": ((1, 2, 3), (-1, 0, 1)), "vae": ((0, 1, 5), (4, 4, 4))}  # at 10 and 40%, by seed
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]

@@ -146,6 +146,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
     can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
     interval leaves; unlike (`builds.compare`).
+    What is one test twice, as two rows of the same runs or an area over two budgets of which one is alike, counts once
+    in the correction.
     """
     lines = [
         (*called, values.mean(), *effect(values), len(values), paired_p(values), unlike)
@@ -155,10 +157,18 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
     tests.insert(place, "p_holm", tests["p"])
-    tests.loc[made, "p_holm"] = holm(tests.loc[made, "p"].tolist())
+    copies = pd.Series([_direction(values) for _, values, _ in table if len(values)], dtype=object)[made]
+    once = tests["p"][made].groupby(copies, sort=False).first()
+    tests.loc[made, "p_holm"] = copies.map(dict(zip(once.index, holm(once.tolist()), strict=True))).astype(float)
     largest = tests["difference"].abs() + tests["±"]
     tests.insert(place + 1, "no more than", largest.where(tests["p_holm"] >= LEVEL))
     return tests
+
+
+def _direction(differences: pd.Series) -> tuple:
+    """What decides a paired t-test's p: the seeds, and the differences but for their scale."""
+    largest = differences.abs().max()
+    return (*differences.index, *(differences / (largest or 1)).round(6))
 
 
 def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[tuple[str, str], frozenset[str]]]:
