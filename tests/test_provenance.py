@@ -77,6 +77,7 @@ def test_one_uncommitted_change_of_the_code_is_told_from_another(tmp_path, monke
     git("checkout", "HEAD", "--", "common", "AlexNet")
     model.chmod(0o755)  # it says the same
     assert read() == (commit, "")
+    model.chmod(0o644)
     copied = model.rename(model.with_name("copied.py"))
     git("add", "-A")  # of what is staged git finds renames
     renamed = read()[1]
