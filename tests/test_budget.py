@@ -88,6 +88,15 @@ def test_where_all_the_rest_is_taken_the_subset_does_not_matter(tmp_path):
     assert [len(labeled) for labeled in seen] == [100, 160] and sorted(seen[1]) == sorted(images.pool.tolist())
 
 
+def test_labels_are_not_bought_for_a_wrong_choice(first_round):
+    _, run, _, this_round = first_round("Random")
+    spy = Spy(this_round.args, this_round, torch.nn.Identity(), None)
+    spy.choose = lambda count, candidates: (torch.zeros(count, dtype=torch.long), torch.zeros(count))
+    with pytest.raises(InputError, match=r"^--sampler random: chose 60 images \(1 different\) of 60 asked for"):
+        this_round.query(spy)
+    assert len(run.state["labeled"]) == 40
+
+
 def test_a_query_is_timed(tmp_path, monkeypatch):
     clock = iter([100.0, 102.5])
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))

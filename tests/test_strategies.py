@@ -482,7 +482,7 @@ def test_a_strategy_that_chooses_wrongly_is_refused(chosen, scores, said):
     this_round = SimpleNamespace(number=0, images=None, labeled=torch.arange(2))
     sampler = Mine(parse("KD", "--sampler", "margin"), this_round, nn.Identity(), None)
     with pytest.raises(InputError, match=rf"^--sampler margin: .*{said}"):
-        sampler.query(3, torch.arange(5))
+        sampler.check(3, *sampler.query(3, torch.arange(5)))
 
 
 def test_the_grid_offers_every_strategy(tmp_path):

@@ -88,13 +88,17 @@ class Sampler:
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first.
 
-        Logits are given as probabilities. Raises InputError where the strategy took too many or too few, one twice, or
-        scored one with NaN, which would be the highest of all.
+        Logits are given as probabilities.
         """
         self.student.eval()
         self.networks.eval()
         chosen, scores = self.choose(count, candidates)
-        wanted, found = min(count, len(candidates)), len(chosen.unique())
+        return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
+
+    def check(self, wanted: int, chosen: Tensor, scores: Tensor) -> None:
+        """Raises InputError where the images (n,) of a query are too many or too few, one is there twice, or a score
+        is NaN, which is the highest of all. On the CPU: a query itself does not wait for the device."""
+        found = len(chosen.unique())
         if not wanted == found == len(chosen) == len(scores):
             raise InputError(
                 f"--sampler {self.args.sampler}: chose {len(chosen)} images ({found} different) of {wanted} asked for, "
@@ -105,7 +109,6 @@ class Sampler:
                 f"--sampler {self.args.sampler}: {scores.isnan().sum()} of {wanted} scores are NaN: its formula's, or "
                 "the outputs' of the network that it asks; a lower --lr_task keeps these finite"
             )
-        return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
 
     def logits(self, index: Tensor) -> Tensor:
         """Of the network that is asked, (B, classes)."""
