@@ -25,7 +25,7 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
 
 
 def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
-    """`data` has the seed's split in it: it cannot tell, and the mean went over two data sets."""
+    """`data` goes with the seed where images are drawn: it cannot tell, and the mean went over two data sets."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, data="1" * 64, train_data="5" * 64)
     same = run(tmp_path / "b", "KD", 2, {10: 61}, data="2" * 64, train_data="5" * 64)
     older = run(tmp_path / "c", "KD", 3, {10: 61}, data="3" * 64)

@@ -80,7 +80,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         net = networks.build(args, getattr(args, "network", "student"))
         content = files.read_tensors(path, predict.REMEDY)
         net.load_state_dict(content["state_dict"])
-        networks.check(net, content["record"], images.size, str(path), predict.OTHER_CODE)
+        networks.check(net, content.get("record", {}), images.size, str(path), predict.OTHER_CODE)
         features, correct = look(net.eval(), images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~bought[drawn]]

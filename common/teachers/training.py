@@ -79,7 +79,7 @@ def teacher(
         else:
             content = _kept(where / "round_00.pt")
             net.load_state_dict(content["state_dict"])
-            networks.check(net, content["record"], images.size, str(where), _remedy(where))
+            networks.check(net, content.get("record", {}), images.size, str(where), _remedy(where))
         return net, float(run.last("results")["test_accuracy"]), run
 
 
