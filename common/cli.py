@@ -17,7 +17,7 @@ from common.experiments import METHODS
 from common.flags import Parser, declare
 from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler, nets
-from common.teachers import folding, recipes, store
+from common.teachers import folding, precomputed, recipes, store
 
 BLENDED = ("kl", "dkd")  # logit losses of softened probabilities, which --mixup blends
 
@@ -243,7 +243,10 @@ def _check_teacher(args: argparse.Namespace) -> None:
             f"compare; use {' or '.join(BLENDED)}"
         )
     if args.teacher_labels == "labeled" and args.teacher:
-        raise InputError(f"--teacher {args.teacher}: --teacher_labels labeled trains one for each round; leave one out")
+        raise InputError(
+            f"--teacher {args.teacher}: --teacher_labels labeled trains one for each round; add "
+            "--teacher_labels all, or leave --teacher out"
+        )
     if args.teacher_labels == "all" and args.teacher_start != "anew":
         raise InputError(
             f"--teacher_start {args.teacher_start}: one teacher serves all rounds; add --teacher_labels labeled, or "
@@ -253,6 +256,11 @@ def _check_teacher(args: argparse.Namespace) -> None:
         raise InputError(
             f"--teacher_pool {args.teacher_pool}: a teacher that saw every label has no pool to learn; add "
             "--teacher_labels labeled, or --teacher_pool none"
+        )
+    if precomputed.named(args) and (args.feat_wt or args.targets != "mean"):
+        raise InputError(
+            f"--teacher {args.teacher}: has an image's logits, whatever its view, and no features; add --feat_wt 0 "
+            "--targets mean"
         )
     if args.teacher:
         store.there(Path(args.teacher).expanduser())
@@ -269,6 +277,11 @@ def _check_sampler(args: argparse.Namespace, kind: type[Sampler]) -> None:
     if asked == "teacher" and not kind.asks:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.asks)
         raise InputError(f"--query_by teacher: --sampler {args.sampler} does not ask one network; these do: {able}")
+    if asked == "teacher" and precomputed.named(args) and (kind.uses_features or kind.runs_teacher):
+        raise InputError(
+            f"--query_by teacher: --sampler {args.sampler} needs more than the logits in --teacher {args.teacher}; use "
+            "--query_by student"
+        )
     part = "teacher" if asked == "teacher" else getattr(args, "network", "student")
     if kind.needs_dropout and not networks.drops(args.model, part):
         able = ", ".join(model for model in networks.PAIRS if networks.drops(model, "teacher"))

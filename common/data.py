@@ -29,6 +29,7 @@ class Images:
     val: Tensor  # (num_val,) int64, indices into train, held out
     pool: Tensor  # int64, indices into train, in the order random labels are given: without val, or from it on
     origin: Tensor  # (num_images,) int64 on the CPU, each training image's index in the data set
+    available: int  # training images that the data set has
     mirror: bool  # may a training view be the mirror image?
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
     fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
@@ -85,6 +86,7 @@ def load(args, source: Source | None = None) -> Images:
         val=order[: args.num_val].sort().values.to(device),
         pool=order[args.num_val if args.val_labels == "extra" else 0 :].to(device),
         origin=kept,
+        available=len(source.x_train),
         mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
         source=whole,
         fingerprint=_sha256(kept.numpy(), str((whole, args.image_size)).encode()),

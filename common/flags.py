@@ -185,7 +185,8 @@ def declare(parser: Parser, defaults: dict) -> None:
 
     flag = group("teacher", DISTIL)
     quick = recipes.quick(defaults["model"])
-    flag("teacher", "", "checkpoint of the teacher; empty takes the one in <save_path>/teachers, trained if missing")
+    flag("teacher", "", "checkpoint of the teacher, or an .npz of any network's logits (see README). Empty takes the "
+         "one in <save_path>/teachers, trained if missing")  # fmt: skip
     flag("teacher_labels", "all", "all: one teacher that saw every label (paper). labeled: one a round, on its labels",
          choices=["all", "labeled"])  # fmt: skip
     flag("teacher_seed", 2023, "seed of a teacher for all rounds that is trained here: the same for every --seed",

@@ -11,7 +11,7 @@ import torch
 from common import budget, distillation, memory, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
-from common.teachers import fair, folding, store
+from common.teachers import fair, folding, precomputed, store, teacher
 from common.teachers import training as teachers
 
 TIMED_UPDATES = 10
@@ -22,7 +22,7 @@ def show(args, images: Images) -> None:
     """Prints images, pools, rounds, networks and an estimate of the time; trains nothing and writes nothing."""
     counts = budget.label_counts(args, len(images.pool))
     if getattr(args, "teacher", ""):  # refused here as it would be by the run
-        store.load(args, images, Path(args.teacher))
+        teacher.check(args, images)
     updates = args.num_images // args.batch_size
     mirror = "mirrored views too" if images.mirror else "no mirroring"
     print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.precision}, {args.threads} threads")
@@ -33,7 +33,8 @@ def show(args, images: Images) -> None:
         f"{f', of its first labels {validation}' if inside else f' + {validation}'}; "
         f"{len(images.test)} test; {images.size}x{images.size}, {len(images.classes)} classes, {mirror}"
     )
-    for part in ("teacher", "student"):
+    logits_alone = "teacher" in args and precomputed.named(args)
+    for part in ("student",) if logits_alone else ("teacher", "student"):
         parameters, macs = networks.cost(args.model, part, args.num_classes, args.image_size)
         print(f"{part:10} {parameters:,} parameters, {macs / 1e6:.2f} M multiply-accumulates an image")
     print(f"updates    {updates} an epoch x {args.train_epochs} epochs = {updates * args.train_epochs} a round")
@@ -59,7 +60,7 @@ def _show_memory(args, images: Images) -> None:
     """What grows with the images: they themselves, and the teacher's outputs for them."""
     parts = [f"images {memory.megabytes(images.train.numel() + images.test.numel())}"]
     if "teacher" in args:
-        outputs = distillation.size(args, images)
+        outputs = precomputed.size(args) if precomputed.named(args) else distillation.size(args, images)
         parts.append(f"teacher's outputs {memory.megabytes(outputs)}")
         if images.device.type == "cpu" and outputs > memory.SHARE * memory.available():
             parts[-1] += " (more than half of what is available: kept on the disk)"

@@ -26,6 +26,12 @@ source() { :; }
 """
 
 
+@pytest.fixture(autouse=True)
+def written(monkeypatch):
+    """A teacher that the text's Python writes is there."""
+    monkeypatch.setattr(cli.store, "there", lambda path: None)
+
+
 def commands(block: str) -> list[list[str]]:
     """[folder, program, words...] of each Python command in a block."""
     done = subprocess.run(["bash", "-c", STUBS + block], cwd=ROOT, capture_output=True, text=True, timeout=60)

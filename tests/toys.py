@@ -56,8 +56,8 @@ def images(mirror: bool = True) -> Images:
     pixels[:, :, 4:] = (255 - 16 * index)[:, None, None, None].to(torch.uint8)
     fields = {
         "name": "toy", "classes": ["even", "odd"], "train": pixels, "labels": index % 2, "test": pixels[:6],
-        "test_labels": index[:6] % 2, "val": index[6:], "pool": index[:6], "origin": index, "mirror": mirror,
-        "source": "s" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
+        "test_labels": index[:6] % 2, "val": index[6:], "pool": index[:6], "origin": index, "available": COUNT,
+        "mirror": mirror, "source": "s" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
     }  # fmt: skip
     return Images(**fields)
 

@@ -12,6 +12,7 @@ class BADGE(Sampler):
     """
 
     asks = True
+    uses_features = True
 
     def choose(self, count, candidates):
         features, logits = self.all_outputs(candidates)

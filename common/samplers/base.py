@@ -29,6 +29,7 @@ class Sampler:
     reaches_student = False
     needs_teacher = False
     asks = False  # a network, which `--query_by` names
+    uses_features = False  # of the network that is asked, besides its logits
     needs_dropout = False  # in the network that is asked
     runs_teacher = False  # needs the teacher itself, `targets.net`, where that is asked
     oracle = False  # reads the labels it asks for
@@ -149,7 +150,14 @@ class Sampler:
         return self.targets.logits[0, index]
 
     def teacher_features(self, index: Tensor) -> Tensor:
-        """The teacher's z of the unmirrored images, averaged over its map, (B, C), looked up."""
+        """The teacher's z of the unmirrored images, averaged over its map, (B, C), looked up.
+
+        Raises InputError where it has none: `--teacher` names a file of logits, and the strategy lacks `uses_features`.
+        """
+        if not self.targets.z.shape[2]:
+            raise InputError(
+                f"--sampler {self.args.sampler}: needs features, of which --teacher {self.args.teacher} has none"
+            )
         return self.targets.z[0, index].float().mean((2, 3))
 
 

@@ -10,6 +10,7 @@ class CoreSet(Sampler):
     """Queries the candidate farthest from all labelled images and from what it queried before, again and again."""
 
     asks = True
+    uses_features = True
 
     def choose(self, count, candidates):
         features, labeled = self.all_outputs(candidates)[0], self.all_outputs(self.labeled)[0]

@@ -18,6 +18,7 @@ class TypicalConfident(Sampler):
     """
 
     asks = True
+    uses_features = True
 
     def choose(self, count, candidates):
         from scipy.stats import rankdata  # slow to import

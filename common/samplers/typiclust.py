@@ -23,6 +23,7 @@ class TypiClust(Sampler):
     """
 
     asks = True
+    uses_features = True
 
     def choose(self, count, candidates):
         both = torch.cat([self.labeled, candidates])

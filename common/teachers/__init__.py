@@ -1,7 +1,8 @@
-"""Teachers: how they are trained (`recipes`, `folding`, `training`, `fair`), kept (`store`), and found (`teacher`)."""
+"""Teachers: how they are trained (`recipes`, `folding`, `training`, `fair`), kept (`store`), found (`teacher`), or
+read as another network's logits (`precomputed`)."""
 
 from common.teachers.store import needed, publish, published
-from common.teachers.teacher import Teacher, provide
+from common.teachers.teacher import Teacher, check, provide
 from common.teachers.training import fit
 
-__all__ = ["Teacher", "fit", "needed", "provide", "publish", "published"]
+__all__ = ["Teacher", "check", "fit", "needed", "provide", "publish", "published"]

@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.networks import SplitNet
 from common.runs import Run
 from common.samplers import SAMPLERS
-from common.teachers import recipes, training
+from common.teachers import precomputed, recipes, training
 from common.teachers.fair import fair
 from common.teachers.store import folder, load, needed, publish, shared_path
 
@@ -26,6 +26,12 @@ def provide(args) -> None:
         _train_shared(args, path)
 
 
+def check(args, images: Images) -> None:
+    """Raises InputError for a `--teacher` that is none for these images, before anything is trained."""
+    if args.teacher:
+        precomputed.load(args, images) if precomputed.named(args) else load(args, images, Path(args.teacher))
+
+
 class Teacher:
     """One teacher for all rounds that saw every label; with `--teacher_labels labeled` one for each round's labels."""
 
@@ -33,15 +39,14 @@ class Teacher:
         self.args, self.run, self.images = args, run, images
         self.views = distillation.fixed_views(args, images)
         self._targets: Targets | None = None
-        if args.teacher:  # refuse a wrong one before anything is trained
-            load(args, images, Path(args.teacher))
+        check(args, images)
 
     def targets(self, this_round: budget.Round) -> Targets:
         """The teacher's outputs for the round's training views; trains the teacher first when there is none."""
         if self.args.teacher_labels == "labeled":
             return self._fair(this_round)
         if self._targets is None:
-            self._targets = self._shared()
+            self._targets = self._precomputed(this_round) if precomputed.named(self.args) else self._shared()
         return self._targets
 
     def _fair(self, this_round: budget.Round) -> Targets:
@@ -56,11 +61,7 @@ class Teacher:
         return self._cache(net, key, f"{accuracy:.2f}", self.images.origin[this_round.bought.cpu()])
 
     def _cache(self, net: SplitNet, key: str, accuracy: str, seen: Tensor | None) -> Targets:
-        if accuracy and float(accuracy) < hardly_better(len(self.images.classes)):
-            self.run.log(
-                f"note: a teacher of {accuracy}% is hardly better than guessing and has little to teach; train it "
-                "longer, or with another learning rate"
-            )
+        self._mention(accuracy, "train it longer, or with another learning rate")
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.seen = seen
@@ -69,6 +70,33 @@ class Teacher:
         if SAMPLERS[self.args.sampler].runs_teacher:
             found.net = net
         return found
+
+    def _mention(self, accuracy: str, remedy: str, of: str = "") -> None:
+        """A line where the teacher's `accuracy`, in percent or empty, is that of one whose training failed."""
+        if accuracy and float(accuracy) < hardly_better(len(self.images.classes)):
+            self.run.log(
+                f"note: a teacher of {accuracy}%{of} is hardly better than guessing and has little to teach; {remedy}"
+            )
+
+    def _precomputed(self, this_round: budget.Round) -> Targets:
+        """What a file of logits says, which is compared with this round's labels: its rows may be in another order."""
+        found, key = precomputed.load(self.args, self.images)
+        known = "unknown" if found.seen is None else len(found.seen.unique())
+        self.run.log(f"teacher {self.args.teacher}: {found.accuracy or 'unknown'}% test accuracy, {known} labels")
+        self._keep_to(key, self.args.teacher)
+        labeled = this_round.labeled
+        right = (found.logits[0, labeled].argmax(1) == self.images.labels[labeled]).double().mean().item()
+        remedy = "are the rows of `train` in the order of the data set's training images?"
+        self._mention(f"{100 * right:.2f}", remedy, f" on this round's {len(labeled)} labels")
+        return found
+
+    def _keep_to(self, key: str, path: Path | str) -> None:
+        """Notes the teacher of all rounds. Raises InputError where the run began with another."""
+        if self.run.state.setdefault("teacher", key) != key:
+            raise InputError(
+                f"{path}: is not the teacher this run began with; restore it or start under another --expt"
+            )
+        self.run.record_teacher(key)
 
     def _shared(self) -> Targets:
         """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
@@ -89,11 +117,7 @@ class Teacher:
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         key = networks.fingerprint(net)
-        if run.state.setdefault("teacher", key) != key:
-            raise InputError(
-                f"{path}: is not the teacher this run began with; restore it or start under another --expt"
-            )
-        run.record_teacher(key)
+        self._keep_to(key, path)
         return self._cache(net, key, accuracy, record.get("seen"))
 
 

@@ -1,0 +1,88 @@
+"""`--teacher FILE.npz`: any network's logits in place of a checkpoint, whatever its framework, size or image size.
+
+The file has an array `train` (N, classes), whose rows are the logits of the data set's N training images in its order,
+and may have two more: `test` (M, classes), of the test images, from which its accuracy is known, and `seen` (n,), the
+places of the training images whose labels the network saw, none for one that saw no label of this data set.
+"""
+
+import hashlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.data import Images
+from common.distillation import Targets
+from common.errors import InputError
+from common.teachers.store import there
+
+Tensor = torch.Tensor
+
+
+def named(args) -> bool:
+    """Does `--teacher` name a file of logits?"""
+    return Path(args.teacher).suffix == ".npz"
+
+
+def size(args) -> int:
+    """Bytes that the logits of all training images take."""
+    return 4 * args.num_images * args.num_classes
+
+
+def load(args, images: Images) -> tuple[Targets, str]:
+    """The targets of every training image, one row whatever its view, and the SHA-256 of what the file says of them.
+
+    Raises InputError where the file is missing or damaged, or does not fit the data set.
+    """
+    path = Path(args.teacher)
+    there(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("train", "test", "seen") if name in file}
+    except (BadZipFile, ValueError, OSError, EOFError) as error:
+        raise InputError(f"--teacher {path}: is no readable .npz file ({' '.join(str(error).split())[:120]})") from None
+    if "train" not in arrays:
+        raise InputError(
+            f"--teacher {path}: has no array `train`, the logits of the {images.available} training images"
+        )
+    train = _logits(path, "train", arrays["train"], images.available, images)
+    accuracy = ""
+    if "test" in arrays:
+        right = _logits(path, "test", arrays["test"], len(images.test), images).argmax(1) == images.test_labels.cpu()
+        accuracy = f"{100 * right.double().mean().item():.2f}"
+    seen = _places(path, arrays["seen"], images) if "seen" in arrays else None
+    logits = train[images.origin][None].to(images.device)
+    z = logits.new_empty(1, logits.shape[1], 0, 1, 1)  # it has no features
+    return Targets(nn.Identity(), z, logits, accuracy, seen), hashlib.sha256(train.numpy().tobytes()).hexdigest()
+
+
+def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images) -> Tensor:
+    """An array of the file as float32. Raises InputError unless it has finite logits of each image."""
+    shape = count, len(images.classes)
+    if array.shape != shape or array.dtype.kind != "f":
+        raise InputError(
+            f"--teacher {path}: `{name}` is {array.dtype} of shape {array.shape}; floats of {shape} would fit, the "
+            f"logits of the images of {images.name} in their order"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and said below
+        found = torch.from_numpy(array.astype(np.float32))
+    if not torch.isfinite(found).all():
+        raise InputError(f"--teacher {path}: `{name}` has values that are not finite")
+    return found
+
+
+def _places(path: Path, array: np.ndarray, images: Images) -> Tensor:
+    """`seen` as (n,) int64. Raises InputError unless it has places of training images."""
+    array = array if array.size else array.astype(np.int64)  # np.array([]) is of floats
+    if (
+        array.ndim != 1
+        or array.dtype.kind not in "iu"
+        or (array.size and not 0 <= array.min() <= array.max() < images.available)
+    ):
+        raise InputError(
+            f"--teacher {path}: `seen` has other than the places, from 0 to {images.available - 1}, of training images "
+            "whose labels it saw"
+        )
+    return torch.from_numpy(array.astype(np.int64))

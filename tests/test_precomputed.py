@@ -1,0 +1,211 @@
+"""`--teacher FILE.npz`: another network's logits as the teacher, checked against the data set."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common import data, distillation, plan, teachers
+from common.errors import InputError
+from common.samplers import SAMPLERS
+from common.teachers import precomputed, store
+
+from . import toys
+from .conftest import BUDGET, ROOT, TOY, parse, run
+from .test_strategies import build, random
+
+ALONE = ["--feat_wt", "0", "--targets", "mean", "--logit_loss", "kl", "--logit_wt", "1"]
+DIGITS = 1438  # training images
+
+
+README = ROOT / "README.md"
+
+
+def file(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def named(path: Path, *words: str):
+    return parse("KD", *ALONE, "--teacher", str(path), *words)
+
+
+@pytest.fixture
+def ten():
+    """The toy's 8 images, drawn from a data set of 10."""
+    return dataclasses.replace(toys.images(), origin=torch.tensor([9, 0, 1, 2, 3, 4, 5, 7]), available=10)
+
+
+def test_each_image_has_its_own_row_whatever_its_view(ten, tmp_path):
+    """By its place in the data set, of which the run has a part in an order of its own."""
+    train = np.arange(20.0).reshape(10, 2)
+    test = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0], [0, 1]])  # 0 1 1 1 0 1 for 0 1 0 1 0 1
+    found, key = precomputed.load(named(file(tmp_path / "t.npz", train=train, test=test, seen=[3, 9])), ten)
+    assert found.logits.dtype == torch.float32 and found.logits[0].tolist() == train[ten.origin].tolist()
+    view = distillation.View(torch.tensor([0, 6]), torch.tensor([True, False]))
+    assert found.of(view, features=False).logits.tolist() == [[18, 19], [10, 11]]
+    assert found.accuracy == "83.33" and found.seen.tolist() == [3, 9] and found.views is None
+    again = file(tmp_path / "again.npz", train=train.astype(np.float16))
+    bare, same = precomputed.load(named(again), ten)
+    assert (bare.accuracy, bare.seen, same) == ("", None, key)
+    train[8, 0] += 1  # of an image that this run has not: other teachers all the same
+    assert precomputed.load(named(file(again, train=train)), ten)[1] != key
+    none = precomputed.load(named(file(again, train=train, seen=np.array([]))), ten)[0]
+    assert none.seen.tolist() == [] and none.seen.dtype == torch.int64
+
+
+RIGHT = np.zeros((10, 2))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"logits": RIGHT}, "has no array `train`, the logits of the 10 training images"),
+        ({"train": RIGHT[:8]}, r"`train` is float64 of shape \(8, 2\); floats of \(10, 2\) would fit"),
+        ({"train": np.zeros((10, 3))}, r"`train` is float64 of shape \(10, 3\)"),
+        ({"train": RIGHT[None]}, r"`train` is float64 of shape \(1, 10, 2\)"),
+        ({"train": RIGHT.astype(int)}, "`train` is int64"),
+        ({"train": RIGHT, "test": RIGHT}, r"`test` is float64 of shape \(10, 2\); floats of \(6, 2\) would fit"),
+        ({"train": np.full((10, 2), np.nan)}, "`train` has values that are not finite"),
+        ({"train": RIGHT + 1e39}, "`train` has values that are not finite"),  # in float32
+        ({"train": RIGHT, "seen": [0, 10]}, "`seen` has other than the places, from 0 to 9, of training images"),
+        ({"train": RIGHT, "seen": [-1, 3]}, "`seen` has other"),
+        ({"train": RIGHT, "seen": [0.5]}, "`seen` has other"),
+        ({"train": RIGHT, "seen": [[1, 2]]}, "`seen` has other"),
+        ({"train": np.array([object()])}, "is no readable .npz file"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_data_set_is_refused(arrays, said, ten, tmp_path):
+    path = file(tmp_path / "t.npz", **arrays)
+    with pytest.raises(InputError, match=f"--teacher {path}: {said}"):
+        teachers.check(named(path), ten)
+
+
+def test_a_file_that_is_none_is_refused(ten, tmp_path):
+    path = file(tmp_path / "t.npz", train=RIGHT)
+    args = named(path)
+    for content in (b"", b"PK no archive", path.read_bytes()[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"--teacher {path}: is no readable .npz file"):
+            teachers.check(args, ten)
+    path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        named(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "has an image's logits, whatever its view, and no features; add --feat_wt 0 --targets mean"),
+        (["--feat_wt", "0"], "has an image's logits"),
+        ([*ALONE, "--teacher_labels", "labeled"], "trains one for each round; add --teacher_labels all, or leave"),
+        ([*ALONE, "--sampler", "badge", "--query_by", "teacher"], "--sampler badge needs more than the logits in"),
+        ([*ALONE, "--sampler", "bald", "--query_by", "teacher"], "--sampler bald needs more than the logits in"),
+    ],
+)
+def test_flags_that_need_more_than_logits_are_refused(words, said, tmp_path):
+    path = file(tmp_path / "t.npz", train=RIGHT)
+    with pytest.raises(InputError, match=said):
+        parse("KD", "--teacher", str(path), *words)
+    named(path, "--sampler", "margin", "--query_by", "teacher")
+    named(path, "--sampler", "badge")  # asks the student
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SAMPLERS.items() if kind.asks])
+def test_a_strategy_says_whether_it_needs_features(name):
+    kind = SAMPLERS[name]
+    if kind.runs_teacher:
+        return
+    sampler, candidates = build(name, random(40, 6), "--query_by", "teacher", z=torch.empty(40, 0))
+    if kind.uses_features:
+        with pytest.raises(InputError, match=f"--sampler {name}: needs features, of which --teacher .* has none"):
+            sampler.query(5, candidates)
+    else:
+        assert len(sampler.query(5, candidates)[0]) == 5
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    with open(folder / f"{name}.csv", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_checkpoints_logits_teach_what_the_checkpoint_teaches(teacher, tmp_path):
+    """The same bytes from its file, from its logits, and from these under a strategy that asks them."""
+    words = [*TOY, *BUDGET, *ALONE, "--views", "1", "--rounds", "2", "--sampler", "margin", "--query_by", "teacher"]
+    words += ["--keep", "last", "--save_path", str(tmp_path)]
+    run("KD", *words, "--teacher", str(teacher), "--expt", "net")
+    args = parse("KD", "--num_images", str(DIGITS), "--views", "1")
+    whole = data.load(args)
+    net, record = store.load(args, whole, teacher)
+    _, logits = distillation.compute(net, whole, views=distillation.fixed_views(args, whole), features=False)
+    test = np.eye(10)[whole.test_labels]
+    path = file(tmp_path / "t.npz", train=logits[0], test=test, seen=record["seen"])
+    run("KD", *words, "--teacher", str(path), "--expt", "file")
+    folders = [tmp_path / f"{name}-seed5" for name in ("net", "file")]
+    for name in ("history", "queries"):
+        assert rows(folders[1], name) == rows(folders[0], name) != []
+    first, second = (rows(folder, "results") for folder in folders)
+    assert {row.pop("teacher_accuracy") for row in second} == {"100.00"}
+    assert [row.pop("teacher_accuracy") for row in first] == [record["test_accuracy"]] * 2
+    assert first == second and first[0]["labels_in_all"] == str(len(record["seen"]))
+
+
+def test_rows_in_another_order_are_mentioned(tmp_path, capsys):
+    args = parse("Single", "--num_images", str(DIGITS))
+    whole = data.load(args)
+    right = np.zeros((DIGITS, 10))
+    right[whole.origin, whole.labels] = 1
+    words = [*TOY, *BUDGET, *ALONE, "--rounds", "1", "--train_epochs", "1", "--save_path", str(tmp_path)]
+    note = (
+        "on this round's 40 labels is hardly better than guessing and has little to teach; are the rows of `train` in"
+    )
+    for name, train in (("right", right), ("shuffled", np.random.default_rng(0).permutation(right))):
+        run("KD", *words, "--teacher", str(file(tmp_path / f"{name}.npz", train=train)), "--expt", name)
+        said = capsys.readouterr().out
+        assert (note in said) == (name == "shuffled")
+        assert f"teacher {tmp_path / name}.npz: unknown% test accuracy, unknown labels" in said
+
+
+def test_a_run_keeps_the_file_that_it_began_with(first_round, tmp_path):
+    path = file(tmp_path / "t.npz", train=np.eye(DIGITS, 10))
+    args, run, images, this_round = first_round("KD", *ALONE, "--teacher", str(path))
+    first = teachers.Teacher(args, run, images).targets(this_round)
+    assert run.config["teacher_sha256"] == precomputed.load(args, images)[1]
+    assert torch.equal(teachers.Teacher(args, run, images).targets(this_round).logits, first.logits)
+    file(path, train=np.eye(DIGITS, 10) + 1)
+    with pytest.raises(InputError, match=f"{path}: is not the teacher this run began with; restore it"):
+        teachers.Teacher(args, run, images).targets(this_round)
+
+
+def test_a_plan_counts_the_student_and_the_logits(tmp_path, capsys):
+    path = file(tmp_path / "t.npz", train=np.zeros((DIGITS, 10)))
+    args = named(path, "--num_images", str(DIGITS))
+    plan.show(args, data.load(args))
+    said = capsys.readouterr().out
+    assert "student    " in said and "teacher    " not in said and f"teacher at {path} (there)" in said
+    assert precomputed.size(args) == 57520 and "teacher's outputs 0 MB" in said
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is no readable"):
+        plan.show(args, data.load(args))
+
+
+def test_readmes_file_is_one(tmp_path, monkeypatch):
+    """Its Python as it stands, with a network and a data set of its sizes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    sizes = {"x_train": np.zeros((50000, 1)), "x_test": np.zeros((10000, 1))}
+    file(tmp_path / "data" / "cifar10.npz", **sizes)
+    code = next(part for part in README.read_text().split("```python\n") if "my_network" in part).split("```")[0]
+    exec(code, {"my_network": lambda images: np.eye(len(images), 10)})
+    whole = dataclasses.replace(
+        toys.images(),
+        classes=list("abcdefghij"),
+        available=50000,
+        test=np.zeros(10000),
+        test_labels=torch.arange(10000) % 10,
+    )
+    found, _ = precomputed.load(named(tmp_path / "logits.npz"), whole)
+    assert found.accuracy == "10.09" and len(found.seen) == 50000  # right: the first 10, and 999 of class 0
