@@ -118,8 +118,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
-    flag("dataset", "cifar10", "cifar10, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a folder with "
-         "train/ and test/")  # fmt: skip
+    flag("dataset", "cifar10", "cifar10, cifar100, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a "
+         "folder with train/ and test/")  # fmt: skip
     flag("labels", "", "CSV file (file,label) of a folder's images in train/ or train/unlabeled/; the run stops where "
          "it needs more, with the list to_label.csv")  # fmt: skip
     flag("data_dir", str(ROOT / "data"), "where data sets are kept, and downloaded to when absent")

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import struct
 import tarfile
@@ -20,7 +21,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from common import data, datasets
-from common.datasets import cifar10, local, pixels, svhn
+from common.datasets import cifar10, cifar100, local, pixels, svhn
 from common.datasets.source import Source
 from common.errors import InputError
 from common.seeds import generator
@@ -554,6 +555,51 @@ def test_a_svhn_copy_of_one_changed_pixel_is_made_again_and_a_damaged_file_refus
     with pytest.raises(InputError, match=r"--dataset svhn: no intact test_32x32.mat in --data_dir"):
         datasets.load(args)
     assert not cache.exists()
+
+
+@pytest.fixture
+def cifar100_files(tmp_path, monkeypatch):
+    """CIFAR-100's own layout, rows of 3 x 32 x 32, a fine and a coarse label each, under torchvision's checksums."""
+    folder, pixels = tmp_path / cifar100.CIFAR100.base_folder, {}
+    folder.mkdir()
+    content = {"meta": {"fine_label_names": cifar100.CLASSES}}
+    for part, count in (("train", 120), ("test", 5)):
+        rows = np.random.default_rng(count).integers(0, 256, (count, 3072), dtype=np.uint8)
+        labels = [number % 100 for number in range(count)]
+        content[part] = {"data": rows, "fine_labels": labels, "coarse_labels": [label // 5 for label in labels]}
+        pixels[part] = rows.reshape(count, 3, 32, 32).transpose(0, 2, 3, 1)
+    for name, held in content.items():
+        (folder / name).write_bytes(pickle.dumps(held))
+    digests = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in content}
+    monkeypatch.setattr(cifar100.CIFAR100, "train_list", [["train", digests["train"]]])
+    monkeypatch.setattr(cifar100.CIFAR100, "test_list", [["test", digests["test"]]])
+    monkeypatch.setattr(cifar100.CIFAR100, "meta", cifar100.CIFAR100.meta | {"md5": digests["meta"]})
+    monkeypatch.setattr(cifar100.CIFAR100, "url", "http://127.0.0.1:9/")
+    return tmp_path, pixels
+
+
+def test_cifar100_has_its_fine_classes(cifar100_files):
+    folder, pixels = cifar100_files
+    words = ["--dataset", "CIFAR100", "--num_classes", "100", "--data_dir", str(folder), "--image_size", "32"]
+    args = parse("Single", *words, "--num_images", "120", "--num_val", "10")
+    images = data.load(args)
+    assert np.array_equal(images.train.numpy(), pixels["train"]) and np.array_equal(images.test.numpy(), pixels["test"])
+    assert images.labels.tolist() == [*range(100), *range(20)] and images.test_labels.tolist() == list(range(5))
+    assert images.mirror and images.name == "cifar100" and images.classes == cifar100.CLASSES
+    assert len(set(images.classes)) == 100 and images.classes == sorted(images.classes)
+    shutil.rmtree(folder / "cifar-100-python")
+    assert torch.equal(data.load(args).train, images.train)  # the decoded copy serves alone
+
+
+def test_a_damaged_file_of_cifar100_is_refused(cifar100_files):
+    folder, _ = cifar100_files
+    (folder / "cifar-100-python" / "test").write_bytes(b"not the file")
+    args = parse("Single", "--dataset", "cifar100", "--num_classes", "100", "--data_dir", str(folder))
+    with pytest.raises(
+        InputError, match=r"--dataset cifar100: no intact cifar-100-python in --data_dir .*put that folder"
+    ):
+        datasets.load(args)
+    assert not (folder / "cifar100.npz").exists()
 
 
 def test_the_npm_package_is_decoded_to_the_official_layout(tmp_path):

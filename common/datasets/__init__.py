@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from common.datasets import cifar10, digits, files, folder, svhn
+from common.datasets import cifar10, cifar100, digits, files, folder, svhn
 from common.datasets.source import Source, short_name
 from common.errors import InputError
 
 DATASETS: dict[str, Callable] = {
     "cifar10": cifar10.load,
+    "cifar100": cifar100.load,
     "digits": digits.load,
     "svhn": svhn.load,
 }

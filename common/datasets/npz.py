@@ -15,8 +15,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 KINDS = "biufU"  # of the arrays' types: bool, integers, floats, text
 
 
-def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz, as they were saved (C or Fortran order), checked by the archive's own checksums.
+def read(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The named arrays of an .npz, the `optional` ones where it has them, as they were saved (C or Fortran order).
+
+    The archive's own checksums are compared.
 
     Raises Damaged when the file is no .npz, lacks an array, holds Python objects or claims other sizes than it has,
     and InputError when there is not enough memory for it.
@@ -26,10 +28,12 @@ def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("it is a single array, from np.save; use np.savez")
             with zipfile.ZipFile(file) as archive:
-                missing = [name for name in names if f"{name}.npy" not in archive.namelist()]
+                held = archive.namelist()
+                missing = [name for name in names if f"{name}.npy" not in held]
                 if missing:
                     raise Damaged(f"{path}: no array {', '.join(missing)}; it needs {', '.join(names)}")
-                return {name: _member(archive, name, path.stat().st_size) for name in names}
+                wanted = [*names, *(name for name in optional if f"{name}.npy" in held)]
+                return {name: _member(archive, name, path.stat().st_size) for name in wanted}
     except MemoryError:
         raise InputError(f"{path}: not enough memory for its arrays; use fewer or smaller images") from None
     except Damaged:

@@ -7,13 +7,13 @@ places of the training images whose labels the network saw, none for one that sa
 
 import hashlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import nn
 
 from common.data import Images
+from common.datasets import npz
 from common.distillation import Targets
 from common.errors import InputError
 from common.teachers.store import there
@@ -39,14 +39,9 @@ def load(args, images: Images) -> tuple[Targets, str]:
     path = Path(args.teacher)
     there(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("train", "test", "seen") if name in file}
-    except (BadZipFile, ValueError, OSError, EOFError) as error:
-        raise InputError(f"--teacher {path}: is no readable .npz file ({' '.join(str(error).split())[:120]})") from None
-    if "train" not in arrays:
-        raise InputError(
-            f"--teacher {path}: has no array `train`, the logits of the {images.available} training images"
-        )
+        arrays = npz.read(path, ["train"], ["test", "seen"])
+    except InputError as error:
+        raise InputError(f"--teacher {error}") from None
     train = _logits(path, "train", arrays["train"], images.available, images)
     accuracy = ""
     if "test" in arrays:
