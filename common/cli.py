@@ -19,7 +19,7 @@ from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler, nets
 from common.teachers import folding, precomputed, recipes, store
 
-BLENDED = ("kl", "dkd")  # logit losses of softened probabilities, which --mixup blends
+BLENDED = ("kl", "dkd", "dist")  # logit losses of softened probabilities, which --mixup blends
 
 
 def start(main: Callable[..., None], doc: str = "", defaults: dict | None = None) -> None:

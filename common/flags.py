@@ -218,9 +218,15 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("logit_wt", 0.00005, "weight of the logit loss; for kl 1 works", type=WEIGHT)
     flag("logit_loss", "mse", "mse: the paper's. kl: Hinton's; dkd: decoupled KD; confident_kl: weighted by the "
          "teacher's confidence; slam: student-label mixing; pseudo_label: the teacher's class, where it is sure; "
-         "cosine: 1 - cosine. All but mse want another --logit_wt, 1 say",
+         "cosine: 1 - cosine; dist: correlations; standardized_kl: kl of standardized logits. All but mse want "
+         "another --logit_wt, 1 say",
          choices=LOGIT_LOSSES)  # fmt: skip
-    flag("temperature", 4.0, "softens the predictions of both networks in kl, dkd and confident_kl", type=RATE)
+    flag(
+        "temperature",
+        4.0,
+        "softens the predictions of both networks in all that are named for kl, dkd and dist",
+        type=RATE,
+    )
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "

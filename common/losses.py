@@ -51,6 +51,28 @@ def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
     return (each * confidence / confidence.mean()).mean() * args.temperature**2
 
 
+def standardized_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """`kl` of logits of which each image's have mean 0 and deviation 1: the student learns their shape, not their size.
+
+    Sun et al. 2024, https://arxiv.org/abs/2403.01427, algorithm 1; the authors' code has n - 1 in the deviation, and
+    weighs the loss by 9 at temperature 2.
+    """
+    return kl(*(F.layer_norm(logits, logits.shape[1:], eps=1e-6) for logits in (student, teacher)), args)
+
+
+def dist(student: Tensor, teacher: Tensor, args) -> Tensor:
+    """How the softened probabilities (B, classes) correlate, within each image and within each class of the batch.
+
+        T^2 * [mean over images (1 - Pearson) + mean over classes (1 - Pearson)]
+
+    DIST, Huang et al. 2022, https://arxiv.org/abs/2205.10536; T is `--temperature`. The paper's weights of the two
+    means, beta and gamma, are 1 here.
+    """
+    s, t = ((logits / args.temperature).softmax(1) for logits in (student, teacher))
+    apart = [cosine(*(p - p.mean(1, keepdim=True) for p in pair), args) for pair in ((s, t), (s.T, t.T))]
+    return sum(apart) * args.temperature**2
+
+
 def slam(student: Tensor, teacher: Tensor, args) -> Tensor:
     """Student-label mixing: what the student says is mixed as the teacher errs before it is compared with the teacher.
 
@@ -170,6 +192,8 @@ LOGIT_LOSSES: dict[str, Callable] = {
     "kl": kl,
     "dkd": dkd,
     "cosine": cosine,
+    "dist": dist,
+    "standardized_kl": standardized_kl,
     "confident_kl": confident_kl,
     "slam": slam,
     "pseudo_label": pseudo_label,

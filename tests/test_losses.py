@@ -237,6 +237,33 @@ def test_slam_mixes_the_student_as_the_teacher_errs():
     assert losses.slam(student, teacher, ARGS).item() == pytest.approx(expected, rel=1e-5)
 
 
+def pearson(a: list[float], b: list[float]) -> float:
+    a, b = ([value - sum(row) / len(row) for value in row] for row in (a, b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+def test_dist_correlates_within_images_and_within_classes():
+    student, teacher = batch(LOGIT_LOSSES)
+    p, q = ([softmax(row, 3) for row in logits.tolist()] for logits in (student, teacher))
+    images = [1 - pearson(s, t) for s, t in zip(p, q, strict=True)]
+    classes = [1 - pearson(s, t) for s, t in zip(zip(*p, strict=True), zip(*q, strict=True), strict=True)]
+    expected = 9 * (sum(images) / 5 + sum(classes) / 4)
+    assert losses.dist(student, teacher, ARGS).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_standardized_kl_is_kl_of_each_images_standard_scores():
+    student, teacher = batch(LOGIT_LOSSES)
+    scores = []
+    for row in [*student.tolist(), *teacher.tolist()]:
+        mean = sum(row) / 4
+        deviation = math.sqrt(sum((value - mean) ** 2 for value in row) / 4)
+        scores.append(softmax([(value - mean) / deviation for value in row], 3))
+    expected = 9 * sum(divergence(t, s) for s, t in zip(scores[:5], scores[5:], strict=True)) / 5
+    assert losses.standardized_kl(student, teacher, ARGS).item() == pytest.approx(expected, rel=1e-4)
+    larger = losses.standardized_kl(3 * student + 7, 0.5 * teacher, ARGS).item()
+    assert larger == pytest.approx(expected, rel=1e-4)
+
+
 def test_confident_kl_weighs_each_image_by_the_teachers_largest_probability():
     student, teacher = batch(LOGIT_LOSSES)
     weights = [max(softmax(t, 1)) for t in teacher.tolist()]
