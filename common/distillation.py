@@ -36,6 +36,11 @@ class Targets:
     views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
     net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
 
+    @property
+    def precomputed(self) -> bool:
+        """Are they logits alone, of a network that is none of the pair (`--teacher FILE.npz`)?"""
+        return not self.z.shape[2]
+
     def averaged(self) -> "Targets":
         """Of each image the mean of its views' logits, for whatever view of it the student sees (`--targets mean`)."""
         return replace(self, logits=self.logits.mean(0, keepdim=True), views=None)

@@ -12,6 +12,7 @@ from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
 Tensor = torch.Tensor
+ELSEWHERE = "elsewhere"  # the teacher is not the pair's, whose cost says nothing of it
 
 
 @dataclass
@@ -96,6 +97,8 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
     # what someone needs who has the file alone: `row` names the pair and which of its networks this is
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
     use["probe"] = networks.probe(net, images.size)
+    if targets is not None and targets.precomputed:
+        use["teacher"] = ELSEWHERE
     if row["network"] == "teacher":  # of a file that `--teacher` may name: whose labels those of its student are too
         use["seen"] = seen(args, images, this_round.bought)
     save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import data, distillation, plan, teachers
+from common import data, distillation, export, plan, teachers
 from common.errors import InputError
 from common.samplers import SAMPLERS
 from common.teachers import precomputed, store
@@ -150,6 +150,8 @@ def test_a_checkpoints_logits_teach_what_the_checkpoint_teaches(teacher, tmp_pat
     first, second = (rows(folder, "results") for folder in folders)
     assert {row.pop("teacher_accuracy") for row in second} == {"100.00"}
     assert [row.pop("teacher_accuracy") for row in first] == [record["test_accuracy"]] * 2
+    records = [torch.load(folder / "round_00.pt", weights_only=True)["record"] for folder in folders]
+    assert [export.teacher_accuracy(each) for each in records] == [record["test_accuracy"], ""]
     assert first == second and first[0]["labels_in_all"] == str(len(record["seen"]))
 
 

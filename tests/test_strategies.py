@@ -14,6 +14,7 @@ from torch import nn
 
 from common import augment, fast, flags, networks, runs, samplers
 from common.augment import View
+from common.distillation import Targets
 from common.errors import InputError
 from common.grid import jobs, runner
 from common.networks import SequentialNet, SplitNet
@@ -75,7 +76,7 @@ def build(
     this_round = SimpleNamespace(number=number, images=images, labeled=order[:labeled], unlabeled=order[labeled:])
     mirrored = torch.full_like(teacher, math.nan)  # must not be asked
     net = Dropping(z.shape[1], classes).eval() if SAMPLERS[name].needs_dropout else None
-    targets = SimpleNamespace(logits=torch.stack([teacher, mirrored]), z=z[None, :, :, None, None], net=net)
+    targets = Targets(nn.Identity(), z[None, :, :, None, None], torch.stack([teacher, mirrored]), net=net)
     if SAMPLERS[name].needs_dropout:
         words += ("--query_by", "teacher")
     args = parse("KD", "--sampler", name, "--num_classes", str(classes), *words)

@@ -26,6 +26,7 @@ import torch
 
 from common import cli, networks, provenance, recorded, startup
 from common.errors import InputError
+from common.evaluation import ELSEWHERE
 from common.experiments import ROOT
 from common.export import graph, int8, measure
 from common.files import replacing, write_text
@@ -100,7 +101,7 @@ def write(
         "peak_activation_bytes": measure.peak_activations(
             OnPixels(teacher, **student.normalization).eval(), student.image_size, 4
         ),
-        "accuracy": record.get("teacher_accuracy", ""),
+        "accuracy": teacher_accuracy(record),
     })  # fmt: skip
     text = io.StringIO()
     table = csv.DictWriter(text, EXPORT, restval="", lineterminator="\n")
@@ -108,6 +109,11 @@ def write(
     table.writerows(rows)
     write_text(folder / "export.csv", text.getvalue())
     return rows
+
+
+def teacher_accuracy(record: dict) -> str:
+    """Of the pair's teacher, by a round's record; empty where another network taught, whose cost was not measured."""
+    return "" if record.get("teacher") == ELSEWHERE else record.get("teacher_accuracy", "")
 
 
 def _about(student: Student) -> dict:

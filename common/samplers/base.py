@@ -154,7 +154,7 @@ class Sampler:
 
         Raises InputError where it has none: `--teacher` names a file of logits, and the strategy lacks `uses_features`.
         """
-        if not self.targets.z.shape[2]:
+        if self.targets.precomputed:
             raise InputError(
                 f"--sampler {self.args.sampler}: needs features, of which --teacher {self.args.teacher} has none"
             )
