@@ -594,6 +594,8 @@ def test_cifar100_has_its_fine_classes(cifar100_files):
 def test_a_damaged_file_of_cifar100_is_refused(cifar100_files):
     folder, _ = cifar100_files
     (folder / "cifar-100-python" / "test").write_bytes(b"not the file")
+    with pytest.raises(InputError, match="--num_classes 10: cifar100 has 100 classes; add --num_classes 100"):
+        datasets.load(parse("Single", "--dataset", "cifar100", "--data_dir", str(folder)))  # before any download
     args = parse("Single", "--dataset", "cifar100", "--num_classes", "100", "--data_dir", str(folder))
     with pytest.raises(
         InputError, match=r"--dataset cifar100: no intact cifar-100-python in --data_dir .*put that folder"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import data, distillation, export, plan, teachers
+from common import cli, data, distillation, export, logits, plan, teachers
+from common.datasets import digits
+from common.datasets.source import Source
 from common.errors import InputError
 from common.samplers import SAMPLERS
 from common.teachers import precomputed, store
@@ -42,17 +44,21 @@ def ten():
 def test_each_image_has_its_own_row_whatever_its_view(ten, tmp_path):
     """By its place in the data set, of which the run has a part in an order of its own."""
     train = np.arange(20.0).reshape(10, 2)
-    test = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0], [0, 1]])  # 0 1 1 1 0 1 for 0 1 0 1 0 1
+    test = np.array([[2.0, 0], [0, 2], [0, 2], [0, 2], [2, 0], [0, 2]])  # 0 1 1 1 0 1 for 0 1 0 1 0 1
     found, key = precomputed.load(named(file(tmp_path / "t.npz", train=train, test=test, seen=[3, 9])), ten)
     assert found.logits.dtype == torch.float32 and found.logits[0].tolist() == train[ten.origin].tolist()
     view = distillation.View(torch.tensor([0, 6]), torch.tensor([True, False]))
     assert found.of(view, features=False).logits.tolist() == [[18, 19], [10, 11]]
     assert found.accuracy == "83.33" and found.seen.tolist() == [3, 9] and found.views is None
     again = file(tmp_path / "again.npz", train=train.astype(np.float16))
-    bare, same = precomputed.load(named(again), ten)
-    assert (bare.accuracy, bare.seen, same) == ("", None, key)
-    train[8, 0] += 1  # of an image that this run has not: other teachers all the same
-    assert precomputed.load(named(file(again, train=train)), ten)[1] != key
+    bare, halves = precomputed.load(named(again), ten)
+    assert (bare.accuracy, bare.seen) == ("", None) and halves != key
+    assert precomputed.load(named(file(again, train=train)), ten)[1] == halves
+    other = train.copy()
+    other[8, 0] += 1  # of an image that this run has not: another teacher all the same
+    for changed in ({"train": other}, {"test": 2 * test}, {"seen": [3]}, {"labels": [-1] * 10}):
+        arrays = {"train": train, "test": test, "seen": [3, 9]} | changed
+        assert precomputed.load(named(file(again, **arrays)), ten)[1] != key
     none = precomputed.load(named(file(again, train=train, seen=np.array([]))), ten)[0]
     assert none.seen.tolist() == [] and none.seen.dtype == torch.int64
 
@@ -71,6 +77,17 @@ RIGHT = np.zeros((10, 2))
         ({"train": RIGHT, "test": RIGHT}, r"`test` is float64 of shape \(10, 2\); floats of \(6, 2\) would fit"),
         ({"train": np.full((10, 2), np.nan)}, "`train` has values that are not finite"),
         ({"train": RIGHT + 1e39}, "`train` has values that are not finite"),  # in float32
+        (
+            {"train": np.full((10, 2), 0.5)},
+            "`train` has probabilities; save the logits, or the probabilities' logarithms",
+        ),
+        ({"train": RIGHT, "test": np.eye(2)[[0, 1, 0, 1, 0, 1]]}, "`test` has probabilities"),
+        ({"train": RIGHT, "labels": [0] * 8}, "`labels` is no whole number for each of 10 training images"),
+        ({"train": RIGHT, "labels": [0.5] * 10}, "`labels` is no whole number"),
+        (
+            {"train": RIGHT, "labels": [1, 0, 1, 1, -1, 0, 5, 1, 5, 0]},
+            "1 of 8 images have other labels there: the data set or",
+        ),
         ({"train": RIGHT, "seen": [0, 10]}, "`seen` has other than the places, from 0 to 9, of training images"),
         ({"train": RIGHT, "seen": [-1, 3]}, "`seen` has other"),
         ({"train": RIGHT, "seen": [0.5]}, "`seen` has other"),
@@ -141,7 +158,7 @@ def test_a_checkpoints_logits_teach_what_the_checkpoint_teaches(teacher, tmp_pat
     whole = data.load(args)
     net, record = store.load(args, whole, teacher)
     _, logits = distillation.compute(net, whole, views=distillation.fixed_views(args, whole), features=False)
-    test = np.eye(10)[whole.test_labels]
+    test = 2 * np.eye(10)[whole.test_labels]
     path = file(tmp_path / "t.npz", train=logits[0], test=test, seen=record["seen"])
     run("KD", *words, "--teacher", str(path), "--expt", "file")
     folders = [tmp_path / f"{name}-seed5" for name in ("net", "file")]
@@ -159,7 +176,7 @@ def test_rows_in_another_order_are_mentioned(tmp_path, capsys):
     args = parse("Single", "--num_images", str(DIGITS))
     whole = data.load(args)
     right = np.zeros((DIGITS, 10))
-    right[whole.origin, whole.labels] = 1
+    right[whole.origin, whole.labels] = 9
     words = [*TOY, *BUDGET, *ALONE, "--rounds", "1", "--train_epochs", "1", "--save_path", str(tmp_path)]
     note = (
         "on this round's 40 labels is hardly better than guessing and has little to teach; are the rows of `train` in"
@@ -194,20 +211,70 @@ def test_a_plan_counts_the_student_and_the_logits(tmp_path, capsys):
         plan.show(args, data.load(args))
 
 
+def test_a_network_that_sees_the_validation_labels_is_mentioned(first_round, tmp_path, capsys):
+    args, run, images, this_round = first_round("KD", *ALONE)
+    for seen, said in ((images.origin[images.val], True), (images.origin[images.pool], False), ([], False)):
+        args.teacher = str(file(tmp_path / "t.npz", train=np.eye(DIGITS, 10), seen=[int(place) for place in seen]))
+        run.state.pop("teacher", None)
+        capsys.readouterr()
+        teachers.Teacher(args, run, images).targets(this_round)
+        assert ("; it has seen some of this run's validation labels" in capsys.readouterr().out) == said
+
+
+def test_the_pairs_teacher_does_not_limit_the_image_size(tmp_path):
+    path = file(tmp_path / "t.npz", train=RIGHT)
+    cli.check_image_size(named(path, "--image_size", "32"))  # AlexNet's needs 63 pixels
+    with pytest.raises(InputError, match="--image_size 32: AlexNet needs 63 pixels"):
+        cli.check_image_size(parse("KD", *ALONE, "--image_size", "32"))
+
+
+def write(network, monkeypatch, path="logits.npz", **words) -> dict[str, np.ndarray]:
+    """What `logits.write` makes of 7 training images of the classes 0 to 3, and 5 test images, in batches of 3."""
+    pixels = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    source = Source("toy", pixels[:7], np.arange(7) % 4, pixels[7:], np.arange(5) % 4, list("abcd"), mirror=None)
+    monkeypatch.setattr(logits.datasets, "load", lambda args: source)
+    logits.write(path, network, batch_size=3, **words)
+    with np.load(path) as found:
+        return dict(found)
+
+
+def rate(images: np.ndarray) -> np.ndarray:
+    """A network whose logits name the image."""
+    assert images.dtype == np.uint8 and images.shape[1:] == (1, 1, 3) and len(images) <= 3
+    return images[:, 0, 0, :1] + np.array([0.25, 0.5, 0.75, 1])
+
+
+def test_any_networks_logits_are_written_in_the_data_sets_order(monkeypatch, tmp_path):
+    path = tmp_path / "t.npz"
+    found = write(rate, monkeypatch, path, seen="all")
+    assert found["train"][:, 0].tolist() == [0.25 + n for n in range(7)] and found["train"].dtype == np.float32
+    assert found["test"][:, 3].tolist() == [8, 9, 10, 11, 12] and found["labels"].tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert found["seen"].tolist() == list(range(7))
+    for seen, places in (("none", []), ([2, 5], [2, 5])):
+        assert write(rate, monkeypatch, path, seen=seen)["seen"].tolist() == places
+    assert "seen" not in write(rate, monkeypatch, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"the network gives \(3, 3\) for 3 images of 4 classes"):
+        write(lambda images: rate(images)[:, :3], monkeypatch, path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_was_written_teaches(monkeypatch, tmp_path):
+    """Through the data set's own order, of a folder of digits' size, to a run's targets."""
+    path = tmp_path / "t.npz"
+    logits.write(path, lambda images: images.mean((1, 2))[:, :1] - np.arange(10), dataset="digits", seen="none")
+    whole = data.load(named(path, "--num_images", str(DIGITS)))
+    found, _ = precomputed.load(named(path), whole)
+    assert len(found.seen) == 0 and found.accuracy == f"{100 * (whole.test_labels == 0).double().mean():.2f}"
+    means = digits.load(tmp_path, None).x_train.mean((1, 2))[whole.origin, 0]
+    assert found.logits[0, :, 0].numpy() == pytest.approx(means)
+
+
 def test_readmes_file_is_one(tmp_path, monkeypatch):
-    """Its Python as it stands, with a network and a data set of its sizes."""
+    """Its Python as it stands."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    sizes = {"x_train": np.zeros((50000, 1)), "x_test": np.zeros((10000, 1))}
-    file(tmp_path / "data" / "cifar10.npz", **sizes)
     code = next(part for part in README.read_text().split("```python\n") if "my_network" in part).split("```")[0]
-    exec(code, {"my_network": lambda images: np.eye(len(images), 10)})
-    whole = dataclasses.replace(
-        toys.images(),
-        classes=list("abcdefghij"),
-        available=50000,
-        test=np.zeros(10000),
-        test_labels=torch.arange(10000) % 10,
-    )
-    found, _ = precomputed.load(named(tmp_path / "logits.npz"), whole)
-    assert found.accuracy == "10.09" and len(found.seen) == 50000  # right: the first 10, and 999 of class 0
+    write(rate, monkeypatch)  # in place of CIFAR-10
+    exec(code, {"my_network": lambda images: np.zeros((len(images), 4))})
+    with np.load("logits.npz") as found:
+        assert found["train"].shape == (7, 4) and len(found["seen"]) == 7

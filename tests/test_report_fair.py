@@ -214,3 +214,15 @@ def test_rows_of_the_fair_table_are_named_by_what_sets_them_apart(tmp_path):
     assert set(results.read(folders).rows["label"]) == set(made)
     against = re.search(r'--against "(.*?)"', (ROOT / "Makefile").read_text(encoding="utf-8"))[1]
     assert against == next(iter(made))  # the row of make fair that the others are tested against
+
+
+def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
+    """Two teachers were averaged in one row, under the dagger of one that saw every label."""
+    for name, teacher in (("a", "/x/clip.npz"), ("b", "/y/vit.npz"), ("c", ""), ("d", "/x/other.pt")):
+        config = {"teacher": teacher, "teacher_sha256": name * 64}
+        run(tmp_path / name, "KD", 1 if name < "d" else 2, {10: 60.5}, **config)
+    run(tmp_path / "e", "KD", 2, {10: 50}, teacher="/elsewhere/clip.npz", teacher_sha256="e" * 64)
+    found = results.read([tmp_path / name for name in "abcde"])
+    labels = dict(zip(found.rows["run"].map(lambda run: run[-1]), found.rows["label"], strict=True))
+    expected = {"a": "CM+KD (clip.npz)", "b": "CM+KD (vit.npz)", "c": "CM+KD†", "d": "CM+KD†", "e": "CM+KD (clip.npz)"}
+    assert labels == expected

@@ -25,7 +25,12 @@ willow_tree wolf woman worm
 
 
 def load(data_dir: Path, args) -> Source:
-    """50,000 training and 10,000 test images. Raises InputError when they are not there and cannot be downloaded."""
+    """50,000 training and 10,000 test images.
+
+    Raises InputError when they are not there and cannot be downloaded, and before that for another `--num_classes`.
+    """
+    if getattr(args, "num_classes", 100) != 100:
+        raise InputError(f"--num_classes {args.num_classes}: cifar100 has 100 classes; add --num_classes 100")
     return Source("cifar100", *cached(data_dir / "cifar100.npz", lambda: _decode(data_dir)), CLASSES, mirror=True)
 
 

@@ -33,8 +33,8 @@ TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra"
 def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) -> pd.DataFrame:
     """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, `oracle` and `label`.
 
-    A row's name in the tables is the paper's, what sets it apart, and a dagger for a shared teacher. A value that is
-    missing, as in the files of runs from before its column was there, counts as the usual one.
+    A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a shared
+    teacher. A value that is missing, as in the files of runs from before its column was there, counts as the usual one.
 
     Args:
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
@@ -72,13 +72,23 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
         alone = {name: len(columns_of[value]) == 1 and (name == "sampler" or not ablation) for name, value in apart}
         apart = [_said(name, value, alone[name]) for name, value in apart]
         names.append(_added(NAMES[pair], apart))
-    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
+    logits = rows["run"].map(lambda run: logits_file(configs[run])).where(rows["method"].isin(DISTILLED), "")
+    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all") & (logits == "")
+    names = [_added(name, [file] if file else []) for name, file in zip(names, logits, strict=True)]
     rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
     rows["label"] = _teachers_apart(rows, configs)
     if ablation:
         rows["label"] = _runs_apart(rows, configs)
     rows["label"] += shared.map({True: "†", False: ""})
     return rows
+
+
+def logits_file(config: dict) -> str:
+    """The name of the file of another network's logits that taught (`--teacher FILE.npz`), empty where none did.
+
+    Runs of one row have teachers of one name; of which labels these saw, only the count of all labels speaks.
+    """
+    return name if (name := Path(config.get("teacher", "")).name).endswith(".npz") else ""
 
 
 def flags(config: dict) -> dict:

@@ -1,8 +1,10 @@
 """`--teacher FILE.npz`: any network's logits in place of a checkpoint, whatever its framework, size or image size.
 
 The file has an array `train` (N, classes), whose rows are the logits of the data set's N training images in its order,
-and may have two more: `test` (M, classes), of the test images, from which its accuracy is known, and `seen` (n,), the
-places of the training images whose labels the network saw, none for one that saw no label of this data set.
+and may have three more: `test` (M, classes), of the test images, from which its accuracy is known; `seen` (n,), the
+places of the training images whose labels the network saw, none for one that saw no label of this data set; and
+`labels` (N,), the classes of the training images, -1 where unknown, which tell whether the order is still the data
+set's. `common.logits` writes all four.
 """
 
 import hashlib
@@ -32,14 +34,14 @@ def size(args) -> int:
 
 
 def load(args, images: Images) -> tuple[Targets, str]:
-    """The targets of every training image, one row whatever its view, and the SHA-256 of what the file says of them.
+    """The targets of every training image, one row whatever its view, and the SHA-256 of the file's arrays.
 
     Raises InputError where the file is missing or damaged, or does not fit the data set.
     """
     path = Path(args.teacher)
     there(path)
     try:
-        arrays = npz.read(path, ["train"], ["test", "seen"])
+        arrays = npz.read(path, ["train"], ["test", "seen", "labels"])
     except InputError as error:
         raise InputError(f"--teacher {error}") from None
     train = _logits(path, "train", arrays["train"], images.available, images)
@@ -48,9 +50,15 @@ def load(args, images: Images) -> tuple[Targets, str]:
         right = _logits(path, "test", arrays["test"], len(images.test), images).argmax(1) == images.test_labels.cpu()
         accuracy = f"{100 * right.double().mean().item():.2f}"
     seen = _places(path, arrays["seen"], images) if "seen" in arrays else None
+    if "labels" in arrays:
+        _compare(path, arrays["labels"], images)
+    digest = hashlib.sha256()
+    for name in sorted(arrays):  # in float32, whatever the file has them in
+        array = arrays[name].astype(np.float32) if arrays[name].dtype.kind == "f" else arrays[name].astype(np.int64)
+        digest.update(name.encode() + array.tobytes())
     logits = train[images.origin][None].to(images.device)
     z = logits.new_empty(1, logits.shape[1], 0, 1, 1)  # it has no features
-    return Targets(nn.Identity(), z, logits, accuracy, seen), hashlib.sha256(train.numpy().tobytes()).hexdigest()
+    return Targets(nn.Identity(), z, logits, accuracy, seen), digest.hexdigest()
 
 
 def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images) -> Tensor:
@@ -65,7 +73,26 @@ def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images
         found = torch.from_numpy(array.astype(np.float32))
     if not torch.isfinite(found).all():
         raise InputError(f"--teacher {path}: `{name}` has values that are not finite")
+    if (found >= 0).all() and (found.sum(1) - 1).abs().max() < 1e-3:
+        raise InputError(
+            f"--teacher {path}: `{name}` has probabilities; save the logits, or the probabilities' logarithms"
+        )
     return found
+
+
+def _compare(path: Path, array: np.ndarray, images: Images) -> None:
+    """Raises InputError unless `labels` are the data set's, as far as both know them."""
+    if array.shape != (images.available,) or array.dtype.kind not in "iu":
+        raise InputError(
+            f"--teacher {path}: `labels` is no whole number for each of {images.available} training images"
+        )
+    theirs, ours = torch.from_numpy(array.astype(np.int64))[images.origin], images.labels.cpu()
+    wrong = int(((theirs >= 0) & (ours >= 0) & (theirs != ours)).sum())
+    if wrong:
+        raise InputError(
+            f"--teacher {path}: {wrong} of {len(ours)} images have other labels there: the data set or its images' "
+            "order has changed; write the file again"
+        )
 
 
 def _places(path: Path, array: np.ndarray, images: Images) -> Tensor:

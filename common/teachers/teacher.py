@@ -82,11 +82,15 @@ class Teacher:
         """What a file of logits says, which is compared with this round's labels: its rows may be in another order."""
         found, key = precomputed.load(self.args, self.images)
         known = "unknown" if found.seen is None else len(found.seen.unique())
-        self.run.log(f"teacher {self.args.teacher}: {found.accuracy or 'unknown'}% test accuracy, {known} labels")
+        leak = found.seen is not None and bool(torch.isin(self.images.origin[self.images.val.cpu()], found.seen).any())
+        self.run.log(
+            f"teacher {self.args.teacher}: {found.accuracy or 'unknown'}% test accuracy, {known} labels"
+            + "; it has seen some of this run's validation labels" * leak
+        )
         self._keep_to(key, self.args.teacher)
         labeled = this_round.labeled
         right = (found.logits[0, labeled].argmax(1) == self.images.labels[labeled]).double().mean().item()
-        remedy = "are the rows of `train` in the order of the data set's training images?"
+        remedy = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
         self._mention(f"{100 * right:.2f}", remedy, f" on this round's {len(labeled)} labels")
         return found
 
