@@ -29,7 +29,7 @@ class Targets:
     """A teacher's outputs for the fixed views of each image, the first of which is the image itself."""
 
     pool: nn.Module  # the teacher's average pool: features are kept before it, where they are far fewer
-    z: Tensor  # (views, N, C, h, w); of the first view alone where features are not distilled
+    z: Tensor | None  # (views, N, C, h, w); of the first view alone where features are not distilled; None: unknown
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
     seen: Tensor | None = None  # images whose labels the teacher saw, by their place in the data set, (n,) int64
@@ -39,7 +39,7 @@ class Targets:
     @property
     def precomputed(self) -> bool:
         """Are they logits alone, of a network that is none of the pair (`--teacher FILE.npz`)?"""
-        return not self.z.shape[2]
+        return self.z is None
 
     def averaged(self) -> "Targets":
         """Of each image the mean of its views' logits, for whatever view of it the student sees (`--targets mean`)."""

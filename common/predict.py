@@ -4,7 +4,8 @@
 
 Writes CSV, a line for each image: file, class, probability, and with --top 3 the second and third class too. Images
 have any size and format that Pillow reads: the shorter side is resized to what the network was trained with, the middle
-of the longer one is kept. The network is that of a run's last round (or --round), or of a round_NN.pt alone.
+of the longer one is kept. Of images in folders that have a class's name it says, on stderr, how many are right. The
+network is that of a run's last round (or --round), or of a round_NN.pt alone.
 
 In a notebook:
 
@@ -208,6 +209,15 @@ def table(student: Student, images: list[Path], top: int, unreadable: list[str])
             yield [str(path), *(text for name, p in classes for text in (name, f"{p:.4f}"))]
 
 
+def compared(lines: Iterable[list[str]], classes: list[str], right: list[bool]) -> Iterator[list[str]]:
+    """The lines as they pass; `right` gets a verdict on each image in a folder that has a class's name."""
+    for line in lines:
+        name = Path(line[0]).parent.name
+        if name in classes:
+            right.append(line[1] == name)
+        yield line
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("run", help="a run's folder, or a round_NN.pt")
@@ -220,7 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.output is not None:  # before anything is computed that could then not be kept
         args.output.parent.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
-    lines = table(student, images, args.top, unreadable)
+    right: list[bool] = []
+    lines = compared(table(student, images, args.top, unreadable), student.classes, right)
     if args.output is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         sys.stdout.flush()
@@ -228,6 +239,9 @@ def main(argv: list[str] | None = None) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(lines)
         files.write_text(args.output, text.getvalue())
+    if right:
+        print(f"{100 * sum(right) / len(right):.2f}% right, of {len(right)} images in folders that have a class's name",
+              file=sys.stderr)  # fmt: skip
     if unreadable:
         raise InputError(f"{len(unreadable)} of the files could not be read: {'; '.join(unreadable)}")
 

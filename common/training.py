@@ -203,7 +203,8 @@ class Session:
         if args.ce_wt or not on_pool or self.sampler:
             x = augment.see(images.train, batch.labeled)
             teacher = targets.of(batch.labeled, features) if targets is not None and not on_pool else None
-            with networks.still(self.net, not args.ce_wt and on_pool and not adversarial):
+            serves_sampler_alone = on_pool and not args.ce_wt and not adversarial
+            with networks.still(self.net, serves_sampler_alone):
                 z = F(x)
             labeled = Seen(x, z, images.labels[batch.labeled.index], teacher)
             distilled = labeled if targets is not None else None

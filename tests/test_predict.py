@@ -112,6 +112,20 @@ def test_patterns_a_file_for_the_answers_and_more_classes_than_there_are(trained
     assert sum(float(p) for p in lines[0][2::2]) == pytest.approx(1, abs=0.001)
 
 
+def test_images_in_folders_of_classes_are_compared_with_these(trained, photos, capsys):
+    """Of three images with the folder of a class, of which one has the class that it gets, and two without."""
+    student = predict.load_student(trained)
+    names = [classes[0][0] for classes in student.classify([photos / f"{number}.png" for number in range(3)])]
+    wrong = [next(name for name in student.classes if name != given) for given in names]
+    for number, name in enumerate([names[0], wrong[1], wrong[2]]):
+        (photos / name).mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / name / f"{number}.png")
+    predict.main([str(trained), str(photos)])
+    assert capsys.readouterr().err == "33.33% right, of 3 images in folders that have a class's name\n"
+    predict.main([str(trained), str(photos / "more")])
+    assert capsys.readouterr().err == ""
+
+
 def test_unreadable_files_are_named_together_after_the_others_answers(trained, photos, capsys, monkeypatch):
     monkeypatch.setattr(predict, "BATCH", 2)
     (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:40])

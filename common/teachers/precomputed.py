@@ -57,8 +57,7 @@ def load(args, images: Images) -> tuple[Targets, str]:
         array = arrays[name].astype(np.float32) if arrays[name].dtype.kind == "f" else arrays[name].astype(np.int64)
         digest.update(name.encode() + array.tobytes())
     logits = train[images.origin][None].to(images.device)
-    z = logits.new_empty(1, logits.shape[1], 0, 1, 1)  # it has no features
-    return Targets(nn.Identity(), z, logits, accuracy, seen), digest.hexdigest()
+    return Targets(nn.Identity(), None, logits, accuracy, seen), digest.hexdigest()
 
 
 def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images) -> Tensor:
