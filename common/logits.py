@@ -26,6 +26,8 @@ def write(
     image_size: int = 224,
     batch_size: int = 256,
     data_dir: str | Path = ROOT / "data",
+    labels: str | Path = "",
+    extra: bool = False,
 ) -> None:
     """Asks `network` for the logits of all training and test images of `--dataset`, in its order, batch by batch.
 
@@ -36,24 +38,42 @@ def write(
         seen: whose labels it has seen: "all", "none", a list of places in the training set; None where nobody knows,
             and then the runs' `labels_in_all` stays empty.
         image_size: of a folder's images, which differ in size; others come at their own size.
-    Raises InputError when the data cannot be had, or the network gives another shape.
+        labels, extra: as the flags of these names, for a folder with images without a class, and for SVHN.
+    Raises InputError when the data cannot be had, or the network gives what is no image's logits.
     """
-    asked = SimpleNamespace(dataset=str(dataset), labels="", image_size=image_size, data_dir=str(data_dir))
-    source = datasets.load(SimpleNamespace(**vars(asked), data_source="auto", extra=False))
-    count = len(source.x_train)
+    path = Path(path)
+    if path.suffix != ".npz" or not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: must be an .npz in a folder that is there")
+    asked = {"dataset": str(dataset), "labels": str(labels), "extra": extra, "image_size": image_size}
+    source = datasets.load(SimpleNamespace(**asked, data_dir=str(data_dir), data_source="auto"))
     arrays = {"labels": source.y_train}
     if seen is not None:
-        arrays["seen"] = np.arange(count) if seen == "all" else np.array([] if seen == "none" else seen, np.int64)
+        arrays["seen"] = _places(seen, len(source.x_train))
     for part, images in (("train", source.x_train), ("test", source.x_test)):
         rows = np.empty((len(images), len(source.classes)), np.float32)
         for start in tqdm(range(0, len(images), batch_size), desc=f"logits, {part}", leave=False, disable=None):
             batch = images[start : start + batch_size]
-            found = np.asarray(network(batch))
-            if found.shape != (len(batch), len(source.classes)):
-                raise InputError(
-                    f"{path}: the network gives {found.shape} for {len(batch)} images of {len(source.classes)} classes"
-                )
-            rows[start : start + batch_size] = found
+            rows[start : start + batch_size] = _checked(network(batch), len(batch), len(source.classes))
         arrays[part] = rows
-    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
+
+
+def _places(seen: str | list[int], count: int) -> np.ndarray:
+    """`seen` as places (n,) int64. Raises InputError for what is none."""
+    places = {"all": range(count), "none": []}.get(seen, seen) if isinstance(seen, str) else seen
+    if isinstance(places, str) or not all(place in range(count) for place in places):
+        raise InputError(f'seen={seen!r}: must be "all", "none", or places of training images, from 0 to {count - 1}')
+    return np.array(list(places), np.int64)
+
+
+def _checked(found, images: int, classes: int) -> np.ndarray:
+    """What a network gives for a batch. Raises InputError unless these are logits of each of its images."""
+    found = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found)
+    if found.shape != (images, classes):
+        raise InputError(f"the network gives {found.shape} for {images} images of {classes} classes")
+    if not np.isfinite(found).all():
+        raise InputError("the network gives values that are not finite")
+    if (found >= 0).all() and np.abs(found.sum(1) - 1).max() < 1e-3:
+        raise InputError("the network gives probabilities; logits are wanted, or the probabilities' logarithms")
+    return found

@@ -66,7 +66,7 @@ def dist(student: Tensor, teacher: Tensor, args) -> Tensor:
         T^2 * [mean over images (1 - Pearson) + mean over classes (1 - Pearson)]
 
     DIST, Huang et al. 2022, https://arxiv.org/abs/2205.10536; T is `--temperature`. The paper's weights of the two
-    means, beta and gamma, are 1 here.
+    means, beta and gamma, are 1 here. A class that hardly varies in a batch, by less than NORM, counts less.
     """
     s, t = ((logits / args.temperature).softmax(1) for logits in (student, teacher))
     apart = [cosine(*(p - p.mean(1, keepdim=True) for p in pair), args) for pair in ((s, t), (s.T, t.T))]

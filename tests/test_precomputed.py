@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import cli, data, distillation, export, logits, plan, teachers
+from common import data, distillation, export, logits, plan, teachers
 from common.datasets import digits
 from common.datasets.source import Source
 from common.errors import InputError
@@ -222,13 +222,6 @@ def test_a_network_that_sees_the_validation_labels_is_mentioned(first_round, tmp
         assert ("; it has seen some of this run's validation labels" in capsys.readouterr().out) == said
 
 
-def test_the_pairs_teacher_does_not_limit_the_image_size(tmp_path):
-    path = file(tmp_path / "t.npz", train=RIGHT)
-    cli.check_image_size(named(path, "--image_size", "32"))  # AlexNet's needs 63 pixels
-    with pytest.raises(InputError, match="--image_size 32: AlexNet needs 63 pixels"):
-        cli.check_image_size(parse("KD", *ALONE, "--image_size", "32"))
-
-
 def write(network, monkeypatch, path="logits.npz", **words) -> dict[str, np.ndarray]:
     """What `logits.write` makes of 7 training images of the classes 0 to 3, and 5 test images, in batches of 3."""
     pixels = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
@@ -258,6 +251,39 @@ def test_any_networks_logits_are_written_in_the_data_sets_order(monkeypatch, tmp
     with pytest.raises(InputError, match=r"the network gives \(3, 3\) for 3 images of 4 classes"):
         write(lambda images: rate(images)[:, :3], monkeypatch, path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "network", "said"),
+    [
+        ({"path": "t.pt"}, rate, r"t\.pt: must be an \.npz in a folder that is there"),
+        ({"path": "nowhere/t.npz"}, rate, "must be an .npz in a folder that is there"),
+        ({"seen": "All"}, rate, 'must be "all", "none", or places of training images, from 0 to 6'),
+        ({"seen": [0, 7]}, rate, "must be"),
+        ({"seen": [0.5]}, rate, "must be"),
+        ({}, lambda images: np.nan * rate(images), "the network gives values that are not finite"),
+        ({}, lambda images: np.full((len(images), 4), 0.25), "the network gives probabilities; logits are wanted"),
+    ],
+)
+def test_what_would_be_no_teacher_is_not_written(words, network, said, monkeypatch, tmp_path):
+    path = tmp_path / words.pop("path", "t.npz")
+    with pytest.raises(InputError, match=said):
+        write(network, monkeypatch, path, **words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_network_may_keep_its_gradient(monkeypatch, tmp_path):
+    found = write(lambda images: torch.from_numpy(rate(images)).requires_grad_(), monkeypatch, tmp_path / "t.npz")
+    assert found["test"][:, 3].tolist() == [8, 9, 10, 11, 12]
+
+
+def test_images_without_a_class_have_logits_too(monkeypatch, tmp_path):
+    """As with --labels, whose CSV file says where they lie."""
+    asked = []
+    monkeypatch.setattr(logits.datasets, "load", lambda args: asked.append(args) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        logits.write(tmp_path / "t.npz", rate, "my_images", labels="labels.csv", extra=True)
+    assert (asked[0].labels, asked[0].extra, asked[0].dataset) == ("labels.csv", True, "my_images")
 
 
 def test_what_was_written_teaches(monkeypatch, tmp_path):

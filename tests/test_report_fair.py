@@ -6,7 +6,8 @@ import re
 import pytest
 
 from common import report
-from common.report import figures, page, results, style, tables
+from common.errors import InputError
+from common.report import builds, figures, page, results, style, tables
 
 from .conftest import ROOT
 from .reports import HEADER, run
@@ -226,3 +227,23 @@ def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
     labels = dict(zip(found.rows["run"].map(lambda run: run[-1]), found.rows["label"], strict=True))
     expected = {"a": "CM+KD (clip.npz)", "b": "CM+KD (vit.npz)", "c": "CM+KD†", "d": "CM+KD†", "e": "CM+KD (clip.npz)"}
     assert labels == expected
+    for seed, name, teacher in ((1, "f", "a"), (2, "g", "g")):  # as KD's of its seed, and another of that name
+        sha = {"teacher": "/x/clip.npz", "teacher_sha256": teacher * 64}
+        run(tmp_path / name, "EnCoDe", seed, {10: 50}, sampler="vae", **sha)
+    unlike = builds.compare(
+        results.read([tmp_path / name for name in "aefg"]).made, [(str(tmp_path / "a"), str(tmp_path / "f"))], False
+    )
+    assert not unlike
+    with pytest.raises(InputError, match="teacher"):
+        made = results.read([tmp_path / name for name in "aefg"]).made
+        builds.compare(made, [(str(tmp_path / "e"), str(tmp_path / "g"))], False)
+
+
+def test_logits_of_a_network_that_saw_every_label_have_its_dagger(tmp_path):
+    for name, seen in (("a", 45000), ("b", 44999), ("c", "")):
+        config = {"teacher": f"/x/{name}.npz", "num_images": 50000, "num_val": 5000}
+        run(tmp_path / name, "KD", 1, {10: 60.5}, **config)
+        text = (tmp_path / name / "results.csv").read_text().splitlines()
+        (tmp_path / name / "results.csv").write_text(f"{text[0]},labels_in_all\n{text[1]},{seen}\n")
+    labels = results.read([tmp_path / name for name in "abc"]).rows["label"].tolist()
+    assert labels == ["CM+KD (a.npz)†", "CM+KD (b.npz)", "CM+KD (c.npz)"]

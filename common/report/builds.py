@@ -33,7 +33,7 @@ class Made:
 
     sittings: tuple[Sitting, ...]
     teachers: tuple[str, ...]  # SHA-256, of each round where they differ
-    shared_teacher: bool  # one that saw every label, the same for all rounds
+    shared_teacher: str  # what the one of all rounds is called; empty where each round has its own
 
     def values(self, name: str) -> set[str]:
         """All values of commit, amp or teacher; an empty one where it is not known."""
@@ -42,7 +42,7 @@ class Made:
         return {getattr(sitting, name) for sitting in self.sittings}
 
 
-def made(folder: Path | str, config: dict, shared_teacher: bool) -> Made:
+def made(folder: Path | str, config: dict, shared_teacher: str) -> Made:
     """The record in a run's configuration. Raises InputError when it is none."""
     path = Path(folder) / "config.json"
     records, teachers = config.get("made_with", []), config.get("teacher_sha256") or []
@@ -78,7 +78,7 @@ def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: boo
     words: set[str] = set()
     for first, second in dict.fromkeys(pairs):
         a, b = found[first], found[second]
-        teacher = ("teacher",) if a.shared_teacher and b.shared_teacher else ()
+        teacher = ("teacher",) if a.shared_teacher and a.shared_teacher == b.shared_teacher else ()
         differing = {}
         for name in ("commit", "amp", *teacher):
             ours, theirs = a.values(name), b.values(name)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.errors import InputError
@@ -31,10 +32,10 @@ TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra"
 
 
 def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) -> pd.DataFrame:
-    """The rows with `shared_teacher`, whether all rounds had one teacher that saw every label, `oracle` and `label`.
+    """The rows with `shared_teacher`, whether all rounds had one teacher, `oracle` and `label`.
 
-    A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a shared
-    teacher. A value that is missing, as in the files of runs from before its column was there, counts as the usual one.
+    A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a teacher
+    of all labels. A value that is missing, as in files of before its column was there, counts as the usual one.
 
     Args:
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
@@ -73,13 +74,14 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
         apart = [_said(name, value, alone[name]) for name, value in apart]
         names.append(_added(NAMES[pair], apart))
     logits = rows["run"].map(lambda run: logits_file(configs[run])).where(rows["method"].isin(DISTILLED), "")
-    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all") & (logits == "")
+    shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
     names = [_added(name, [file] if file else []) for name, file in zip(names, logits, strict=True)]
     rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
     rows["label"] = _teachers_apart(rows, configs)
     if ablation:
         rows["label"] = _runs_apart(rows, configs)
-    rows["label"] += shared.map({True: "†", False: ""})
+    saw_all = shared & ((logits == "") | _of_all_labels(rows, configs))
+    rows["label"] += saw_all.map({True: "†", False: ""})
     return rows
 
 
@@ -107,6 +109,14 @@ def teacher_flags(config: dict) -> dict:
     unused |= {"teacher_more_epochs"} if config.get("teacher_start") == "anew" else set()
     unused |= {"teacher_pool_epochs"} if config.get("teacher_pool") == "none" else set()
     return {name: _number(value) for name, value in found.items() if name not in unused}
+
+
+def _of_all_labels(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
+    """Did the networks of a row see as many labels as there are images to train on?"""
+    if "labels_in_all" not in rows:
+        return pd.Series(False, rows.index)
+    images = rows["run"].map(lambda run: configs[run].get("num_images", np.inf) - configs[run].get("num_val", 0))
+    return pd.to_numeric(rows["labels_in_all"], errors="coerce") >= images
 
 
 def most(values: Iterable[str], usual: tuple[str, ...] = ()) -> str:
