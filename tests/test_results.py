@@ -32,8 +32,10 @@ def seeds(rounds):
     """Accuracies by seed: {(folder, name, what): series}, of each round's test accuracy and exported networks."""
     found = {}
     for (folder, name, count), group in rounds.groupby(["folder", "name", "labeled"]):
-        for what in ("test", "val"):  # never one less the other
-            found[f"{folder} {what}", name, count] = group.set_index("seed")[f"{what}_accuracy"].dropna().sort_index()
+        for what in ("test", "val", "teacher"):  # never one less the other
+            row = group.set_index("seed")[f"{what}_accuracy"].dropna().sort_index()
+            if len(row):
+                found[f"{folder} {what}", name, count] = row
     for path in sorted((ROOT / "results").rglob("int8.csv")):
         table = pd.read_csv(path)
         table["name"] = table["run"].str.rsplit("-seed", n=1).str[0]
