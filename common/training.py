@@ -94,11 +94,8 @@ class Session:
         if args.compile == "graph":
             self.compiled = fast.captured(self.update, self.optimizers.values())
         elif args.compile == "on":
-            resident = [
-                self.images.train,
-                self.images.labels,
-                *(getattr(targets, name, None) for name in ("z", "logits")),
-            ]
+            outputs = [getattr(targets, name, None) for name in ("z", "logits")]  # one's own are computed anew
+            resident = [self.images.train, self.images.labels, *outputs]
             self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
         self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
 

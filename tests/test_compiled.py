@@ -10,8 +10,10 @@ from torch.utils._pytree import tree_leaves
 from common import data, fast, networks, plan, samplers
 from common.errors import InputError
 from common.fast.inputs import Inputs
+from common.teachers.consistency import OwnOutputs
 from common.training import Session
 
+from . import toys
 from .conftest import parse
 from .tape import Tape
 from .toys import METHODS, Quiet, toy_session, trained
@@ -154,3 +156,13 @@ def test_compiled_updates_have_the_same_losses(model, method):
     assert ("adv" in ours[0], "adv" in ours[-1]) == (False, method == "EnCoDe")
     for compiled, eager in zip(ours, plain, strict=True):
         assert compiled == pytest.approx(eager, rel=1e-4)
+
+
+def test_a_network_that_learns_from_itself_has_no_outputs_that_stay(images, monkeypatch):
+    """A teacher of --teacher_pool fixmatch under --compile on: it was asked for features and logits that it has not."""
+    args, net, kept = parse("Single", "--network", "teacher", "--compile", "on"), torch.nn.Linear(1, 1), []
+    monkeypatch.setattr(fast, "compiled", lambda update, optimizers, resident: kept.extend(resident))
+    this_round = SimpleNamespace(number=0, labeled=images.pool[:40], unlabeled=images.pool[40:], images=images)
+    for targets in (OwnOutputs(net, images), None, toys.targets()):
+        Session(args, None, this_round, net, None, targets)
+    assert [each is None for each in kept] == [False, False, True, True] * 2 + [False] * 4
