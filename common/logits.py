@@ -16,6 +16,7 @@ from common import datasets
 from common.errors import InputError
 from common.experiments import ROOT
 from common.files import replacing
+from common.teachers.precomputed import flaw
 
 
 def write(
@@ -72,8 +73,6 @@ def _checked(found, images: int, classes: int) -> np.ndarray:
     found = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found)
     if found.shape != (images, classes):
         raise InputError(f"the network gives {found.shape} for {images} images of {classes} classes")
-    if not np.isfinite(found).all():
-        raise InputError("the network gives values that are not finite")
-    if (found >= 0).all() and np.abs(found.sum(1) - 1).max() < 1e-3:
-        raise InputError("the network gives probabilities; logits are wanted, or the probabilities' logarithms")
+    if why := flaw(found):
+        raise InputError(f"the network gives {why}")
     return found

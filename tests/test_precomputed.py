@@ -79,7 +79,7 @@ RIGHT = np.zeros((10, 2))
         ({"train": RIGHT + 1e39}, "`train` has values that are not finite"),  # in float32
         (
             {"train": np.full((10, 2), 0.5)},
-            "`train` has probabilities; save the logits, or the probabilities' logarithms",
+            "`train` has probabilities; logits are wanted, or the probabilities' logarithms",
         ),
         ({"train": RIGHT, "test": np.eye(2)[[0, 1, 0, 1, 0, 1]]}, "`test` has probabilities"),
         ({"train": RIGHT, "labels": [0] * 8}, "`labels` is no whole number for each of 10 training images"),

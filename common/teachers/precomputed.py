@@ -60,6 +60,17 @@ def load(args, images: Images) -> tuple[Targets, str]:
     return Targets(nn.Identity(), None, logits, accuracy, seen), digest.hexdigest()
 
 
+def flaw(found: np.ndarray) -> str:
+    """Why floats (n, classes) are no logits; empty where they are. `common.logits` asks before it writes them."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        found = found.astype(np.float32)
+    if not np.isfinite(found).all():
+        return "values that are not finite"
+    if (found >= 0).all() and np.abs(found.sum(1) - 1).max() < 1e-3:
+        return "probabilities; logits are wanted, or the probabilities' logarithms"
+    return ""
+
+
 def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images) -> Tensor:
     """An array of the file as float32. Raises InputError unless it has finite logits of each image."""
     shape = count, len(images.classes)
@@ -68,15 +79,9 @@ def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images
             f"--teacher {path}: `{name}` is {array.dtype} of shape {array.shape}; floats of {shape} would fit, the "
             f"logits of the images of {images.name} in their order"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and said below
-        found = torch.from_numpy(array.astype(np.float32))
-    if not torch.isfinite(found).all():
-        raise InputError(f"--teacher {path}: `{name}` has values that are not finite")
-    if (found >= 0).all() and (found.sum(1) - 1).abs().max() < 1e-3:
-        raise InputError(
-            f"--teacher {path}: `{name}` has probabilities; save the logits, or the probabilities' logarithms"
-        )
-    return found
+    if why := flaw(array):
+        raise InputError(f"--teacher {path}: `{name}` has {why}")
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _compare(path: Path, array: np.ndarray, images: Images) -> None:
