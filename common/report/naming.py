@@ -88,7 +88,7 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
 def logits_file(config: dict) -> str:
     """The name of the file of another network's logits that taught (`--teacher FILE.npz`), empty where none did.
 
-    Runs of one row have teachers of one name; of which labels these saw, only the count of all labels speaks.
+    Runs of one row have teachers of one name, whose content may differ from seed to seed.
     """
     return name if (name := Path(config.get("teacher", "")).name).endswith(".npz") else ""
 
