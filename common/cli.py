@@ -217,7 +217,9 @@ def check_image_size(args: argparse.Namespace) -> None:
     """Raises InputError for `--image_size` where a network of the pair has nothing left behind a pool."""
     if args.image_size >= PAIRS[args.model].IMAGE_SIZE:
         return
-    parts = ("teacher", "student") if "teacher_labels" in args else (getattr(args, "network", "student"),)
+    parts = [getattr(args, "network", "student")]
+    if "teacher_labels" in args and not precomputed.named(args):
+        parts.append("teacher")
     least = max(networks.smallest_image(args.model, part) for part in parts)
     if args.image_size < least:
         raise InputError(f"--image_size {args.image_size}: {args.model} needs {least} pixels or more")

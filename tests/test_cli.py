@@ -351,3 +351,12 @@ def test_images_that_a_network_cannot_take_are_refused(model, method, least):
     cli.check_image_size(parse(method, "--image_size", str(least), model=model))
     with pytest.raises(InputError, match=f"--image_size {least - 1}: {model} needs {least} pixels or more"):
         cli.check_image_size(parse(method, "--image_size", str(least - 1), model=model))
+
+
+def test_an_image_that_only_the_pairs_teacher_cannot_take_is_no_matter_beside_a_file_of_logits(tmp_path):
+    """They have no size, and the pair's teacher is not there."""
+    (tmp_path / "logits.npz").touch()
+    words = ["--teacher", str(tmp_path / "logits.npz"), "--feat_wt", "0", "--targets", "mean"]
+    cli.check_image_size(parse("KD", *words, "--image_size", "31"))
+    with pytest.raises(InputError, match="--image_size 30: AlexNet needs 31 pixels or more"):
+        cli.check_image_size(parse("KD", *words, "--image_size", "30"))

@@ -233,6 +233,17 @@ def test_the_table_of_an_export(exported):
     assert not list(exported.glob(".*.tmp"))
 
 
+def test_a_student_of_smaller_images_than_the_teacher_takes_is_exported_without_it(tmp_path, capsys):
+    """It was a traceback."""
+    for package in graph.PACKAGES:
+        pytest.importorskip(package, reason="the export's own packages: pip install onnx onnxscript onnxruntime")
+    run("Single", *TOY, "--train_epochs", "1", "--image_size", "32", "--save_path", str(tmp_path))
+    export.main([str(tmp_path / "single-seed5"), "--repeats", "2", "--calibration", "8"])
+    with open(tmp_path / "single-seed5" / "export.csv", newline="") as file:
+        assert [row["network"] for row in csv.DictReader(file)] == ["student", "student"]
+    assert "student, int8: " in (said := capsys.readouterr().out) and "teacher" not in said
+
+
 @pytest.mark.slow
 def test_a_study_of_rounds(exported, tmp_path, capsys):
     study.main([str(exported), "--against", "Single", "--output", str(tmp_path), "--calibration", "64"])

@@ -97,6 +97,20 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
     assert found == {"Baseline": teachers, "Baseline (entropy)": teachers, "CM": ("0.601", "1.36", "0.25")}
 
 
+def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
+    """That of the pair's would be taken for it."""
+    kd, other = (run(tmp_path / name, "KD", 1, {10: 60}, teacher=f"/t/{name}") for name in ("t.pt", "t.npz"))
+    rows = rows_of(deployment.write(results.read([kd, other]), {"AlexNet": 0.25}, tmp_path)[0])
+    names = ("CM+KD†", "fp32"), ("CM+KD (t.npz)", "fp32")
+    assert {name: row["time, teacher 1"] for name, row in rows.items()} == dict(zip(names, ("0.25", ""), strict=True))
+    edit(export(other, 0, (0.3, 0.1, 4), (60, 59, "")), "export.csv", "teacher", "gone")
+    lines = [line for line in (other / "export.csv").read_text().splitlines() if "gone" not in line]
+    (other / "export.csv").write_text("\n".join(lines) + "\n")
+    rows = rows_of(deployment.write(results.read([other]), {"AlexNet": 0.25}, tmp_path)[0])
+    assert list(rows) == [(names[1][0], "fp32"), (names[1][0], "int8")]
+    assert [(row["ms an image"], row["time, teacher 1"]) for row in rows.values()] == [("0.3", ""), ("0.1", "")]
+
+
 def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
     export(seeds[2], 2, (3, 1, 10), (69, 66, ""), cpu="another", busy="True")
     path = deployment.write(results.read(seeds), {}, tmp_path)[0]
@@ -127,7 +141,7 @@ def test_a_teacher_of_unknown_accuracy_has_a_time_alone(tmp_path):
     [
         ("latency_ms,", "latency,", "no column latency_ms;"),
         ("0.3,", "fast,", "latency_ms holds what is no number"),
-        ("student,int8,", "teacher,int8,", "no line of the teacher"),
+        ("student,int8,", "teacher,int8,", "several lines of a teacher"),
         ("0.3,", "0,", "no times"),
         (",2,100,student,fp32", ",7,100,student,fp32", "is of round 7, which results.csv does not have"),
     ],

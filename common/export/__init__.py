@@ -7,7 +7,7 @@ Writes into the run's folder
 
     student.onnx       input `image` (batch, S, S, 3) uint8, output `logits` (batch, classes); normalization is inside
     student.int8.onnx  the same, weights and activations in 8 bits, calibrated on training images alone
-    export.csv         student in both and teacher: size, cost, accuracy, latency
+    export.csv         student in both and the pair's teacher: size, cost, accuracy, latency
 
 S is what the run was trained with; resize to it as `common.predict` does. Both carry S, the classes and the row of
 results.csv as metadata. student.onnx is compared with torch on the whole test set; what differs by more than rounding
@@ -72,12 +72,13 @@ def write(
         sessions = {"fp32": graph.session(fp32), "int8": graph.session(quantized)}
         found = {name: graph.logits(session, images.test) for name, session in sessions.items()}
         graph.check(found["fp32"], expected)
-    # of the teacher only the cost is asked: its weights do not matter, and its file is not kept
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "teacher.onnx"
-        teacher = PAIRS[record["model"]].teacher(len(student.classes)).eval()
-        graph.write(OnPixels(teacher, **student.normalization).eval(), student.image_size, path)
-        sessions["teacher"], teacher_bytes = graph.session(path), path.stat().st_size
+        if has_teacher(record, student.image_size):
+            # only the cost is asked: its weights do not matter, and its file is not kept
+            path = Path(temporary) / "teacher.onnx"
+            teacher = OnPixels(PAIRS[record["model"]].teacher(len(student.classes)), **student.normalization).eval()
+            graph.write(teacher, student.image_size, path)
+            sessions["teacher"], teacher_bytes = graph.session(path), path.stat().st_size
         taken = measure.latencies(sessions, images.test[:1], repeats)
     shared = {name: record[name] for name in ("model", "dataset", "method", "seed", "round", "percent")} | {
         "repeats": repeats,
@@ -95,14 +96,13 @@ def write(
             "peak_activation_bytes": measure.peak_activations(net, student.image_size, bytes_each),
             **graph.compare(found[precision], expected, images.test_labels),
         })  # fmt: skip
-    rows.append(shared | _cost(student, "teacher") | taken["teacher"] | {
-        "precision": "fp32",
-        "file_bytes": teacher_bytes,
-        "peak_activation_bytes": measure.peak_activations(
-            OnPixels(teacher, **student.normalization).eval(), student.image_size, 4
-        ),
-        "accuracy": teacher_accuracy(record),
-    })  # fmt: skip
+    if "teacher" in sessions:
+        rows.append(shared | _cost(student, "teacher") | taken["teacher"] | {
+            "precision": "fp32",
+            "file_bytes": teacher_bytes,
+            "peak_activation_bytes": measure.peak_activations(teacher, student.image_size, 4),
+            "accuracy": record.get("teacher_accuracy", ""),
+        })  # fmt: skip
     text = io.StringIO()
     table = csv.DictWriter(text, EXPORT, restval="", lineterminator="\n")
     table.writeheader()
@@ -111,9 +111,11 @@ def write(
     return rows
 
 
-def teacher_accuracy(record: dict) -> str:
-    """Of the pair's teacher, by a round's record; empty where another network taught, whose cost was not measured."""
-    return "" if record.get("teacher") == ELSEWHERE else record.get("teacher_accuracy", "")
+def has_teacher(record: dict, image_size: int) -> bool:
+    """Is the pair's teacher what a round's student compares with? Not where another network's logits taught it, whose
+    cost nobody knows here, nor where the images are too small for the pair's.
+    """
+    return record.get("teacher") != ELSEWHERE and image_size >= networks.smallest_image(record["model"], "teacher")
 
 
 def _about(student: Student) -> dict:
@@ -133,14 +135,14 @@ def _cost(student: Student, network: str) -> dict:
 
 def show(rows: list[dict]) -> str:
     """What `write` found, for a reader."""
-    fp32, quantized, teacher = rows
+    fp32, quantized, *teacher = rows
     lines = [
         f"student.onnx: {fp32['accuracy']}% of the test set, as torch; the largest difference of a logit is "
         f"{fp32['largest_logit_difference']}",
         f"student.int8.onnx: {quantized['accuracy']}%; {quantized['agreement']}% of the images get the class that "
         f"float32 gives; the largest difference of a logit is {quantized['largest_logit_difference']}",
     ]
-    for name, row in (("student", fp32), ("student, int8", quantized), ("teacher", teacher)):
+    for name, row in (("student", fp32), ("student, int8", quantized), *(("teacher", row) for row in teacher)):
         lines.append(
             f"{name}: {row['file_bytes'] / 1e6:.3g} MB, {row['macs'] / 1e6:.3g} M multiply-accumulates, "
             f"{row['peak_activation_bytes'] / 1024:.3g} KB of activations, {row['latency_ms']} ms an image "

@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.files import write_text
 from common.report import style
 from common.report.markdown import Table
+from common.report.naming import logits_file
 from common.report.results import PAPER_NETWORK, Results, of
 from common.report.statistics import FEW, interval
 from common.report.tables import DAGGER, cells, plain
@@ -37,7 +38,7 @@ HEAD = {
 
 def exports(found: Results) -> pd.DataFrame:
     """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`, the time by the
-    teacher's in the same file.
+    teacher's in the same file, NaN where that has none.
 
     Raises InputError when a file is damaged or names a round that the run does not have.
     """
@@ -67,9 +68,9 @@ def _read(run: Path) -> pd.DataFrame:
         except ValueError as error:
             raise InputError(f"{path}: {column} holds what is no number ({error}); export the run again") from None
     teacher = table.loc[table["network"] == "teacher", "latency_ms"]
-    if len(teacher) != 1 or not (table["latency_ms"] > 0).all():
-        raise InputError(f"{path}: holds no line of the teacher, or no times; export the run again")
-    return table.assign(run=str(run), ratio=table["latency_ms"] / teacher.iloc[0])
+    if len(teacher) > 1 or not (table["latency_ms"] > 0).all():
+        raise InputError(f"{path}: holds several lines of a teacher, or no times; export the run again")
+    return table.assign(run=str(run), ratio=table["latency_ms"] / (math.nan if teacher.empty else teacher.iloc[0]))
 
 
 def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
@@ -97,7 +98,8 @@ def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
                 runs = found.of(setting)
                 values = runs[(runs["label"] == label) & (runs["percent"] == at)]["test_accuracy"]
                 line = _line(found, setting, label, "fp32", at, values, teacher if label in of_teachers else here)
-                if math.isnan(line["ratio"]) and label not in of_teachers:
+                config = found.configs[runs.loc[runs["label"] == label, "run"].iloc[0]]
+                if label not in of_teachers and not logits_file(config):  # of another teacher nobody knows the time
                     line["ratio"] = ratios.get(setting[0], math.nan)
                 table.append(line)
     return pd.DataFrame(table)
