@@ -1,21 +1,33 @@
 """Writes the file of logits that `--teacher FILE.npz` takes, from any network of any framework.
 
-from common import logits
+    from common import logits
+    logits.write("logits.npz", network, dataset="cifar10", seen="all")
 
-logits.write("logits.npz", network, dataset="cifar10", seen="all")
+or from a run's network, for a student that teaches the next one or itself (Furlanello et al. 2018, "Born-Again Neural
+Networks", https://arxiv.org/abs/1805.04770):
+
+    python -m common.logits runs/random-seed2023 --views 4 --shift 4 --output logits.npz
 """
 
+import csv
+import os
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from common import datasets
+from common import augment, cli, data, datasets, distillation, evaluation, predict, recorded
+from common.augment import View
+from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
 from common.files import replacing
+from common.flags import COUNT, COUNT0
+from common.seeds import generator
 from common.teachers.precomputed import flaw
 
 
@@ -42,9 +54,7 @@ def write(
         labels, extra: as the flags of these names, for a folder with images without a class, and for SVHN.
     Raises InputError when the data cannot be had, or the network gives what is no image's logits.
     """
-    path = Path(path)
-    if path.suffix != ".npz" or not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: must be an .npz in a folder that is there")
+    path = _target(path)
     asked = {"dataset": str(dataset), "labels": str(labels), "extra": extra, "image_size": image_size}
     source = datasets.load(SimpleNamespace(**asked, data_dir=str(data_dir), data_source="auto"))
     arrays = {"labels": source.y_train}
@@ -56,6 +66,67 @@ def write(
             batch = images[start : start + batch_size]
             rows[start : start + batch_size] = _checked(network(batch), len(batch), len(source.classes))
         arrays[part] = rows
+    _save(path, arrays)
+
+
+def write_run(
+    path: str | Path,
+    run: Path,
+    number: int | None = None,
+    views: int = 1,
+    shift: int = 0,
+    data_dir: Path = ROOT / "data",
+    dataset: str = "",
+) -> None:
+    """The file of the network of a run's round, with the mean of its logits over views of each training image.
+
+    `seen` is what the run's own labels and its fair teacher's were; where another teacher saw more, it is left out
+    unless that saw all.
+
+    Args:
+        number: of the round, from 0; None takes the last.
+        views, shift: drawn as a KD run of this seed draws them.
+        data_dir, dataset: where the run's images are, as `recorded.images` takes them.
+    Raises InputError when the run has no such round, its images are not there, or `path` cannot be written.
+    """
+    path, trained = _target(path), predict.load_student(run, number)
+    folder = trained.path.parent
+    images, args = recorded.images(folder, data_dir, dataset)
+    seen = _seen(args, images, trained.record, folder)
+    args.num_images, args.take = images.available, "first"  # the file has all, in the data set's order
+    whole = data.load(args)
+    source = generator(args.seed, "views", views, shift)
+    drawn = augment.draw(views, len(whole.train), whole.mirror, shift, source)
+    _, train = distillation.compute(trained.net, whole, views=drawn, features=False)
+    with torch.no_grad():
+        parts = torch.arange(len(whole.test)).split(250)
+        test = torch.cat([trained.net(augment.see(whole.test, View(part))) for part in parts])
+    arrays = {"labels": whole.labels, "train": train.mean(0), "test": test, **({} if seen is None else {"seen": seen})}
+    _save(path, {name: tensor.numpy() for name, tensor in arrays.items()})
+
+
+def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.Tensor | None:
+    """Whose labels the networks of a run's round saw, by place in the data set; None where queries.csv cannot tell."""
+    if "seen" in record:  # a teacher's
+        return record["seen"]
+    with open(folder / "queries.csv", newline="", encoding="utf-8") as file:
+        bought = [int(row["index"]) for row in csv.DictReader(file) if int(row["round"]) <= int(record["round"])]
+    places = torch.isin(images.origin, torch.tensor(bought)).nonzero().flatten()
+    for found in (evaluation.seen(args, images, places), images.origin):
+        if str(len(found)) == str(record.get("labels_in_all")):
+            return found
+    return None
+
+
+def _target(path: str | Path) -> Path:
+    """Raises InputError for what no file of logits can be written to, before anything is computed."""
+    path = Path(os.path.expanduser(path))
+    if path.suffix != ".npz" or not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: must be an .npz in a folder that is there")
+    return path
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
@@ -76,3 +147,22 @@ def _checked(found, images: int, classes: int) -> np.ndarray:
     if why := flaw(found):
         raise InputError(f"the network gives {why}")
     return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("run", type=Path, help="the folder of a run, whose network is asked")
+    parser.add_argument("--round", type=COUNT0, help="of which round, from 0; the last one without it")
+    parser.add_argument("--views", type=COUNT, default=1, help="of each image, whose logits are averaged: itself, and "
+                        "ones that are mirrored where the run's data set may be, and moved")  # fmt: skip
+    parser.add_argument("--shift", type=COUNT0, default=0, help="by up to so many pixels")
+    parser.add_argument("--output", type=Path, default=Path("logits.npz"), help="the file for --teacher")
+    parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
+    parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")
+    args = parser.parse_args(argv)
+    write_run(args.output, args.run, args.round, args.views, args.shift, args.data_dir, args.dataset)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    cli.start(main)
