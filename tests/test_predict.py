@@ -126,6 +126,17 @@ def test_images_in_folders_of_classes_are_compared_with_these(trained, photos, c
     assert capsys.readouterr().err == ""
 
 
+def test_a_class_is_that_of_the_folder_an_image_is_named_in(tmp_path):
+    """And not where a link leads."""
+    for name in ("3", "7"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3" / "a.png").touch()
+    (tmp_path / "7" / "b.png").symlink_to(tmp_path / "3" / "a.png")
+    lines = [[str(tmp_path / name), "3"] for name in ("3/a.png", "7/b.png", "7/../3/a.png", "3/more/c.png")]
+    right: list[bool] = []
+    assert list(predict.compared(lines, ["3", "7"], right)) == lines and right == [True, False, True]
+
+
 def test_unreadable_files_are_named_together_after_the_others_answers(trained, photos, capsys, monkeypatch):
     monkeypatch.setattr(predict, "BATCH", 2)
     (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:40])

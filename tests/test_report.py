@@ -138,6 +138,13 @@ def test_who_was_asked_for_labels_is_named_though_all_runs_share_it(tmp_path):
         assert found.rows["label"].tolist() == [label]
 
 
+def test_a_percent_of_other_than_the_papers_images_is_beside_no_number_of_it(tmp_path):
+    found = results.read([run(tmp_path / "a", "Random", 1, {10: 58}, num_images=20000)])
+    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) is None
+    found = results.read([run(tmp_path / "b", "Random", 1, {10: 58}, num_images=50000)])
+    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) == 54.59
+
+
 def test_the_paper_calls_vgg_by_its_depth(tmp_path):
     folder = edit(run(tmp_path / "a", "Random", 1, {10: 58}), "results.csv", "AlexNet", "VGG")
     found = results.read([folder])

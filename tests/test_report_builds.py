@@ -186,3 +186,34 @@ def test_the_tables_end_with_what_they_were_made_with(tmp_path):
         assert (tmp_path / "out" / name).read_text(encoding="utf-8").splitlines()[-6:] == expected
     latex = files[1].read_text(encoding="utf-8").splitlines()
     assert files[1].name == "table1.tex" and latex[-6:] == [f"% {line}" for line in expected]
+
+
+IMAGES = {"image_size": 64, "num_images": 50000, "data": "a" * 64, "test_data": "b" * 64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "c" * 64}, r"images \(data\)"),
+        ({"test_data": "c" * 64}, r"images \(test_data\)"),
+        ({"num_images": 400, "data": "c" * 64, "test_data": "d" * 64}, r"images \(num_images, data, test_data\)"),
+        ({"image_size": 32, "num_images": 400, "data": "c" * 64}, r"images \(num_images\)"),
+    ],
+)
+def test_a_test_of_runs_on_other_images_is_refused_by_name_and_mixed_marks_it(tmp_path, changes, words):
+    """10% of other images is other labels, and their test accuracies are of other tests."""
+    ours, theirs = (lambda seed, more=more: by()(seed) | IMAGES | more for more in ({}, changes))
+    folders = rows(tmp_path, ours, theirs)
+    with pytest.raises(InputError, match=rf"kd1 and .*en1 would be compared but differ in {words}; make them alike"):
+        statistics.paired_tests(results.read(folders), ALEXNET)
+    table, _ = compared(folders, mixed=True)
+    assert set(table["unlike"]) == {frozenset({"images"})}
+    assert builds.explain({"images"}) == ["‡ runs of one seed differ in images: the difference may come from that."]
+
+
+def test_the_same_images_at_two_sizes_are_compared(tmp_path):
+    """Their SHA-256 are of the resized ones; and a run from before there was one says nothing."""
+    small = {"image_size": 32, "data": "c" * 64, "test_data": "d" * 64}
+    for name, theirs in (("small", IMAGES | small), ("old", {})):
+        folders = rows(tmp_path / name, lambda seed: by()(seed) | IMAGES, lambda seed, more=theirs: by()(seed) | more)
+        assert set(compared(folders)[0]["unlike"]) == {frozenset()}

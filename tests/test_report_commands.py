@@ -55,6 +55,12 @@ def test_a_command_is_of_the_run_data_sets_folder():
     assert commands.command(config) == "(cd AlexNet/SVHN/KD && python main.py --extra --seed $seed --expt kd)"
 
 
+def test_a_command_names_the_file_of_labels():
+    config = record("Random", "--dataset /own --labels /own.csv --num_images 90") | {"labels": "/own.csv"}
+    assert "--labels /own.csv" in words_of(commands.command(config))
+    assert "labels" not in words_of(commands.command(record("Random", "--dataset /own --num_images 90")))
+
+
 def test_a_command_has_the_threads_and_precision_of_the_last_sitting():
     config = record("KD", "", made_with=[sitting(threads=4), sitting(threads=1, amp="bf16")])
     assert words_of(commands.command(config)) == "--threads 1 --amp bf16 --seed $seed --expt kd"

@@ -111,6 +111,23 @@ def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
     assert [(row["ms an image"], row["time, teacher 1"]) for row in rows.values()] == [("0.3", ""), ("0.1", "")]
 
 
+def test_an_export_of_another_network_than_the_rounds_is_refused(seeds, tmp_path):
+    """A run begun anew in its folder leaves the export of the one before."""
+    edit(seeds[0], "results.csv", ",100,70.0", ",100,69.4")
+    words = r"en1/export\.csv: is of a network with 70% test accuracy, round 2 has 69\.4%; export the run again"
+    with pytest.raises(InputError, match=words):
+        deployment.write(results.read(seeds), {}, tmp_path)
+    edit(seeds[0], "results.csv", ",100,69.4", ",100,69.6")  # an image or two that rounding moved
+    deployment.write(results.read(seeds), {}, tmp_path)
+
+
+def test_a_row_has_the_cost_of_its_own_runs_images(tmp_path):
+    runs = [run(tmp_path / "cm", "Random", 1, {10: 55}, image_size=64)]
+    runs.append(run(tmp_path / "en", "EnCoDe", 1, {10: 58}, sampler="vae", image_size=128))
+    rows = rows_of(deployment.write(results.read(runs), {}, tmp_path)[0])
+    assert {name: row["MACs, M"] for (name, _), row in rows.items()} == {"CM": "1.36", "EnCoDe†": "3.9"}
+
+
 def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
     export(seeds[2], 2, (3, 1, 10), (69, 66, ""), cpu="another", busy="True")
     path = deployment.write(results.read(seeds), {}, tmp_path)[0]

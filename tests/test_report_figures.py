@@ -277,8 +277,8 @@ def test_class_accuracy_is_the_mean_over_seeds_of_each_class(tmp_path, drawn):
 def test_a_contact_sheet_holds_images_that_are_not_square():
     """An .npz may have such; they were a traceback."""
     pixels = np.arange(3 * 2 * 4 * 3, dtype=np.uint8).reshape(3, 2, 4, 3)
-    source = SimpleNamespace(x_train=pixels, y_train=np.array([0, 1, 1]))
-    queries = pd.DataFrame({"round": [0, 0, 0], "index": [0, 1, 2]})
+    source = SimpleNamespace(x_train=pixels)
+    queries = pd.DataFrame({"round": [0, 0, 0], "index": [0, 1, 2], "class": [0, 1, 1]})
     sheet = sheets._sheet(source, queries, [0], [0, 1])
     side = sheets.SIDE
     assert sheet.shape == (side * 3 + 4, 2 * (side * 5 + 4), 3)  # a margin of 1 an image, of 4 a cell
@@ -289,10 +289,10 @@ def test_a_contact_sheet_holds_images_that_are_not_square():
 
 
 def test_each_row_of_a_contact_sheet_has_that_rounds_queries_alone():
-    """First choice first; the image's label, not its place, says in which column."""
+    """First choice first; the label that the run used says in which column, wherever `--labels` is now."""
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
-    source = SimpleNamespace(x_train=pixels, y_train=np.array([0, 1, 0, 0]))
-    queries = pd.DataFrame({"round": [0, 0, 1, 1], "index": [3, 1, 2, 0]})
+    source = SimpleNamespace(x_train=pixels, y_train=np.full(4, -1))
+    queries = pd.DataFrame({"round": [0, 0, 1, 1], "index": [3, 1, 2, 0], "class": [0, 1, 0, 0]})
     sheet = sheets._sheet(source, queries, [0, 1], [0, 1])[..., 0]
     tall, wide = (side // 2 for side in sheet.shape)
     cells = [sheet[r * tall : (r + 1) * tall, c * wide : (c + 1) * wide] for r in (0, 1) for c in (0, 1)]
@@ -308,3 +308,11 @@ def test_a_contact_sheet_fits_a_page_whatever_the_rounds_and_classes(tmp_path):
     for file in files:
         height, width, _ = style.plt.imread(file).shape
         assert width / 200 <= 8.27 and height / 200 <= 11.69  # A4 in inches
+
+
+def test_macs_of_two_image_sizes_are_two_networks_costs(tmp_path, drawn):
+    folders = [run(tmp_path / "cm", "Random", 1, {10: 55}, image_size=64)]
+    folders.append(run(tmp_path / "en", "EnCoDe", 1, {10: 58}, sampler="vae", image_size=128))
+    figures.macs(results.read(folders), tmp_path)
+    texts = [text.get_text() for text in drawn["macs"].axes[0].texts]
+    assert texts == ["AlexNet student, 64 px\n1.36 M", "AlexNet student, 128 px\n3.9 M"]

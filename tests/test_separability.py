@@ -143,3 +143,19 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.start(separability.main)
     assert caught.value.code == 2 and "nowhere: not the folder of a run" in capsys.readouterr().err
+
+
+def test_labels_that_are_missing_make_no_accuracy(done, monkeypatch):
+    """An image without a label counted as wrong: of `--labels`, those that the run used are in queries.csv."""
+    load = recorded.images
+
+    def unlabeled(*words, **options):
+        images, args = load(*words, **options)
+        images.labels[:] = -1
+        return images, args
+
+    before = separability.rounds(done, done)
+    monkeypatch.setattr(recorded, "images", unlabeled)
+    first, second = separability.rounds(done, done)
+    assert (first["labeled"], first["queried"]) == (before[0]["labeled"], before[0]["queried"])
+    assert "unlabeled" not in first and "unlabeled" not in second and second["labeled"] == before[1]["labeled"]

@@ -58,8 +58,20 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
     return features.numpy(), correct.numpy()
 
 
+def _fill(images: Images, queries: pd.DataFrame) -> None:
+    """Adds the labels that the run used, wherever its `--labels` file is now."""
+    used = queries.dropna(subset="label").set_index("index")["label"].astype(int)
+    places = {origin: place for place, origin in enumerate(images.origin.tolist())}
+    for index, label in used.items():
+        images.labels[places[index]] = label
+
+
 def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
-    """A row for each of the run's rounds that left some of the pool unlabelled."""
+    """A row for each of the run's rounds that left some of the pool unlabelled.
+
+    An accuracy is missing where the label of an image is, as with `--labels`: of those that have one it would be
+    another.
+    """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: not the folder of a run, there is no config.json in it")
     images, args = recorded.images(folder, data_dir)
@@ -67,7 +79,9 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         queries = pd.read_csv(folder / "queries.csv")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not the folder of a run ({error})") from None
+    _fill(images, queries)
     origin = images.origin[images.pool.cpu()].numpy()
+    known = (images.labels[images.pool] >= 0).cpu().numpy()
     held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: no network learned these
     drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
@@ -89,7 +103,8 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         if most >= FEWEST:
             row |= separability(*(features[pool[:most]] for pool in pools))
         groups = {"labeled": labeled, "unlabeled": ~bought, "queried": queried}
-        rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items() if group.any()})
+        groups = {name: group for name, group in groups.items() if group.any() and known[group].all()}
+        rows.append(row | {name: 100 * correct[group].mean() for name, group in groups.items()})
     if not rows:
         raise InputError(f"{folder}: has no finished round, with its round_NN.pt, that left images unlabelled")
     return rows

@@ -10,6 +10,7 @@ import pandas as pd
 from common.errors import InputError
 
 MARK = "‡"
+IMAGES = ("image_size", "num_images", "data", "test_data")
 ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differs: one of two runs has no record
 
 
@@ -34,6 +35,7 @@ class Made:
     sittings: tuple[Sitting, ...]
     teachers: tuple[str, ...]  # SHA-256, of each round where they differ
     shared_teacher: str  # what the one of all rounds is called; empty where each round has its own
+    images: tuple = ()  # what is recorded of them, as (key of config.json, value)
 
     def values(self, name: str) -> set[str]:
         """All values of commit, amp or teacher; an empty one where it is not known."""
@@ -60,11 +62,12 @@ def made(folder: Path | str, config: dict, shared_teacher: str) -> Made:
             what = record["dirty"]  # True of before one change was told from another
             values["commit"] += f"-dirty-{what}" if isinstance(what, str) else "-dirty"
         sittings.append(Sitting(**values))
-    return Made(tuple(sittings), tuple(teachers), shared_teacher)
+    images = tuple((name, str(config[name])) for name in IMAGES if name in config)
+    return Made(tuple(sittings), tuple(teachers), shared_teacher, images)
 
 
 def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: bool) -> frozenset[str]:
-    """What differs between the runs of each pair: commit, amp, teacher, ONE_SIDED.
+    """What differs between the runs of each pair: commit, amp, teacher, images, ONE_SIDED.
 
     Machine, threads and torch may differ. What neither run has a record of counts as equal, and a run that was itself
     made with several builds is like no other.
@@ -86,11 +89,24 @@ def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: boo
                 differing[name] = f"{name} ({_short(ours)} and {_short(theirs)})"
             elif ("" in ours) != ("" in theirs):
                 words.add(ONE_SIDED)
+        if names := _other_images(a, b):
+            differing["images"] = f"images ({', '.join(names)})"
         if differing and not mixed:
             raise InputError(f"{first} and {second} would be compared but differ in {', '.join(differing.values())}; "
                              "make them alike, or --mixed makes the test and marks it")  # fmt: skip
         words |= differing.keys()
     return frozenset(words)
+
+
+def _other_images(a: Made, b: Made) -> list[str]:
+    """In which keys of config.json two runs have other images to train or to test on.
+
+    The SHA-256 of the same images at two sizes differ too: what is left to compare there is how many there are.
+    """
+    ours, theirs = dict(a.images), dict(b.images)
+    alike = ours.get("image_size") == theirs.get("image_size")
+    names = IMAGES[1:] if alike else IMAGES[1:2]
+    return [name for name in names if name in ours and name in theirs and ours[name] != theirs[name]]
 
 
 def mark(words: frozenset[str]) -> str:

@@ -80,6 +80,7 @@ def _words(defaults: dict, config: dict, recipe: str) -> list[str]:
     said = [name for name in usual if f"--{name}" in flags and name in before.keys() - ELSEWHERE - SAID_ANYWAY]
     for name in said:
         words += _said(name, before[name]) if before[name] != usual[name] else []
+    words += _said("labels", config["labels"]) if config.get("labels") else []
     made = (config.get(MADE_WITH) or [{}])[-1]
     for name in ("threads", "amp"):
         words += _said(name, made[name]) if made.get(name) else []

@@ -134,9 +134,10 @@ def macs(found: Results, output: Path) -> list[Path]:
     for axes, dataset in zip(panels, datasets, strict=True):
         rows, costs = found.rows[found.rows["dataset"] == dataset], []
         for model, here in rows.groupby("model", sort=False):
-            for part, group in here.groupby("network", sort=False):
+            shapes = here["run"].map(lambda run, model=model: _shape(found, run, model))
+            for (part, shape), group in here.groupby([here["network"], shapes], sort=False):
                 labels = style.order(group["label"])
-                cost = networks.cost(model, part, *_shape(found, group["run"].iloc[0], model))[1]
+                cost = networks.cost(model, part, *shape)[1]
                 costs.append(cost)
                 for place, label in enumerate(labels):
                     # beside each other: one network has one cost, whichever way it was trained
@@ -145,7 +146,9 @@ def macs(found: Results, output: Path) -> list[Path]:
                     most = most[most["percent"] == most["percent"].max()]
                     look = looks[label] | {"linestyle": ""}
                     _point(axes, at, most["test_accuracy"].to_numpy(float), look, label)
-                axes.annotate(f"{model} {part}\n{cost / 1e6:.3g} M", (cost, 0), xycoords=("data", "axes fraction"),
+                size = "" if shapes.nunique() == 1 else f", {shape[1]} px"
+                named = f"{model} {part}{size}\n{cost / 1e6:.3g} M"
+                axes.annotate(named, (cost, 0), xycoords=("data", "axes fraction"),
                               xytext=(0, 4), textcoords="offset points", ha="center", fontsize="x-small")  # fmt: skip
         axes.set(xscale="log", xlabel="multiply-accumulates for one image", ylabel="test accuracy (%)", title=dataset)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))

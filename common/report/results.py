@@ -12,6 +12,7 @@ from common.report import builds, naming, reading
 from common.runs import OTHER
 from common.schema import BEFORE, VARIANTS
 
+PAPER_IMAGES = 50000  # that it trains and validates on, of CIFAR-10 and SVHN both
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 
 
@@ -135,8 +136,13 @@ def paper() -> pd.DataFrame:
 
 
 def paper_curve(found: Results, setting: tuple[str, str], label: str) -> pd.Series:
-    """The paper's accuracy by percent for a row's label; empty unless it is one of the paper's (Single: CM's)."""
+    """The paper's accuracy by percent for a row's label; empty unless it is one of the paper's (Single: CM's).
+
+    And empty where runs of the setting have another number of images than the paper: a percent of it is other labels.
+    """
     table = found.paper
+    if any(found.configs[run].get("num_images", PAPER_IMAGES) != PAPER_IMAGES for run in found.of(setting)["run"]):
+        return pd.Series(dtype=float)
     label = label.removesuffix("†")
     label = {"Single": "CM", "Single teacher": "Baseline"}.get(label, label)
     network = PAPER_NETWORK.get(setting[0], setting[0])

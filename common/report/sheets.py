@@ -70,9 +70,11 @@ def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray
     gap, tall, wide = 4 * thin, height + thin, width + thin  # of an image with its margin
     sheet = np.full((len(rounds) * (SIDE * tall + gap), len(classes) * (SIDE * wide + gap), 3), 255, np.uint8)
     for row, number in enumerate(rounds):
-        index = queries.loc[queries["round"] == number, "index"].to_numpy()
+        asked = queries[queries["round"] == number]
         for column, label in enumerate(classes):
-            for place, image in enumerate(source.x_train[index[source.y_train[index] == label][: SIDE**2]]):
+            # by the labels that the run used: those of `--labels` may be elsewhere now
+            index = asked.loc[asked["class"] == label, "index"].to_numpy()[: SIDE**2]
+            for place, image in enumerate(source.x_train[index]):
                 top = row * (SIDE * tall + gap) + gap // 2 + place // SIDE * tall
                 left = column * (SIDE * wide + gap) + gap // 2 + place % SIDE * wide
                 sheet[top : top + height, left : left + width] = image
