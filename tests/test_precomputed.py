@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import data, distillation, export, logits, plan, teachers
+from common import data, distillation, export, logits, plan, predict, teachers
 from common.datasets import digits
 from common.datasets.source import Source
 from common.errors import InputError
@@ -306,3 +306,48 @@ def test_readmes_file_is_one(tmp_path, monkeypatch):
     exec(code, {"my_network": lambda images: np.zeros((len(images), 4))})
     with np.load("logits.npz") as found:
         assert found["train"].shape == (7, 4) and len(found["seen"]) == 7
+
+
+def test_a_runs_own_network_is_written_for_the_whole_data_set(tmp_path):
+    """The mean over the views that KD would draw, in the data set's order, and whose labels it saw."""
+    words = [*TOY, "--percents", "20", "50", "--subset", "120", "--train_epochs", "1", "--save_path", str(tmp_path)]
+    run("Random", *words, "--keep", "last")
+    folder, path = tmp_path / "random-seed5", tmp_path / "own.npz"
+    logits.main([str(folder), "--round", "0", "--views", "3", "--shift", "2", "--output", str(path)])
+    with np.load(path) as found:
+        arrays = dict(found)
+    student = predict.load_student(folder, 0)
+    args = parse("Single", "--num_images", str(DIGITS), "--take", "first", "--seed", "5")
+    whole = data.load(args)
+    args.views, args.shift = 3, 2
+    views = distillation.fixed_views(args, whole)
+    _, each = distillation.compute(student.net, whole, views=views, features=False)
+    assert arrays["train"] == pytest.approx(each.mean(0).numpy()) and arrays["train"].shape == (DIGITS, 10)
+    assert arrays["labels"].tolist() == whole.labels.tolist()
+    right = 100 * (arrays["test"].argmax(1) == whole.test_labels.numpy()).mean()
+    assert f"{right:.2f}" == student.record["test_accuracy"]
+    bought = {int(row["index"]) for row in rows(folder, "queries") if row["round"] == "0"}
+    assert set(arrays["seen"].tolist()) == bought and len(bought) == 40
+    run("KD", *words[:-2], "--save_path", str(tmp_path), *ALONE, "--teacher", str(path), "--keep", "last")
+    assert [row["labels_in_all"] for row in rows(tmp_path / "kd-seed5", "results")] == ["40", "100"]
+
+
+def test_whose_labels_a_runs_networks_saw(ten, tmp_path):
+    """By queries.csv, with those that chose the epoch, or all; left out where a teacher saw what nobody can tell."""
+    lines = ["round,index,score,label", "0,0,,0", "0,1,,1", "1,3,,1"]
+    (tmp_path / "queries.csv").write_text("\n".join(lines) + "\n")
+    ten.val = torch.tensor([0, 1])  # places 9 and 0 of the data set
+    asked = []
+    for keep, number, in_all in (
+        ("last", 0, 2),
+        ("last", 1, 3),
+        ("best", 1, 4),
+        ("best", 0, 8),
+        ("last", 1, 5),
+        ("last", 0, ""),
+    ):
+        record = {"round": number, "labels_in_all": in_all}
+        found = logits._seen(parse("KD", "--keep", keep), ten, record, tmp_path)
+        asked.append(None if found is None else sorted(found.tolist()))
+    assert asked == [[0, 1], [0, 1, 3], [0, 1, 3, 9], sorted(ten.origin.tolist()), None, None]
+    assert logits._seen(parse("KD"), ten, {"seen": torch.tensor([4])}, tmp_path).tolist() == [4]
