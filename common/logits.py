@@ -93,7 +93,7 @@ def write_run(
     folder = trained.path.parent
     images, args = recorded.images(folder, data_dir, dataset)
     seen = _seen(args, images, trained.record, folder)
-    args.num_images, args.take = images.available, "first"  # the file has all, in the data set's order
+    args.num_images = images.available  # the file has all, in the data set's order
     whole = data.load(args)
     source = generator(args.seed, "views", views, shift)
     drawn = augment.draw(views, len(whole.train), whole.mirror, shift, source)
