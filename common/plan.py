@@ -132,9 +132,12 @@ def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float
 
 def stand_in(args, images: Images) -> Targets:
     """Teacher outputs of the right shape that take no memory for each image."""
+    count = len(images.train)
+    if precomputed.named(args):  # its network is none of the pair, whose teacher may not take these images
+        return Targets(torch.nn.Identity(), None, torch.zeros(1, count, args.num_classes, device=images.device))
     net = networks.build(args, "teacher")
     example, _ = distillation.compute(net, images, only=1)
-    views, count = 2 if images.mirror else 1, len(images.train)
+    views = 2 if images.mirror else 1
     z = torch.zeros(1, 1, *example.shape[2:], device=images.device).expand(views, count, -1, -1, -1)
     return Targets(net.pool, z, torch.zeros(views, count, args.num_classes, device=images.device))
 

@@ -208,6 +208,8 @@ def test_a_plan_counts_the_student_and_the_logits(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "student    " in said and "teacher    " not in said and f"teacher at {path} (there)" in said
     assert precomputed.size(args) == 57520 and "teacher's outputs 0 MB" in said
+    small = named(path, "--num_images", str(DIGITS), "--image_size", "32")  # AlexNet's teacher needs 63 pixels
+    plan.show(small, data.load(small))
     path.write_bytes(b"")
     with pytest.raises(InputError, match="not a readable"):
         plan.show(args, data.load(args))
