@@ -26,14 +26,19 @@ class Fitted:
 
 
 @torch.no_grad()
-def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
-    """The class (N,) int64 that `net`, in eval mode, gives each of the unmirrored images (N, S, S, 3) uint8."""
+def logits(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
+    """(N, classes) that `net`, in eval mode, gives the unmirrored images (N, S, S, 3) uint8."""
     training = net.training
     net.eval()
     index = torch.arange(len(images), device=images.device)
-    classes = torch.cat([net(augment.see(images, View(part))).argmax(1) for part in index.split(batch_size)])
+    found = torch.cat([net(augment.see(images, View(part))) for part in index.split(batch_size)])
     net.train(training)
-    return classes
+    return found
+
+
+def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
+    """The class (N,) int64 that `net`, in eval mode, gives each of the unmirrored images (N, S, S, 3) uint8."""
+    return logits(net, images, batch_size).argmax(1)
 
 
 def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:

@@ -20,14 +20,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import augment, cli, data, datasets, distillation, evaluation, predict, recorded
-from common.augment import View
+from common import cli, data, datasets, distillation, evaluation, predict, recorded
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
 from common.files import replacing
 from common.flags import COUNT, COUNT0
-from common.seeds import generator
 from common.teachers.precomputed import flaw
 
 
@@ -95,12 +93,9 @@ def write_run(
     seen = _seen(args, images, trained.record, folder)
     args.num_images = images.available  # the file has all, in the data set's order
     whole = data.load(args)
-    source = generator(args.seed, "views", views, shift)
-    drawn = augment.draw(views, len(whole.train), whole.mirror, shift, source)
+    drawn = distillation.fixed_views(Namespace(seed=args.seed, views=views, shift=shift), whole)
     _, train = distillation.compute(trained.net, whole, views=drawn, features=False)
-    with torch.no_grad():
-        parts = torch.arange(len(whole.test)).split(250)
-        test = torch.cat([trained.net(augment.see(whole.test, View(part))) for part in parts])
+    test = evaluation.logits(trained.net, whole.test)
     arrays = {"labels": whole.labels, "train": train.mean(0), "test": test, **({} if seen is None else {"seen": seen})}
     _save(path, {name: tensor.numpy() for name, tensor in arrays.items()})
 
