@@ -7,7 +7,7 @@ paper's setting stays what the scripts do without this flag.
 
 COUNTED = {"keep": "last"}
 SCHEDULE = {"schedule": "onecycle", "nesterov": True, "batch_size": 128}
-TEACHER = {  # RESULTS.md has what some of these were compared with, on validation images of one seed
+TEACHER = {  # results/fair-exploration has what some of these were compared with, on validation images of one seed
     **{"teacher_labels": "labeled", "teacher_pool": "none"},
     **{"teacher_epochs": 12, "teacher_passes": 80},
     **{"teacher_batch_size": 32, "teacher_lr": 0.03},

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,12 @@ from common.grid import jobs, runner
 
 from .conftest import ROOT
 
-BLOCKS, RESULTS = (
-    re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
-    for page in ("README.md", "RESULTS.md")
-)
+PAGES = ["README.md", "RESULTS.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("results/*/README.md")))]
+IN_PAGE = {
+    page: re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S) for page in PAGES
+}
+BLOCKS = IN_PAGE.pop("README.md")
+RESULTS = [block for blocks in IN_PAGE.values() for block in blocks]
 # Each command line that a block comes to, with its folder, in place of running it.
 STUBS = """
 set -eu
@@ -91,19 +94,20 @@ def test_make_help_lists_every_target():
     assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
 
 
-def anchors(name: str) -> set[str]:
+def anchors(page: Path) -> set[str]:
     """What a page's headings are called in links, as GitHub makes it of them."""
-    lines = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
+    lines = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
     heads = [line.lstrip("#").strip().lower() for line in lines if re.match("#+ ", line)]
     return {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_no_link_is_dead(page):
     """A file of this repository, a heading of a page, or another site."""
     for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         name, _, anchor = target.partition("#")
         if name.startswith("https://"):
             continue
-        assert not name or (ROOT / name).exists(), target
-        assert not anchor or anchor in anchors(name or page), target
+        linked = (ROOT / page).parent / name if name else ROOT / page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target

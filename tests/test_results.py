@@ -1,4 +1,4 @@
-"""Figures that README and RESULTS state are those of the text files in results/, recomputed here."""
+"""Figures that README, RESULTS and the pages in results/ state are those of the text files there, recomputed here."""
 
 import itertools
 import json
@@ -13,7 +13,12 @@ from common.report.statistics import interval
 
 from .conftest import ROOT
 
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "RESULTS.md")}
+FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "RESULTS.md", *(folder / "README.md" for folder in FOLDERS))
+}
+RESULTS = "\n".join(text for name, text in PAGES.items() if name != "README.md")
 ACCURACY = r"\d\d\.\d\d"
 
 
@@ -45,16 +50,21 @@ def seeds(rounds):
     return found
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_mean_and_its_interval_are_a_rows_or_a_paired_difference(page, seeds):
-    """`72.01 ± 0.06`: over all seeds of a row, or over those that two rows of one folder share, whatever its sign."""
-    known = [interval(row) for row in seeds.values()]
+@pytest.fixture(scope="module")
+def known(seeds):
+    """Mean and half its interval of each row, and of each difference of two rows over the seeds that they share."""
+    found = [interval(row) for row in seeds.values()]
     for (one, first), (other, second) in itertools.combinations(seeds.items(), 2):
         if one[0] == other[0] and len(both := first.index.intersection(second.index)) > 2:
-            known.append(interval(first[both] - second[both]))
-    known = np.abs([each for each in known if not np.isnan(each[1])])
+            found.append(interval(first[both] - second[both]))
+    return np.abs([each for each in found if not np.isnan(each[1])])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_mean_and_its_interval_are_a_rows_or_a_paired_difference(page, known):
+    """`72.01 ± 0.06`: over all seeds of a row, or over those that two rows of one folder share, whatever its sign."""
     stated = re.findall(r"(\d+\.(\d+))\s+(?:points\s+)?±\s+(\d+\.\d+)", PAGES[page])
-    assert len(stated) > 10
+    assert len(stated) > 10 or page not in ("README.md", "RESULTS.md")
     for mean, digits, half in stated:
         off = np.abs(known - (float(mean), float(half))).max(axis=1).min()
         assert off <= 0.5 * 10 ** -len(digits) + 1e-9, f"{mean} ± {half}: no row of results/ has it"
@@ -62,7 +72,7 @@ def test_a_mean_and_its_interval_are_a_rows_or_a_paired_difference(page, seeds):
 
 def test_what_each_seed_has_is_a_row_in_the_order_of_its_seeds(seeds):
     rows = {tuple(f"{value:.2f}" for value in row) for row in seeds.values()}
-    lists = re.findall(rf"{ACCURACY}(?:, {ACCURACY}){{2,}}", "\n".join(re.findall(r"^\|.*", PAGES["RESULTS.md"], re.M)))
+    lists = re.findall(rf"{ACCURACY}(?:, {ACCURACY}){{2,}}", "\n".join(re.findall(r"^\|.*", RESULTS, re.M)))
     assert len(lists) > 20
     for each in lists:
         assert tuple(each.split(", ")) in rows, f"{each}: no row of results/ has it"
@@ -71,10 +81,22 @@ def test_what_each_seed_has_is_a_row_in_the_order_of_its_seeds(seeds):
 def test_validation_and_test_accuracy_beside_each_other_are_one_rounds(rounds):
     """`70.76 (71.13)`, in either order."""
     pairs = {frozenset([f"{row.val_accuracy:.2f}", f"{row.test_accuracy:.2f}"]) for row in rounds.itertuples()}
-    stated = re.findall(rf"({ACCURACY}) \(({ACCURACY})\)", PAGES["RESULTS.md"])
+    stated = re.findall(rf"({ACCURACY}) \(({ACCURACY})\)", RESULTS)
     assert len(stated) > 40
     for pair in stated:
         assert frozenset(pair) in pairs, f"{pair[0]} ({pair[1]}): no round in results/ has them"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_folder_of_results_is_listed_and_names_the_commits_that_made_it(folder):
+    """Its own page, or the one that this links to, has each commit in its runs' config.json."""
+    assert f"results/{folder.name}/README.md" in PAGES["RESULTS.md"] or f"`{folder.name}`" in PAGES["RESULTS.md"]
+    page = f"results/{folder.name}/README.md"
+    linked = re.findall(r"\]\(\.\./([\w-]+)/README\.md\)", PAGES[page])
+    text = PAGES[page] + "".join(PAGES[f"results/{name}/README.md"] for name in linked)
+    for path in folder.rglob("config.json"):
+        for made in json.loads(path.read_text(encoding="utf-8")).get("made_with", []):
+            assert made["commit"][:7] in text, f"{path.parent.name}: {made['commit']}"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def self_training(args) -> dict:
     """A second teacher goes on from the first and learns the pool from it: its soft outputs, from harder views.
 
     Noisy student, Xie et al. 2020, https://arxiv.org/abs/1911.04252, which starts anew; with the few epochs that there
-    are here, one that does was still behind the first (RESULTS.md).
+    are here, one that does was still behind the first (results/fair-exploration).
     """
     return {**_harder(args), "lr_task": args.teacher_lr / 2, "ce_wt": 0.0, "logit_loss": "kl", "temperature": 1.0}
 
