@@ -26,7 +26,7 @@ KEPT = str(ROOT / "data")  # where the experiments look for named data sets, too
 SHOWN = 20  # classes, and pairs of equal images
 UPDATES = 1500  # of a round: a short look
 FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for a teacher whose features the quick recipe scales
-RATES = {"ResNet": (0.1, 0.1, 0.01)}  # tried (results/svhn2k-resnet): of the student alone, distilled, and of the decoder
+RATES = {"ResNet": (0.1, 0.1, 0.01)}  # tried (svhn2k-resnet): of the student alone, distilled, of the decoder
 SMALL = (0.01, 0.004, 0.004)  # for a student without batch norm
 
 
