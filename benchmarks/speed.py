@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from common import cli, data, machine, networks, plan, runs, samplers, training
+from common import cli, data, folding, machine, networks, plan, runs, samplers, training
 from common.budget import Round
 from common.experiments import ROOT, script
 from common.objective import Seen, adversarial_loss, frozen
-from common.teachers import folding, recipes
+from common.teachers import recipes
 
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
 
@@ -111,9 +111,7 @@ def ours(args, images: data.Images, this_round: Round, targets):
     net = networks.build(args, getattr(args, "network", "student"))
     decoder = networks.build(args, "decoder") if targets else None
     sampler = samplers.build(args, this_round, net, targets) if "sampler" in args else None
-    if args.fold_bn:
-        net = folding.with_batch_norm(args, net, 0)
-    session = training.Session(args, None, this_round, net, decoder, targets, sampler)
+    session = training.Session(args, None, this_round, folding.to_train(args, net, 0), decoder, targets, sampler)
     session.epoch = 100  # after the warm-up: with the adversarial term
     batches = itertools.chain.from_iterable(session.batches() for _ in itertools.count())
     session.modules.train()

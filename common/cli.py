@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from common import budget, console, data, fair, idle, machine, networks, proposal, startup
+from common import budget, console, data, fair, folding, idle, machine, networks, proposal, startup
 from common.datasets import DATASETS
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
 from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler, nets
-from common.teachers import folding, precomputed, recipes, store
+from common.teachers import precomputed, recipes, store
 
 BLENDED = ("kl", "dkd", "dist")  # logit losses of softened probabilities, which --mixup blends
 
@@ -193,7 +193,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
-    if args.fold_bn and not folding.foldable(args.model, args.network):
+    if args.fold_bn and not folding.foldable(args.model, getattr(args, "network", "student")):
         raise InputError(f"--fold_bn: {args.model} has its own batch norm; leave the flag out")
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import torch
 
-from common import budget, distillation, memory, networks, samplers, training
+from common import budget, distillation, folding, memory, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
-from common.teachers import fair, folding, precomputed, store, teacher
+from common.teachers import fair, precomputed, store, teacher
 from common.teachers import training as teachers
 
 TIMED_UPDATES = 10
@@ -117,9 +117,7 @@ def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float
         decoder, targets = networks.build(args, "decoder"), stand_in(args, images)
     if "sampler" in args:
         sampler = samplers.build(args, this_round, net, targets)
-    if args.fold_bn:
-        net = folding.with_batch_norm(args, net, 0)
-    session = training.Session(args, None, this_round, net, decoder, targets, sampler)
+    session = training.Session(args, None, this_round, folding.to_train(args, net, 0), decoder, targets, sampler)
     batches = session.batches()
     for update in range(FIRST_UPDATES + timed):
         if update == FIRST_UPDATES:

@@ -4,36 +4,32 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, fast, imbalance, networks, objective, schedules
-from common.augment import View
+from common import augment, fast, folding, imbalance, networks, objective, schedules
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
 from common.objective import Seen
 from common.schema import LOSSES
-from common.seeds import derive, generator
+from common.seeds import derive
+from common.streams import Batch, Streams
 
 Tensor = torch.Tensor
 READ_EVERY = 50  # updates between two looks at the losses, so that a GPU is not made to wait at each
 
 
-class Batch(NamedTuple):
-    """What one update sees: a view of batch_size images of each stream, and the sampler's noise."""
-
-    labeled: View
-    pool: View | None = None  # of labelled and unlabelled images, with --distill_on pool
-    unlabeled: View | None = None  # where a sampler learns
-    noise: Tensor | None = None  # (draws, 2 * batch_size, latent), where it has a VAE
-    mix: Tensor | None = None  # (batch_size,) shares of the pool's images that `--mixup` leaves of themselves
-
-
 def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
+    """Trains `net` as `train` does; with `--fold_bn` one with batch norm in its place, which is then folded into it."""
+    trained = folding.to_train(args, net, this_round.number)
+    fitted = train(args, run, this_round, trained, decoder, targets, sampler)
+    folding.write_back(args, trained, net, this_round)
+    return fitted
+
+
+def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
     """Trains `net` on the round's labelled pool for `train_epochs`; state is saved, and resumed, at each epoch's end.
 
     Args:
@@ -54,12 +50,6 @@ def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampl
             session.train_epoch(bar)
             session.save()
     return session.restore_best()
-
-
-def shuffled(pool: Tensor, count: int, source: torch.Generator) -> Tensor:
-    """`count` indices from `pool`, which is gone through in a new order each time it is used up."""
-    passes = [torch.randperm(len(pool), generator=source) for _ in range(-(-count // len(pool)))]
-    return pool[torch.cat(passes)[:count]]
 
 
 class Session:
@@ -221,56 +211,13 @@ class Session:
         return labeled, distilled, unlabeled
 
     def batches(self) -> Iterator[Batch]:
-        """The epoch's batches; each stream has a generator of its own, so that one more does not change the others."""
-        pools = {"labeled": self.round.labeled}
-        if self.targets is not None and self.args.distill_on == "pool":
-            pools["pool"] = torch.cat([self.round.labeled, self.round.unlabeled])
-        if self.sampler:
-            pools["unlabeled"] = self.round.unlabeled
-        count = self.updates * self.args.batch_size
-        streams = {name: self._stream(name, pool, count) for name, pool in pools.items()}
-        noise, mix = self._noise(), self._mix(count)
-        for update in range(self.updates):
-            part = slice(update * self.args.batch_size, (update + 1) * self.args.batch_size)
-            views = {name: view.part(part) for name, view in streams.items()}
-            yield Batch(**views, noise=None if noise is None else noise[update], mix=None if mix is None else mix[part])
-
-    def _stream(self, name: str, pool: Tensor, count: int) -> View:
-        """An epoch's view of one pool, drawn on the CPU in one go and then moved to the images' device."""
-        source, shift = self._generator(name), self.args.shift
-        index = shuffled(pool.cpu(), count, source)
-        if self.targets is not None and self.targets.views is not None:
-            which = torch.randint(len(self.targets.views.mirrored), (count,), generator=source)
-            return self.targets.views.of(index, which).to(self.images.device)
-        mirrored = torch.rand(count, generator=source) < 0.5
-        offsets = torch.randint(-shift, shift + 1, (count, 2), generator=source) if shift else None
-        boxes = augment.cut(count, self.images.size, self.args.cutout, source) if self.args.cutout else None
-        return View(index, mirrored if self.images.mirror else None, offsets, boxes=boxes).to(self.images.device)
-
-    def _mix(self, count: int) -> Tensor | None:
-        """An epoch's shares for `--mixup`, Beta(alpha, alpha) each; an image's partner is its batch's next one."""
-        if self.targets is None or not self.args.mixup:
-            return None
-        source = np.random.default_rng(derive(self.args.seed, "mixup", self.round.number, self.epoch))
-        shares = source.beta(self.args.mixup, self.args.mixup, count)
-        return torch.from_numpy(shares).float().to(self.images.device)
-
-    def _noise(self) -> Tensor | None:
-        """An epoch's noise (updates, draws, 2 * batch_size, latent) for the sampler, drawn and moved as a stream is."""
-        if not self.sampler or not self.sampler.draws:
-            return None
-        source, count = self._generator("noise"), self.updates * self.sampler.draws
-        # one by one: what torch draws first depends on how much it draws at once
-        drawn = [torch.randn(2 * self.args.batch_size, self.args.latent_dim, generator=source) for _ in range(count)]
-        return torch.stack(drawn).unflatten(0, (self.updates, -1)).to(self.images.device, non_blocking=True)
+        """The epoch's batches."""
+        return Streams(self.args, self.round, self.targets, self.sampler, self.epoch).batches(self.updates)
 
     def _autocast(self) -> torch.autocast:
         """Without autocast's cache: a sampler steps its VAE within, and then uses it again with the new weights."""
         enabled = self.args.precision == "bf16"
         return torch.autocast(self.images.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-
-    def _generator(self, purpose: str) -> torch.Generator:
-        return generator(self.args.seed, purpose, self.round.number, self.epoch)
 
     def _read(self, sums: dict[str, Tensor], count: int) -> dict[str, float]:
         """Mean losses so far, in one transfer from the device. Raises Diverged when one is not finite."""

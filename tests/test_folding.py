@@ -1,17 +1,17 @@
 """A network trained with batch norm and folded is the plain network of the same function."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, networks, teachers
+from common import augment, data, folding, networks, training
 from common.augment import View
 from common.errors import InputError
 from common.evaluation import accuracy
-from common.teachers import folding
 
 from .conftest import parse
 
@@ -140,7 +140,7 @@ def test_fit_ends_with_the_plain_network_at_its_best(first_round, feature_rms):
     args, run, images, this_round = first_round("Single", *words)
     net = networks.build(args, "student")
     names = list(net.state_dict())
-    fitted = teachers.fit(args, run, this_round, net)
+    fitted = training.fit(args, run, this_round, net)
     assert list(net.state_dict()) == names
     assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
     with torch.no_grad():
@@ -148,11 +148,34 @@ def test_fit_ends_with_the_plain_network_at_its_best(first_round, feature_rms):
     assert z.square().mean().sqrt().item() == pytest.approx(feature_rms, rel=1e-4)
 
 
+def test_a_distilled_student_is_folded_too_and_its_features_keep_their_size(tmp_path, teacher, monkeypatch):
+    """KD's decoder and EnCoDe's sampler learn from the features that are kept: those of the network with batch norm."""
+    seen = {}
+    monkeypatch.setattr(training, "train", lambda args, run, this_round, net, *rest: (net, rest))
+    args = parse("EnCoDe", "--fold_bn", "--teacher", str(teacher), "--save_path", str(tmp_path))
+    images = data.load(args)
+    this_round = SimpleNamespace(number=0, images=images, labeled=images.pool[:40])
+    net = networks.build(args, "student")
+    x = augment.see(images.train, View(this_round.labeled))
+    original = folding.write_back
+
+    def trained(args, network, *rest):
+        train(network)
+        seen["z"], seen["logits"] = network.features(x), network(x)
+        return original(args, network, *rest)
+
+    monkeypatch.setattr(folding, "write_back", trained)
+    kept, rest = training.fit(args, None, this_round, net, "decoder", "targets", "sampler")
+    assert rest == ("decoder", "targets", "sampler") and kept is not net
+    assert torch.allclose(net.eval().features(x), seen["z"], rtol=1e-3, atol=1e-5)
+    assert torch.allclose(net(x), seen["logits"], rtol=1e-3, atol=1e-4)
+
+
 def test_without_the_flag_the_network_itself_is_trained(first_round):
     args, run, images, this_round = first_round("Single", "--feature_rms", "0.1", "--train_epochs", "1")
     net = networks.build(args, "student")
     before = [weight.detach().clone() for weight in net.parameters()]
-    fitted = teachers.fit(args, run, this_round, net)
+    fitted = training.fit(args, run, this_round, net)
     assert all(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
     assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
 

@@ -46,6 +46,20 @@ def uninterrupted(tmp_path_factory, teacher):
     }
 
 
+def test_a_killed_run_of_students_with_batch_norm_ends_with_the_same_bytes(tmp_path, teacher):
+    words = [*WORDS, "--fold_bn", "--teacher", str(teacher), "--save_path", str(tmp_path)]
+    killed = launch("EnCoDe", *words, code=f"{KILL_AT}\n{KILLS['training']}")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for name in ("encode", "whole"):
+        done = launch("EnCoDe", *words, "--expt", name)
+        assert done.returncode == 0, done.stderr
+    found = [tmp_path / f"{name}-seed5" for name in ("encode", "whole")]
+    for name in ("results.csv", "queries.csv", "history.csv"):
+        assert (found[0] / name).read_bytes() == (found[1] / name).read_bytes(), name
+    plain = torch.load(found[1] / "round_00.pt", weights_only=True)["state_dict"]
+    assert not any("running" in name for name in plain)  # a batch norm's statistics
+
+
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed_and_resumed_ends_with_the_same_bytes(moment, tmp_path, teacher, uninterrupted):
     words = [*WORDS, "--teacher", str(teacher), "--save_path", str(tmp_path)]

@@ -16,7 +16,8 @@ from common.augment import View
 from common.errors import Diverged
 from common.evaluation import accuracy
 from common.seeds import generator
-from common.training import Batch, Session, shuffled
+from common.streams import Batch, shuffled
+from common.training import Session
 
 from . import toys
 from .toys import Quiet, toy_session

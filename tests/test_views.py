@@ -180,7 +180,7 @@ def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
     assert not torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
     s.round.number, s.epoch = 0, 1
     assert not torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
-    assert viewed()._mix(8) is None
+    assert next(viewed().batches()).mix is None
     batch = next(s.batches())
     _, distilled, _ = s.see(batch, adversarial=False)
     plain = augment.see(s.images.train, batch.pool)

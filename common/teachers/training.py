@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common import augment, budget, evaluation, networks, provenance, training
-from common.augment import View
+from common import budget, evaluation, folding, networks, provenance, training
 from common.data import Images
 from common.distillation import Targets
 from common.errors import Diverged, InputError
@@ -15,7 +14,7 @@ from common.evaluation import Fitted
 from common.files import read_tensors, write_tensors
 from common.networks import SplitNet
 from common.runs import Run, contents
-from common.teachers import folding, recipes
+from common.teachers import recipes
 from common.teachers.consistency import OwnOutputs
 
 Tensor = torch.Tensor
@@ -25,23 +24,20 @@ UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for 
 def fit(
     args, run, this_round, net: SplitNet, targets=None, start: Path | None = None, unfolded: bool = False
 ) -> Fitted:
-    """`training.fit` of `net`; with `--fold_bn` of a network with batch norm, which is then folded into `net`.
+    """`training.fit` of a teacher, `net`, that may learn from another one or go on from it.
 
     `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
     `start` is the folder of a run whose trained network this one goes on from; it was trained with `unfolded`.
     """
-    trained = folding.with_batch_norm(args, net, this_round.number) if args.fold_bn else net
+    trained = folding.to_train(args, net, this_round.number)
     if start is not None:
         trained.load_state_dict(_kept(start / UNFOLDED))
     if getattr(args, "own_outputs", False):
         targets = OwnOutputs(trained, this_round.images)
-    fitted = training.fit(args, run, this_round, trained, targets=targets)
+    fitted = training.train(args, run, this_round, trained, targets=targets)
     if unfolded:
         write_tensors(run.folder / UNFOLDED, trained.state_dict())
-    if not args.fold_bn:
-        return fitted
-    sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
-    folding.fold(trained, net, sample, args.feature_rms)
+    folding.write_back(args, trained, net, this_round)
     return fitted
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, evaluation, networks, plan, runs, teachers
+from common import budget, cli, data, evaluation, networks, plan, runs, teachers, training
 
 DEFAULTS = {
     "model": "AlexNet",
@@ -33,7 +33,7 @@ def main(args) -> None:
     run = runs.begin(args, images)
     for this_round in budget.rounds(args, run, images):
         net = networks.build(args, args.network)
-        fitted = teachers.fit(args, run, this_round, net)
+        fitted = training.fit(args, run, this_round, net)
         accuracy = evaluation.record(args, run, this_round, net, fitted)
         if args.network == "teacher":
             teachers.publish(args, run, images, net, accuracy)

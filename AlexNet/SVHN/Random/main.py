@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
 
-from common import budget, cli, data, evaluation, networks, plan, runs, samplers, teachers
+from common import budget, cli, data, evaluation, networks, plan, runs, samplers, training
 
 DEFAULTS = {
     "model": "AlexNet",
@@ -36,7 +36,7 @@ def main(args) -> None:
     run = runs.begin(args, images)
     for this_round in budget.rounds(args, run, images):
         net = networks.build(args, args.network, this_round.number)
-        fitted = teachers.fit(args, run, this_round, net)
+        fitted = training.fit(args, run, this_round, net)
         evaluation.record(args, run, this_round, net, fitted)
         this_round.query(samplers.build(args, this_round, net))
 

@@ -6,7 +6,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from common import fast, networks
+from common import augment, fast, networks
+from common.augment import View
 from common.networks import SequentialNet, SplitNet
 from common.seeds import initialization
 
@@ -52,6 +53,18 @@ def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:
                     nn.init.zeros_(layer.bias)
         nn.init.normal_(_layers(trained.classifier, nn.Linear)[-1].weight, std=0.01)
     return fast.apply(trained.to(args.device), args.fast)
+
+
+def to_train(args, net: SplitNet, round_number: int) -> SplitNet:
+    """What is trained for `net`: one with batch norm where `--fold_bn` says so, else `net` itself."""
+    return with_batch_norm(args, net, round_number) if args.fold_bn else net
+
+
+def write_back(args, trained: SplitNet, net: SplitNet, this_round) -> None:
+    """Folds what `to_train` gave, trained, into `net`; a student's features keep their size, whatever it is."""
+    if args.fold_bn:
+        sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
+        fold(trained, net, sample, getattr(args, "feature_rms", 0.0))
 
 
 @torch.no_grad()
