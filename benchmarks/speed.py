@@ -27,11 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from common import cli, data, folding, machine, networks, plan, runs, samplers, training
+from common import cli, data, folding, machine, networks, plan, recipes, runs, samplers, training
 from common.budget import Round
 from common.experiments import ROOT, script
 from common.objective import Seen, adversarial_loss, frozen
-from common.teachers import recipes
 
 CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"}
 

@@ -5,8 +5,8 @@
     export -> predict, report, runs, data     predict -> runs, networks, datasets
     runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory
 
-`augment` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up. `fair` and
-`teachers/recipes` are values of flags. `annotation`, `proposal` and `survey` are for a user's own images.
+`augment`, `streams` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up. In
+`recipes` are values of flags. `annotation`, `proposal` and `survey` are for a user's own images.
 """
 
 from common import startup  # noqa: F401 - before torch

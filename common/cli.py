@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from common import budget, console, data, fair, folding, idle, machine, networks, proposal, startup
+from common import budget, console, data, folding, machine, networks, proposal, recipes, startup, unused_flags
 from common.datasets import DATASETS
 from common.errors import InputError, LabelsNeeded
 from common.experiments import METHODS
 from common.flags import Parser, declare
 from common.networks import PAIRS
 from common.samplers import SAMPLERS, Sampler, nets
-from common.teachers import precomputed, recipes, store
+from common.teachers import precomputed, store
 
 BLENDED = ("kl", "dkd", "dist")  # logit losses of softened probabilities, which --mixup blends
 
@@ -98,7 +98,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     args = _with_recipe(parser, argv)
     _check(args)
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    for note in [*idle.notes(args, given), *idle.averages(args)]:
+    for note in [*unused_flags.notes(args, given), *unused_flags.averages(args)]:
         _warn(note)
     for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
         if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
@@ -143,10 +143,10 @@ def _with_recipe(parser: Parser, argv: list[str]) -> argparse.Namespace:
 def _recipe(args: argparse.Namespace) -> dict:
     """The values of `--recipe`. Raises InputError for a teacher's where a student is trained, or the reverse."""
     teacher = getattr(args, "network", "student") == "teacher"
-    if teacher != (args.recipe in recipes.RECIPES):
+    if teacher != (args.recipe in recipes.TEACHERS):
         raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
                          f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
-    return recipes.RECIPES[args.recipe](args.model) if teacher else fair.recipe(args.recipe, args.method)
+    return recipes.TEACHERS[args.recipe](args.model) if teacher else recipes.student(args.recipe, args.method)
 
 
 def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:

@@ -4,13 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from common import fair, fast
+from common import fast, recipes
 from common.errors import InputError
 from common.experiments import ROOT
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
 from common.networks import PAIRS
 from common.samplers import SAMPLERS
-from common.teachers import recipes
 
 LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
 DISTIL = ("KD", "EnCoDe")
@@ -149,10 +148,10 @@ def declare(parser: Parser, defaults: dict) -> None:
     if method in PLAIN:
         flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
              choices=["student", "teacher"])  # fmt: skip
-    own = recipes.RECIPES if method in PLAIN else ()
+    own = recipes.TEACHERS if method in PLAIN else ()
     flag("recipe", "own", "own: this script's values. fair: labels counted once, teacher included. best: the same with "
          "a second teacher and longer" + "; quick: the teacher's short one" * bool(own)
-         + ". Flags that are given still count", choices=["own", *fair.RECIPES, *own])  # fmt: skip
+         + ". Flags that are given still count", choices=["own", *recipes.STUDENTS, *own])  # fmt: skip
     flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
          "quick look", type=COUNT)  # fmt: skip
     flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)

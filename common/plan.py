@@ -11,7 +11,7 @@ import torch
 from common import budget, distillation, folding, memory, networks, samplers, training
 from common.data import Images
 from common.distillation import Targets
-from common.teachers import fair, precomputed, store, teacher
+from common.teachers import per_round, precomputed, store, teacher
 from common.teachers import training as teachers
 
 TIMED_UPDATES = 10
@@ -79,9 +79,9 @@ def teacher_seconds(args, images: Images) -> float:
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
     """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
-    epoch = _recipe_seconds(fair.fair_recipe(args, counts[0]), images, epochs=1)
+    epoch = _recipe_seconds(per_round.fair_recipe(args, counts[0]), images, epochs=1)
     goes_on = Path("before") if args.teacher_start == "before" else None
-    stages = [fair.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
+    stages = [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
     # a network that learns the pool from itself sees two images more for each, one of them forward alone
     return [
         epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages

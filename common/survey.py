@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common import datasets, proposal
+from common import datasets, proposal, recipes
 from common.datasets import folder
 from common.datasets.source import Source
 from common.experiments import ROOT
 from common.flags import Parser
 from common.networks import PAIRS
-from common.teachers import recipes
 
 KEPT = str(ROOT / "data")  # where the experiments look for named data sets, too
 SHOWN = 20  # classes, and pairs of equal images

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from common import data, fast, networks, plan, samplers
 from common.errors import InputError
 from common.fast.inputs import Inputs
-from common.teachers.consistency import OwnOutputs
+from common.teachers.fixmatch import OwnOutputs
 from common.training import Session
 
 from . import toys

@@ -16,9 +16,9 @@ from common import augment, budget, data, distillation, evaluation, losses, netw
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.files import lock
-from common.teachers import fair as teachers
+from common.teachers import per_round as teachers
 from common.teachers import store, teacher
-from common.teachers.consistency import OwnOutputs
+from common.teachers.fixmatch import OwnOutputs
 
 from . import toys
 from .conftest import BUDGET, TOY, parse, run

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import fair
+from common import recipes
 from common.report.statistics import interval
 
 from .conftest import ROOT
@@ -109,4 +109,4 @@ def test_a_folder_of_results_is_listed_and_names_the_commits_that_made_it(folder
 )
 def test_a_recipe_is_what_its_results_were_made_with(recipe, method, folder):
     flags = json.loads((ROOT / "results" / folder / "config.json").read_text(encoding="utf-8"))
-    assert {name: flags[name] for name in fair.recipe(recipe, method)} == fair.recipe(recipe, method)
+    assert {name: flags[name] for name in recipes.student(recipe, method)} == recipes.student(recipe, method)

@@ -3,14 +3,13 @@
 import shlex
 from pathlib import Path
 
-from common import cli, datasets, experiments, fair
+from common import cli, datasets, experiments, recipes
 from common.errors import InputError
 from common.files import write_text
 from common.report.markdown import Table
 from common.report.results import Results
 from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER, TRAIN_DATA
 from common.schema import BEFORE
-from common.teachers import recipes
 
 HEAD = """# Makes this report's runs again: bash commands.sh, at the repository's root. What is there already goes on.
 # The commits and machines that made them are in statistics.md; --threads and --amp are those runs'.
@@ -64,7 +63,7 @@ def command(config: dict) -> str:
     gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - vars(cli.preset(defaults, [])).keys())
     if gone:  # of another version, or of a second teacher, which is trained within a run
         return f"# {'/'.join(folder)} has no flag {' '.join(', '.join(gone).split())}"
-    words = [_words(defaults, config, recipe) for recipe in ("own", *fair.RECIPES, *recipes.RECIPES)]
+    words = [_words(defaults, config, recipe) for recipe in ("own", *recipes.STUDENTS, *recipes.TEACHERS)]
     return f"(cd {'/'.join(folder)} && python main.py {' '.join(min(filter(None, words), key=len))})"
 
 

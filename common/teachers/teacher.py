@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 
-from common import budget, data, distillation, networks
+from common import budget, data, distillation, networks, recipes
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
 from common.networks import SplitNet
 from common.runs import Run
 from common.samplers import SAMPLERS
-from common.teachers import precomputed, recipes, training
-from common.teachers.fair import fair
+from common.teachers import precomputed, training
+from common.teachers.per_round import fair
 from common.teachers.store import folder, load, needed, publish, shared_path
 
 Tensor = torch.Tensor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common import budget, evaluation, folding, networks, provenance, training
+from common import budget, evaluation, folding, networks, provenance, recipes, training
 from common.data import Images
 from common.distillation import Targets
 from common.errors import Diverged, InputError
@@ -14,8 +14,7 @@ from common.evaluation import Fitted
 from common.files import read_tensors, write_tensors
 from common.networks import SplitNet
 from common.runs import Run, contents
-from common.teachers import recipes
-from common.teachers.consistency import OwnOutputs
+from common.teachers.fixmatch import OwnOutputs
 
 Tensor = torch.Tensor
 UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for another training to go on from

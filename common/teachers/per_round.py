@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from common import distillation
+from common import distillation, recipes
 from common.data import Images
 from common.distillation import Targets
 from common.networks import SplitNet
 from common.runs import configuration, contents
-from common.teachers import recipes, training
+from common.teachers import training
 from common.teachers.store import folder
 
 Tensor = torch.Tensor
