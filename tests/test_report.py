@@ -233,6 +233,17 @@ def test_one_test_that_is_there_twice_is_corrected_for_once(tmp_path):
     assert table.loc[("EnCoDe (margin)†", "area"), "p_holm"] == table.loc[("EnCoDe (margin)†", 40), "p_holm"]
 
 
+def test_unlike_rows_whose_differences_are_proportional_are_two_tests(tmp_path):
+    """Of two seeds that is a matter of chance: p depends on the ratio of the two differences alone."""
+    runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50}) for seed in (1, 2)]
+    for sampler, added in {"margin": (1, 3), "vae": (2, 6), "entropy": (1, 3)}.items():
+        for seed, more in enumerate(added, 1):
+            runs.append(run(tmp_path / f"{sampler}{seed}", "EnCoDe", seed, {10: 50 + more}, sampler=sampler))
+    table = statistics.contrasts(results.read(runs), ALEXNET, "CM+KD†").set_index(["row", "at"])
+    assert table["p"].nunique() == 1 and len(table) == 3
+    assert table["p_holm"].tolist() == pytest.approx([2 * table["p"].iloc[0]] * 3)  # entropy is margin once more
+
+
 def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path):
     differences = {"margin": ((1, 2, 3), (-1, 0, 1)), "vae": ((0, 1, 5), (4, 4, 4))}  # at 10 and 40%, by seed
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]

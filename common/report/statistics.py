@@ -1,6 +1,7 @@
 """What may be claimed from the runs: intervals, areas, paired tests, penalties, label efficiency."""
 
 import itertools
+from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
@@ -157,7 +158,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
     tests.insert(place, "p_holm", tests["p"])
-    copies = pd.Series([_direction(values) for _, values, _ in table if len(values)], dtype=object)[made]
+    rows = [(called[0] if "at" in names else called, values) for called, values, _ in table if len(values)]
+    copies = pd.Series(_copies(rows), dtype=object)[made]
     once = tests["p"][made].groupby(copies, sort=False).first()
     tests.loc[made, "p_holm"] = copies.map(dict(zip(once.index, holm(once.tolist()), strict=True))).astype(float)
     largest = tests["difference"].abs() + tests["±"]
@@ -165,10 +167,23 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     return tests
 
 
+def _copies(tests: list[tuple[Hashable, pd.Series]]) -> list[tuple]:
+    """What a test is known by: alike for tests with the same differences, and for a row's that are proportional.
+
+    A row's area over two budgets of which one is alike is half its difference at the other; unlike rows whose
+    differences happen to be proportional are tested apart. `tests` are (row, its differences by seed).
+    """
+    first: dict[tuple, tuple] = {}
+    return [first.setdefault((row, _direction(values)), _numbers(values)) for row, values in tests]
+
+
 def _direction(differences: pd.Series) -> tuple:
     """What decides a paired t-test's p: the seeds, and the differences but for their scale."""
-    largest = differences.abs().max()
-    return (*differences.index, *(differences / (largest or 1)).round(6))
+    return _numbers(differences / (differences.abs().max() or 1))
+
+
+def _numbers(differences: pd.Series) -> tuple:
+    return (*differences.index, *differences.round(6))
 
 
 def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[tuple[str, str], frozenset[str]]]:
