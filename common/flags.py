@@ -170,8 +170,8 @@ def declare(parser: Parser, defaults: dict) -> None:
         "with --keep ema: share of the average that each update keeps",
         type=_number(float, 0, 0.99999),
     )
-    flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end: "
-         "the same network in far fewer epochs", action=SWITCH)  # fmt: skip
+    flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end; "
+         "what is saved is the plain network. For AlexNet and VGG", action=SWITCH)  # fmt: skip
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
              type=_number(int, 0, 64))  # fmt: skip
@@ -179,7 +179,7 @@ def declare(parser: Parser, defaults: dict) -> None:
         flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
              "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
         parser.set_defaults(ce_wt=1.0)
-    else:  # z must keep its shape
+    else:
         parser.set_defaults(cutout=0)
 
     flag = group("teacher", DISTIL)

@@ -61,7 +61,8 @@ def to_train(args, net: SplitNet, round_number: int) -> SplitNet:
 
 
 def write_back(args, trained: SplitNet, net: SplitNet, this_round) -> None:
-    """Folds what `to_train` gave, trained, into `net`; a student's features keep their size, whatever it is."""
+    """Folds what `to_train` gave, trained, into `net`; without the flag `--feature_rms`, as in KD and EnCoDe,
+    features keep their size."""
     if args.fold_bn:
         sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
         fold(trained, net, sample, getattr(args, "feature_rms", 0.0))

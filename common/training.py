@@ -53,7 +53,7 @@ def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sam
 
 
 class Session:
-    """Everything one `fit` updates: networks, optimizer, schedule, best weights. Saved and restored as a whole."""
+    """Everything one `train` updates: networks, optimizer, schedule, best weights. Saved and restored as a whole."""
 
     SAVED = ("epoch", "seconds", "best_accuracy", "best_epoch", "best")
 

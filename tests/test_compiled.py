@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from common import data, fast, networks, plan, samplers
+from common import data, fast, folding, networks, plan, samplers
 from common.errors import InputError
 from common.fast.inputs import Inputs
 from common.teachers.fixmatch import OwnOutputs
@@ -136,6 +136,7 @@ def losses_of(model: str, method: str, *words: str, network: str = "student", ea
         targets.logits = torch.randn(*targets.logits.shape, generator=source).to(images.device)
     if method == "EnCoDe":
         sampler = samplers.build(args, this_round, net, targets)
+    net = folding.to_train(args, net, 0)
     s, found = Session(args, Quiet(), this_round, net, decoder, targets, sampler), []
     s.modules.train()
     for s.epoch in range(2):

@@ -224,7 +224,7 @@ def test_a_second_teacher_is_another_where_what_it_learns_is():
 
 
 def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monkeypatch):
-    fit, seen = training.fit, []
+    fit, seen = training.train, []
 
     def watched(args, run, this_round, net, **options):
         before = copy.deepcopy(net.state_dict())
@@ -232,7 +232,7 @@ def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monk
         seen.append((before, copy.deepcopy(net.state_dict())))
         return fitted
 
-    monkeypatch.setattr(training, "fit", watched)
+    monkeypatch.setattr(training, "train", watched)
     words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "1", "--save_path", str(tmp_path)]
     teachers.fair(parse("KD", *SMALL, *words), images, images.pool[:40])
     (_, first), (second, after) = seen
@@ -242,7 +242,7 @@ def test_a_second_teacher_goes_on_from_the_firsts_weights(images, tmp_path, monk
 
 
 def test_a_teacher_goes_on_from_the_round_befores(images, tmp_path, monkeypatch):
-    fit, seen = training.fit, []
+    fit, seen = training.train, []
 
     def watched(args, run, this_round, net, **options):
         before = copy.deepcopy(net.state_dict())
@@ -250,7 +250,7 @@ def test_a_teacher_goes_on_from_the_round_befores(images, tmp_path, monkeypatch)
         seen.append((args, len(this_round.labeled), before, copy.deepcopy(net.state_dict())))
         return fitted
 
-    monkeypatch.setattr(training, "fit", watched)
+    monkeypatch.setattr(training, "train", watched)
     pool = images.pool
     words = [*SMALL, "--save_path", str(tmp_path), "--teacher_start", "before", "--teacher_more_epochs", "2"]
     args = parse("KD", *words)

@@ -23,7 +23,7 @@ UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for 
 def fit(
     args, run, this_round, net: SplitNet, targets=None, start: Path | None = None, unfolded: bool = False
 ) -> Fitted:
-    """`training.fit` of a teacher, `net`, that may learn from another one or go on from it.
+    """`training.fit` for a teacher, `net`, that may learn from another one or go on from it.
 
     `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
     `start` is the folder of a run whose trained network this one goes on from; it was trained with `unfolded`.
