@@ -46,7 +46,7 @@ BEFORE = {
     "query_by": "student",
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
     **{"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"},
-    **{"shift": 0, "views": 0, "targets": "view", "mixup": 0.0},
+    **{"shift": 0, "views": 0, "targets": "view", "mixup": 0.0, "fold_bn": False},
     **{
         "teacher_start": "anew",
         "teacher_more_epochs": 4,

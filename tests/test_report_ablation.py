@@ -37,12 +37,11 @@ def test_two_changed_flags_are_both_named_and_of_equals_the_first_is_plain(tmp_p
 
 def test_of_equals_the_plain_row_is_without_what_was_added(tmp_path):
     """Runs with mixup come first by name, and were called CM+KD beside "CM+KD (mixup 0)"."""
-    changes = {"mixup": 1.0}, {"cutout": 8}
-    for number, changed in enumerate(changes):
-        new = run(tmp_path / f"{number}a", "KD", 1, {10: 61}, **changed)
-        old = run(tmp_path / f"{number}b", "KD", 1, {10: 60}, **dict.fromkeys(changed, 0.0))
-        ((name, value),) = changed.items()
-        assert labels(new, old) == {str(new): f"CM+KD ({name} {value:g})†", str(old): "CM+KD†"}
+    changes = ("mixup", 1.0, 0.0, "1"), ("cutout", 8, 0.0, "8"), ("fold_bn", True, False, "True")
+    for number, (name, value, before, said) in enumerate(changes):
+        new = run(tmp_path / f"{number}a", "KD", 1, {10: 61}, **{name: value})
+        old = run(tmp_path / f"{number}b", "KD", 1, {10: 60}, **{name: before})
+        assert labels(new, old) == {str(new): f"CM+KD ({name} {said})†", str(old): "CM+KD†"}
 
 
 def test_each_setting_has_its_own_usual_value(tmp_path):
