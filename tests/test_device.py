@@ -431,8 +431,8 @@ def masked_batch(monkeypatch):
 FAULTS = [
     (shifts_on_the_cpu, "Single teacher", "sub gets tensors of the CPU and of the device, at common/augment.py"),
     (logits_on_the_cpu, "KD", "index_select gets tensors of the CPU and of the device, at common/distillation.py"),
-    (cpu_generator_on_the_device, "EnCoDe vae", "randn draws on the device with a generator of the CPU, at common/tra"),
-    (draws_of_the_device, "EnCoDe vae", "randn draws on the device what a GPU draws, at common/training.py"),
+    (cpu_generator_on_the_device, "EnCoDe vae", "randn draws on the device with a generator of the CPU, at common/str"),
+    (draws_of_the_device, "EnCoDe vae", "randn draws on the device what a GPU draws, at common/streams.py"),
     (sampler_on_the_cpu, "EnCoDe vae", "addmm gets tensors of the CPU and of the device, at common/samplers/nets.py"),
     (sampler_on_the_cpu, "EnCoDe discriminator", "convolution gets tensors of the CPU and of the device"),
     (noise_for_each_update, "EnCoDe vae", "randn draws on the CPU within an update"),
