@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from common import cli, data, machine, networks, plan
+from common import cli, data, entry, machine, networks, plan
 from common.experiments import script
 
 FIRST = "--initial_budget 1000 --budget 1000 --subset 4000 --rounds 2"
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    entry.run(main)

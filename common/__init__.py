@@ -1,6 +1,6 @@
 """What the experiments share. Imports point from left to right:
 
-    cli -> flags, teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses -> fast
+    cli -> checks, flags, teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses -> fast
     grid -> cli, report, teachers    report, analysis -> runs, data, networks    training -> folding -> networks -> fast
     export -> predict, report, runs, data     predict -> runs, networks, datasets
     runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory

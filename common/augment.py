@@ -51,7 +51,7 @@ def draw(views: int, count: int, mirror: bool, shift: int, source: torch.Generat
     return Views(mirrored, offsets)
 
 
-def see(images: Tensor, view: View) -> Tensor:
+def pixels(images: Tensor, view: View) -> Tensor:
     """Gathers, moves, mirrors and normalizes images to mean 0.5 and std 0.5, so that pixels span [-1, 1].
 
     Args:

@@ -27,5 +27,10 @@ def say(message: str) -> None:
         sys.stdout = _nowhere()
 
 
+def note(message: str) -> None:
+    """A line on stderr about what is no error."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")

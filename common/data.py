@@ -133,6 +133,6 @@ def _fits(args, source: datasets.Source) -> None:
 
 
 if __name__ == "__main__":  # python -m common.data PATH
-    from common import cli, survey
+    from common import entry, survey
 
-    cli.start(survey.main)
+    entry.run(survey.main)

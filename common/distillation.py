@@ -161,7 +161,7 @@ def _are_of(teacher: SplitNet, images: Images, views: Views | None, z: Tensor, l
     """
     views = augment.both(len(images.train), images.mirror) if views is None else views
     first = views.of(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)).to(images.train.device)
-    now = teacher.features(augment.see(images.train, first))
+    now = teacher.features(augment.pixels(images.train, first))
     both = (now, z), (teacher.classifier(now), logits)
     return all(networks.near(found[0].float().cpu(), kept[0, 0].float().cpu()) for found, kept in both)
 
@@ -200,7 +200,7 @@ def compute(
     teacher.eval()
     views = augment.both(len(images.train), images.mirror) if views is None else views
     number, count, device = len(views.mirrored), only or len(images.train), images.device
-    example = teacher.features(augment.see(images.train, View(torch.zeros(1, dtype=torch.long, device=device))))
+    example = teacher.features(augment.pixels(images.train, View(torch.zeros(1, dtype=torch.long, device=device))))
     shape = (number if features else 1, count, *example.shape[1:])
     floats = math.prod(shape)
     if spill is None or device.type != "cpu":
@@ -213,7 +213,7 @@ def compute(
         for which in range(number):
             for index in torch.arange(count).split(batch_size):
                 view = views.of(index, torch.full_like(index, which)).to(device)
-                z = teacher.features(augment.see(images.train, view))
+                z = teacher.features(augment.pixels(images.train, view))
                 if which < len(kept):
                     kept[which, view.index] = z.to(kept.dtype)
                 logits[which, view.index] = teacher.classifier(z)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 from common import augment, machine, networks
 from common.augment import View
@@ -31,7 +32,7 @@ def logits(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tenso
     training = net.training
     net.eval()
     index = torch.arange(len(images), device=images.device)
-    found = torch.cat([net(augment.see(images, View(part))) for part in index.split(batch_size)])
+    found = torch.cat([net(augment.pixels(images, View(part))) for part in index.split(batch_size)])
     net.train(training)
     return found
 
@@ -77,12 +78,37 @@ def labels_in_all(args, this_round, targets=None) -> int | None:
 
 def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
     """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
-    images = this_round.images
+    images, number = this_round.images, this_round.number
     predicted = predict(net, images.test)
     tested = _percent(predicted, images.test_labels)
+    row = _row(args, this_round, net, fitted, targets) | {"test_accuracy": f"{tested:.2f}"}
+    save_weights(run.folder / f"round_{number:02d}.pt", net, **row, **_to_use_it_alone(args, this_round, net, targets))
+    save_predictions(run.folder / f"predictions_{number:02d}.npz", predicted, images.test_labels)
+    run.add("results", **row)
+    run.add(
+        "timing",
+        round=number,
+        train_seconds=f"{fitted.seconds:.1f}",
+        images_per_second=f"{fitted.updates * args.batch_size / fitted.seconds:.0f}",
+        device=str(images.device),
+        threads=torch.get_num_threads(),
+        changed=run.changed,
+        **{name: f"{value:.0f}" for name, value in machine.peak_memory(images.device).items()},
+    )
+    left = (len(this_round.counts) - number - 1) * fitted.seconds
+    run.log(
+        f"{this_round.label}: test accuracy {tested:.2f}% (validation {fitted.validation:.2f}% at epoch "
+        f"{fitted.best_epoch}), trained in {fitted.seconds:.0f} s"
+        + (f", about {tqdm.format_interval(left)} left" if left else "")
+    )
+    return tested
+
+
+def _row(args, this_round, net: SplitNet, fitted: Fitted, targets) -> dict:
+    """The round's row of results.csv but for the test accuracy."""
     row = {
         "model": args.model,
-        "dataset": images.name,
+        "dataset": this_round.images.name,
         "method": args.method,
         "network": getattr(args, "network", "student"),
         "seed": args.seed,
@@ -94,35 +120,19 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         "updates": fitted.updates,
         "best_epoch": fitted.best_epoch,
         "val_accuracy": f"{fitted.validation:.2f}",
-        "test_accuracy": f"{tested:.2f}",
         "teacher_accuracy": "" if targets is None else targets.accuracy,
-        "agreement": "" if targets is None else f"{agreement(net, images, targets):.2f}",
+        "agreement": "" if targets is None else f"{agreement(net, this_round.images, targets):.2f}",
     }
-    row |= {name: getattr(args, name) for name in VARIANTS if name in args}
-    # what someone needs who has the file alone: `row` names the pair and which of its networks this is
+    return row | {name: getattr(args, name) for name in VARIANTS if name in args}
+
+
+def _to_use_it_alone(args, this_round, net: SplitNet, targets) -> dict:
+    """What makes a file of weights usable without its run's folder, beside the row, which names the pair."""
+    images = this_round.images
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
     use["probe"] = networks.probe(net, images.size)
     if targets is not None and targets.precomputed:
         use["teacher"] = ELSEWHERE
-    if row["network"] == "teacher":  # of a file that `--teacher` may name: whose labels those of its student are too
+    if getattr(args, "network", "student") == "teacher":  # a student of it counts these labels as its own
         use["seen"] = seen(args, images, this_round.bought)
-    save_weights(run.folder / f"round_{this_round.number:02d}.pt", net, **row, **use)
-    save_predictions(run.folder / f"predictions_{this_round.number:02d}.npz", predicted, images.test_labels)
-    run.add("results", **row)
-    run.add(
-        "timing",
-        round=this_round.number,
-        train_seconds=f"{fitted.seconds:.1f}",
-        images_per_second=f"{fitted.updates * args.batch_size / fitted.seconds:.0f}",
-        device=str(images.device),
-        threads=torch.get_num_threads(),
-        changed=run.changed,
-        **{name: f"{value:.0f}" for name, value in machine.peak_memory(images.device).items()},
-    )
-    left = (len(this_round.counts) - this_round.number - 1) * fitted.seconds
-    run.log(
-        f"{this_round.label}: test accuracy {tested:.2f}% (validation {fitted.validation:.2f}% at epoch "
-        f"{fitted.best_epoch}), trained in {fitted.seconds:.0f} s"
-        + (f", about {left / 60:.0f} min left" if left else "")
-    )
-    return tested
+    return use

@@ -9,7 +9,7 @@ METHODS = ("Single", "Random", "KD", "EnCoDe")
 
 
 def script(model: str, dataset: str, method: str) -> ModuleType:
-    """The module of `<model>/<dataset>/<method>/main.py`: its docstring, DEFAULTS and main(argv)."""
+    """The module of `<model>/<dataset>/<method>/main.py`: its docstring, DEFAULTS and main(args)."""
     path = ROOT / model / dataset / method / "main.py"
     spec = importlib.util.spec_from_file_location(f"{model}_{dataset}_{method}", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,14 +1,13 @@
 """Every flag of the experiments: its type, its default, and when to change it."""
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from common import fast, recipes
-from common.errors import InputError
 from common.experiments import ROOT
-from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, SOFTENED
 from common.networks import PAIRS
+from common.parsing import COUNT, COUNT0, RATE, SEED, SWITCH, WEIGHT, Parser, number
 from common.samplers import SAMPLERS
 
 LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
@@ -22,49 +21,6 @@ OFFERED = {  # strategies: without a teacher nobody can ask it; only EnCoDe trai
 }
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Each flag's default, where it has one; the docstring keeps its lines."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default in ("", []):
-            return action.help
-        if isinstance(action.default, list):
-            return f"{action.help} (default: {' '.join(map(str, action.default))})"
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises InputError instead of printing the usage of forty flags around one line."""
-
-    def __init__(self, **options) -> None:
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        if spec is not None and spec.name.startswith("common."):  # python -m common.report
-            options.setdefault("prog", f"python -m {spec.name.removesuffix('.__main__')}")
-        super().__init__(**{"formatter_class": Help, **options})
-
-    def error(self, message: str) -> None:
-        raise InputError(message)
-
-
-def _number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
-    bounds = f"{'more than' if above else 'at least'} {low:g}"
-    if high != float("inf"):
-        bounds += f" and at most {high:g}"
-
-    def check(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
-            ) from None
-        if not low <= value <= high or (above and value == low):
-            raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {bounds}")
-        return value
-
-    return check
-
-
 def _offered(method: str) -> Callable:
     """Names of strategies; one that other methods have is refused with theirs, any other by `choices`."""
 
@@ -76,12 +32,6 @@ def _offered(method: str) -> Callable:
         return name
 
     return check
-
-
-COUNT, COUNT0 = _number(int, 1), _number(int, 0)
-SEED = _number(int, 0, 2**53)  # a report keeps it as a number
-RATE, WEIGHT = _number(float, 0, 1e6, above=True), _number(float, 0, 1e12)
-SWITCH = argparse.BooleanOptionalAction
 
 
 def declare(parser: Parser, defaults: dict) -> None:
@@ -131,8 +81,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
     flag("val_labels", "extra", "extra: held out beside the pool (paper). bought: the first num_val labels of the "
          "pool, which nothing is trained on", choices=["extra", "bought"])  # fmt: skip
-    flag("num_classes", 10, "must be the data set's", type=_number(int, 2))
-    flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=_number(int, 8, 1024))
+    flag("num_classes", 10, "must be the data set's", type=number(int, 2))
+    flag("image_size", pair.IMAGE_SIZE, "images are resized to this, once", type=number(int, 8, 1024))
     flag("flip", "auto", "train on mirror images too; auto: as fits the data set (digits: no)",
          choices=["auto", "yes", "no"])  # fmt: skip
 
@@ -142,7 +92,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("subset", 10000, "random unlabelled images the sampler chooses from; at least the budget", type=COUNT)
     flag("rounds", 0, "stop after this many rounds; 0 goes on until the pool is used up", type=COUNT0)
     flag("percents", None, "label counts in percent of num_images instead, e.g. 10 20 40 100 (100: the whole pool)",
-         type=_number(float, 0, 100, above=True), nargs="+")  # fmt: skip
+         type=number(float, 0, 100, above=True), nargs="+")  # fmt: skip
 
     flag = group("training")
     if method in PLAIN:
@@ -161,21 +111,21 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("step_size", 80, "step: epochs after which the rate drops to a tenth; 0.8 of train_epochs works", type=COUNT)
     flag("weight_decay", 5e-4, "of SGD", type=WEIGHT)
     flag("nesterov", False, "Nesterov momentum; helps onecycle", action=SWITCH)
-    flag("label_smoothing", 0.0, "0.05 helps a big network", type=_number(float, 0, 0.9))
+    flag("label_smoothing", 0.0, "0.05 helps a big network", type=number(float, 0, 0.9))
     flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
          "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
     flag(
         "ema_decay",
         0.999,
         "with --keep ema: share of the average that each update keeps",
-        type=_number(float, 0, 0.99999),
+        type=number(float, 0, 0.99999),
     )
     flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end; "
          "what is saved is the plain network. For AlexNet and VGG", action=SWITCH)  # fmt: skip
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
-             type=_number(int, 0, 64))  # fmt: skip
-        flag("cutout", 0, "blank a square of so many pixels in each training image", type=_number(int, 0, 64))
+             type=number(int, 0, 64))  # fmt: skip
+        flag("cutout", 0, "blank a square of so many pixels in each training image", type=number(int, 0, 64))
         flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
              "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
         parser.set_defaults(ce_wt=1.0)
@@ -184,8 +134,8 @@ def declare(parser: Parser, defaults: dict) -> None:
 
     flag = group("teacher", DISTIL)
     quick = recipes.quick(defaults["model"])
-    flag("teacher", "", "checkpoint of the teacher, or an .npz of any network's logits (see README). Empty takes the "
-         "one in <save_path>/teachers, trained if missing")  # fmt: skip
+    flag("teacher", "", "checkpoint of the teacher, or an .npz of any network's logits (see common/teachers). Empty: "
+         "the one in <save_path>/teachers, trained if missing")  # fmt: skip
     flag("teacher_labels", "all", "all: one teacher that saw every label (paper). labeled: one a round, on its labels",
          choices=["all", "labeled"])  # fmt: skip
     flag("teacher_seed", 2023, "seed of a teacher for all rounds that is trained here: the same for every --seed",
@@ -220,23 +170,18 @@ def declare(parser: Parser, defaults: dict) -> None:
          "cosine: 1 - cosine; dist: correlations; standardized_kl: kl of standardized logits. All but mse want "
          "another --logit_wt, 1 say",
          choices=LOGIT_LOSSES)  # fmt: skip
-    flag(
-        "temperature",
-        4.0,
-        "softens the predictions of both networks in all that are named for kl, dkd and dist",
-        type=RATE,
-    )
+    flag("temperature", 4.0, f"softens the predictions of both networks in {', '.join(SOFTENED)}", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
-         "the teacher's outputs for it; 0: the image and its mirror", type=_number(int, 0, 127))  # fmt: skip
+         "the teacher's outputs for it; 0: the image and its mirror", type=number(int, 0, 127))  # fmt: skip
     flag("targets", "view", "view: what the teacher makes of the view that the student sees. mean: the mean of its "
          "logits over the fixed views, for the image in any view, drawn anew each epoch",
          choices=["view", "mean"])  # fmt: skip
     flag("shift", 0, "pixels that an image is moved by at most: in the --views, and with --targets mean in what the "
-         "student sees too", type=_number(int, 0, 64))  # fmt: skip
+         "student sees too", type=number(int, 0, 64))  # fmt: skip
     flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
-         type=_number(float, 0, 100))  # fmt: skip
+         type=number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)
 
     flag = group("sampler", LOOPS)
@@ -253,4 +198,4 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("lr_disc", 0.001, "Adam's rate for the discriminator (VAAL: 0.0005)", type=RATE)
     flag("lr_vae", 0.0005, "Adam's rate for the VAE", type=RATE)
     flag("beta", 1.0, "weight of the VAE's KL term", type=WEIGHT)
-    flag("latent_dim", 32, "dimensions of the VAE's latent", type=_number(int, 1, 4096))
+    flag("latent_dim", 32, "dimensions of the VAE's latent", type=number(int, 1, 4096))

@@ -2,6 +2,8 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -60,11 +62,16 @@ def to_train(args, net: SplitNet, round_number: int) -> SplitNet:
     return with_batch_norm(args, net, round_number) if args.fold_bn else net
 
 
-def write_back(args, trained: SplitNet, net: SplitNet, this_round) -> None:
-    """Folds what `to_train` gave, trained, into `net`; without the flag `--feature_rms`, as in KD and EnCoDe,
-    features keep their size."""
+@contextmanager
+def folded(args, net: SplitNet, this_round) -> Iterator[SplitNet]:
+    """Yields what is trained for `net`, and folds it into `net` when that has gone well.
+
+    Without the flag `--feature_rms`, as in KD and EnCoDe, features keep their size.
+    """
+    trained = to_train(args, net, this_round.number)
+    yield trained
     if args.fold_bn:
-        sample = augment.see(this_round.images.train, View(this_round.labeled[:250]))
+        sample = augment.pixels(this_round.images.train, View(this_round.labeled[:250]))
         fold(trained, net, sample, getattr(args, "feature_rms", 0.0))
 
 

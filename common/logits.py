@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import cli, data, datasets, distillation, evaluation, predict, recorded
+from common import data, datasets, distillation, entry, evaluation, predict, recorded
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
 from common.files import replacing
-from common.flags import COUNT, COUNT0
+from common.parsing import COUNT, COUNT0, Parser
 from common.teachers.precomputed import flaw
 
 
@@ -145,7 +145,7 @@ def _checked(found, images: int, classes: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, whose network is asked")
     parser.add_argument("--round", type=COUNT0, help="of which round, from 0; the last one without it")
     parser.add_argument("--views", type=COUNT, default=1, help="of each image, whose logits are averaged: itself, and "
@@ -160,4 +160,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    entry.run(main)

@@ -2,11 +2,10 @@
 
 import os
 import resource
-import sys
 
 import torch
 
-from common import fast, startup
+from common import console, fast, startup
 from common.errors import InputError
 
 
@@ -19,10 +18,7 @@ def prepare(args) -> None:
     chosen = device(args.device)
     args.device, args.precision, args.threads = str(chosen), amp(args.amp, chosen), threads(args.threads)
     if args.threads > 1 and startup.BUSY:
-        print(
-            "note: other processes are busy on this machine; --threads 1 suits runs side by side",
-            file=sys.stderr,
-        )
+        console.note("other processes are busy on this machine; --threads 1 suits runs side by side")
     torch.set_num_threads(args.threads)
     if args.fast != "off":
         fast.keep_freed_memory()

@@ -25,7 +25,7 @@ class Outputs(NamedTuple):
     logits: Tensor  # (B, classes) float32
 
 
-class Seen(NamedTuple):
+class Forward(NamedTuple):
     """A batch of one stream as the student sees it."""
 
     x: Tensor  # (B, 3, S, S)
@@ -39,9 +39,9 @@ def task_loss(
     student: nn.Module,
     phi: nn.Module | None,
     sampler,
-    labeled: Seen | None,
-    distilled: Seen | None,
-    unlabeled: Seen | None,
+    labeled: Forward | None,
+    distilled: Forward | None,
+    unlabeled: Forward | None,
 ) -> dict[str, Tensor]:
     """The task loss, term by term; its sum trains the student and phi. A term of weight 0 is not computed.
 
@@ -56,16 +56,14 @@ def task_loss(
             is `labeled` itself, with `--distill_on pool` a batch of L and U.
         unlabeled: a batch of U; None leaves the adversarial term out, as while the sampler warms up.
     """
-    C = student.classifier
-    terms = {}
+    C, terms = student.classifier, {}
+    of_labeled = C(labeled.z) if args.ce_wt else None
     if args.ce_wt:
-        logits = C(labeled.z)
-        terms["ce"] = args.ce_wt * cross_entropy(logits, labeled.y, args.label_smoothing)
+        terms["ce"] = args.ce_wt * cross_entropy(of_labeled, labeled.y, args.label_smoothing)
     if distilled is not None and args.feat_wt:
         terms["feat"] = args.feat_wt * feature_loss(args, phi(distilled.z), distilled.teacher.features)
     if distilled is not None and args.logit_wt:
-        if distilled is not labeled or not args.ce_wt:
-            logits = C(distilled.z)
+        logits = of_labeled if distilled is labeled and args.ce_wt else C(distilled.z)
         terms["logit"] = args.logit_wt * logit_loss(args, logits, distilled.teacher.logits, distilled.y)
     if unlabeled is not None and args.adv_wt:
         D = sampler.judge

@@ -48,7 +48,7 @@ def show(args, images: Images) -> None:
         print(f"teacher    one of each round's labels, {' + '.join(map(duration, each))} where it is not there already")
         seconds += sum(each)
     elif "teacher" in args:
-        path = args.teacher or store.shared_path(args, images)
+        path = args.teacher or store.shared_path(args)
         training_time = 0.0 if Path(path).exists() else teacher_seconds(args, images)
         where = f"{path} ({f'to train, about {duration(training_time)}' if training_time else 'there'})"
         print(f"teacher at {where}")

@@ -26,11 +26,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import cli, files, networks, runs
+from common import entry, files, networks, runs
 from common.datasets import cifar10, folder, pixels
 from common.errors import InputError
-from common.flags import COUNT, COUNT0
 from common.networks import PAIRS, SplitNet
+from common.parsing import COUNT, COUNT0, Parser
 
 Tensor = torch.Tensor
 REMEDY = "restore it from a copy, or train the run again"  # for a damaged round_NN.pt
@@ -48,7 +48,7 @@ class OnPixels(nn.Module):
         self.net, self.mean, self.std = net, mean, std
 
     def forward(self, image: Tensor) -> Tensor:
-        """As `augment.see` normalizes: pixels of 0 to 1, less the mean, by the standard deviation."""
+        """As `augment.pixels` normalizes: pixels of 0 to 1, less the mean, by the standard deviation."""
         return self.net(((image.float() - 255 * self.mean) / (255 * self.std)).permute(0, 3, 1, 2))
 
 
@@ -219,7 +219,7 @@ def compared(lines: Iterable[list[str]], classes: list[str], right: list[bool]) 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", help="a run's folder, or a round_NN.pt")
     parser.add_argument("images", nargs="+", help="image files, folders, or patterns in quotes")
     parser.add_argument("--round", type=COUNT0, help="which round's network, from 0; the last one without it")
@@ -247,4 +247,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    entry.run(main)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from common import augment, fast, folding, imbalance, networks, objective, schedules
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted, accuracy
-from common.objective import Seen
+from common.objective import Forward
 from common.schema import LOSSES
 from common.seeds import derive
 from common.streams import Batch, Streams
@@ -23,10 +24,8 @@ READ_EVERY = 50  # updates between two looks at the losses, so that a GPU is not
 
 def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
     """Trains `net` as `train` does; with `--fold_bn` one with batch norm in its place, which is then folded into it."""
-    trained = folding.to_train(args, net, this_round.number)
-    fitted = train(args, run, this_round, trained, decoder, targets, sampler)
-    folding.write_back(args, trained, net, this_round)
-    return fitted
+    with folding.folded(args, net, this_round) as trained:
+        return train(args, run, this_round, trained, decoder, targets, sampler)
 
 
 def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
@@ -43,9 +42,9 @@ def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sam
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
     session.resume()
-    each = args.train_epochs * session.updates  # of every round
-    done = this_round.number * each + session.epoch * session.updates
-    with run.bar(len(this_round.counts) * each, done, this_round.label) as bar:
+    updates_a_round = args.train_epochs * session.updates
+    done = this_round.number * updates_a_round + session.epoch * session.updates
+    with run.bar(len(this_round.counts) * updates_a_round, done, this_round.label) as bar:
         while session.epoch < args.train_epochs:
             session.train_epoch(bar)
             session.save()
@@ -84,7 +83,9 @@ class Session:
         if args.compile == "graph":
             self.compiled = fast.captured(self.update, self.optimizers.values())
         elif args.compile == "on":
-            outputs = [getattr(targets, name, None) for name in ("z", "logits")]  # one's own are computed anew
+            outputs = [
+                getattr(targets, name, None) for name in ("z", "logits")
+            ]  # OwnOutputs has none: it runs the network
             resident = [self.images.train, self.images.labels, *outputs]
             self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
         self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
@@ -124,7 +125,7 @@ class Session:
     def restore_best(self) -> Fitted:
         """Puts the weights that are kept back and says how good they are on the validation images."""
         self.modules.load_state_dict(self.best)
-        self.compiled = None  # with a graph's memory
+        self.compiled = None  # frees the CUDA graph
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
 
     def train_epoch(self, bar) -> None:
@@ -150,7 +151,7 @@ class Session:
         self.shown = {"val": f"{validation:.2f}"}
         self.epoch += 1
         better = validation > self.best_accuracy if args.keep == "best" else self.epoch == args.train_epochs
-        if better:  # else the validation images' labels decide nothing
+        if better:  # with --keep last and ema no validation label chooses anything
             self.best_accuracy, self.best_epoch = validation, self.epoch
             self.best = copy.deepcopy(kept.state_dict())
         self.seconds += time.perf_counter() - started
@@ -168,7 +169,7 @@ class Session:
         """Of the student and phi on the task loss, then of the sampler; no number in it changes between updates."""
         args, sampler = self.args, self.sampler
         with self._autocast():
-            labeled, distilled, unlabeled = self.see(batch, adversarial)
+            labeled, distilled, unlabeled = self.forward(batch, adversarial)
             terms = objective.task_loss(
                 args, self.net, self.decoder, sampler, labeled, distilled, unlabeled if adversarial else None
             )
@@ -182,32 +183,33 @@ class Session:
                 losses |= sampler.step(labeled, unlabeled, batch.noise)
         return {name: value.detach() for name, value in losses.items()}
 
-    def see(self, batch: Batch, adversarial: bool) -> tuple[Seen | None, Seen | None, Seen | None]:
-        """The labelled, the distilled and the unlabelled images, each as the student sees them; None is not needed.
+    def forward(self, batch: Batch, adversarial: bool) -> tuple[Forward | None, Forward | None, Forward | None]:
+        """The labelled, the distilled and the unlabelled images, each with the student's features; None is not needed.
 
-        Without the adversarial term no gradient flows through the unlabelled images' features. Passes that serve the
-        sampler alone leave the student's batch norms as they are, so that it trains as KD's does.
+        Passes that serve the sampler alone leave the student's batch norms as they are, so that it trains as KD's
+        does; through the unlabelled images' features of such a pass no gradient flows.
         """
         args, F, images, targets = self.args, self.net.features, self.images, self.targets
+        on_pool, features = batch.pool is not None, targets is not None and args.feat_wt > 0
         labeled = distilled = unlabeled = None
-        features, on_pool = targets is not None and args.feat_wt > 0, batch.pool is not None
-        if args.ce_wt or not on_pool or self.sampler:
-            x = augment.see(images.train, batch.labeled)
-            teacher = targets.of(batch.labeled, features) if targets is not None and not on_pool else None
-            serves_sampler_alone = on_pool and not args.ce_wt and not adversarial
-            with networks.still(self.net, serves_sampler_alone):
+        if args.ce_wt or self.sampler or not on_pool:
+            trains = bool(args.ce_wt) or adversarial or not on_pool
+            x = augment.pixels(images.train, batch.labeled)
+            with networks.still(self.net, not trains):
                 z = F(x)
-            labeled = Seen(x, z, images.labels[batch.labeled.index], teacher)
-            distilled = labeled if targets is not None else None
+            teacher = targets.of(batch.labeled, features) if targets is not None and not on_pool else None
+            labeled = Forward(x, z, images.labels[batch.labeled.index], teacher)
         if on_pool:
-            x, teacher = augment.see(images.train, batch.pool), targets.of(batch.pool, features)
+            x, teacher = augment.pixels(images.train, batch.pool), targets.of(batch.pool, features)
             if batch.mix is not None:
                 x, teacher = objective.mixed(x, teacher, batch.mix, args.temperature)
-            distilled = Seen(x, F(x), teacher=teacher)
+            distilled = Forward(x, F(x), teacher=teacher)
+        elif targets is not None:
+            distilled = labeled
         if batch.unlabeled is not None:
-            x = augment.see(images.train, batch.unlabeled)
+            x = augment.pixels(images.train, batch.unlabeled)
             with torch.set_grad_enabled(adversarial), networks.still(self.net, not adversarial):
-                unlabeled = Seen(x, F(x) if self.sampler.reaches_student else None)
+                unlabeled = Forward(x, F(x) if self.sampler.reaches_student else None)
         return labeled, distilled, unlabeled
 
     def batches(self) -> Iterator[Batch]:
@@ -235,12 +237,11 @@ class Session:
 
     def _log(self, losses: dict[str, float], validation: float) -> None:
         """The finished epoch's row of history.csv and its line."""
-        left = (self.args.train_epochs - self.epoch) * self.seconds / self.epoch
+        left = tqdm.format_interval((self.args.train_epochs - self.epoch) * self.seconds / self.epoch)
         row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
         row["val_accuracy"] = f"{validation:.2f}"
         self.run.add("history", round=self.round.number, epoch=self.epoch, **row)
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.run.log(
-            f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, "
-            f"{left // 60:.0f}:{left % 60:02.0f} left"
+            f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, {left} left"
         )

@@ -2,7 +2,9 @@
 
 import argparse
 
-from common.samplers import SAMPLERS
+from common import recipes
+from common.losses import SOFTENED
+from common.samplers import kind
 
 MOST_LEFT = 0.05
 
@@ -54,6 +56,8 @@ def _teacher(args: argparse.Namespace) -> dict[str, str]:
         idle["teacher_seed"] = "a teacher of --teacher_labels labeled has the run's --seed"
     if args.teacher_start == "anew":
         idle["teacher_more_epochs"] = "with --teacher_start anew no teacher goes on"
+    if not recipes.quick(args.model)["fold_bn"]:
+        idle["teacher_feature_rms"] = f"{args.model}'s teacher keeps its batch norm"
     if args.teacher_pool == "none":
         idle["teacher_pool_epochs"] = "with --teacher_pool none no teacher learns the pool"
     return idle
@@ -63,7 +67,7 @@ def _distillation(args: argparse.Namespace) -> dict[str, str]:
     idle = {}
     if not args.feat_wt:
         idle |= dict.fromkeys(("feature_loss", "lr_dec"), "with --feat_wt 0 no features are compared")
-    if args.logit_loss in ("mse", "cosine", "slam", "pseudo_label"):  # a loss of one's own may well soften
+    if args.logit_loss not in SOFTENED:
         idle["temperature"] = f"--logit_loss {args.logit_loss} softens nothing"
     if not args.logit_wt:
         idle |= dict.fromkeys(("logit_loss", "temperature"), "with --logit_wt 0 no logits are compared")
@@ -71,12 +75,14 @@ def _distillation(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _sampler(args: argparse.Namespace) -> dict[str, str]:
-    kind = SAMPLERS[args.sampler]
-    if not kind.learns:
+    chosen = kind(args)
+    if not chosen.learns:
         names = ("adv_wt", "warmup_epochs", "lr_disc", "lr_vae", "latent_dim", "beta")
         return dict.fromkeys(names, f"--sampler {args.sampler} trains no network")
-    idle = {} if kind.draws else dict.fromkeys(("lr_vae", "latent_dim", "beta"), f"--sampler {args.sampler} has no VAE")
-    if not kind.reaches_student or args.sampler_input == "images":
+    idle = (
+        {} if chosen.draws else dict.fromkeys(("lr_vae", "latent_dim", "beta"), f"--sampler {args.sampler} has no VAE")
+    )
+    if not chosen.reaches_student:
         idle["warmup_epochs"] = "no adversarial term reaches the student"
     elif not args.adv_wt:
         idle["warmup_epochs"] = "with --adv_wt 0 there is no adversarial term"

@@ -18,6 +18,9 @@ from common.networks import PAIRS  # noqa: E402
 MODELS = ("AlexNet", "VGG", "ResNet")
 DATASETS = ("CIFAR10", "SVHN")
 METHODS = experiments.METHODS
+# What users read: how to use it, and what was measured.
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "common").rglob("README.md")), ROOT / "benchmarks" / "README.md"]
+MEASURED = [ROOT / "RESULTS.md", *sorted(ROOT.glob("results/*/README.md"))]
 # 200 images of digits, 5 updates an epoch, on the CPU whatever the machine has, amp off for exactness.
 TOY = "--dataset digits --num_images 200 --num_val 40 --batch_size 40 --train_epochs 2".split()  # noqa: SIM905
 TOY += ["--device", "cpu", "--amp", "off", "--threads", "1", "--seed", "5"]

@@ -206,7 +206,7 @@ def test_a_teacher_of_other_answers_is_not_taken(folder, tmp_path):
     write(tmp_path / "some.csv", dict(list(truth.items())[:20]))
     args, other, some = (parse("KD", *words(path, tmp_path / f"{name}.csv", *save)) for name in ("a", "b", "some"))
     teachers.provide(args)
-    kept = store.shared_path(args, data.load(args))
+    kept = store.shared_path(args)
     assert store.load(args, data.load(args), kept)[1]["labels"] == 26
     with pytest.raises(InputError, match="was trained on other labels under the name"):
         store.load(other, data.load(other), kept)

@@ -17,13 +17,13 @@ def image(rows: list[list[int]]) -> torch.Tensor:
 
 def shown(images: torch.Tensor, view: View) -> list:
     """The red pixels of each image of a view, as bytes; the other channels must show the same picture."""
-    pixels = (augment.see(images, view).double() * 127.5 + 127.5).round().long()
+    pixels = (augment.pixels(images, view).double() * 127.5 + 127.5).round().long()
     assert torch.equal(pixels[:, 1], pixels[:, 0] + 50) and torch.equal(pixels[:, 2], pixels[:, 0] + 100)
     return pixels[:, 0].tolist()
 
 
 def test_pixels_become_minus_one_to_one():
-    seen = augment.see(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3), View(torch.tensor([0])))
+    seen = augment.pixels(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3), View(torch.tensor([0])))
     assert seen.dtype == torch.float32 and seen.shape == (1, 3, 1, 1)
     assert seen.flatten().tolist() == pytest.approx([-1, -0.6, 1])
 
@@ -31,7 +31,7 @@ def test_pixels_become_minus_one_to_one():
 def test_images_are_gathered_in_the_views_order_and_left_as_they_are():
     images = torch.stack([image(ROWS4), image(ROWS4).flip(0), image(ROWS4).flip(1)])
     before = images.clone()
-    seen = augment.see(images, View(torch.tensor([2, 0, 2]), torch.tensor([True, False, False])))
+    seen = augment.pixels(images, View(torch.tensor([2, 0, 2]), torch.tensor([True, False, False])))
     assert seen.shape == (3, 3, 4, 4) and seen.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(seen[0], seen[1])  # the mirror of a mirror
     assert shown(images, View(torch.tensor([2, 0, 1]))) == [[row[::-1] for row in ROWS4], ROWS4, ROWS4[::-1]]
@@ -85,5 +85,5 @@ def test_a_view_is_made_where_its_images_are():
         torch.stack([image(ROWS3)] * 2),
         View(torch.tensor([1]), torch.tensor([True]), torch.tensor([[1, 0]])),
     )
-    seen = augment.see(images.to("meta"), view.to("meta"))
+    seen = augment.pixels(images.to("meta"), view.to("meta"))
     assert seen.device.type == "meta" and seen.shape == (1, 3, 3, 3)

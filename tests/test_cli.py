@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common import cli, machine, runs
+from common import checks, cli, entry, machine, runs
 from common.errors import InputError
 from common.teachers import training
 
@@ -81,7 +81,7 @@ def test_no_default_is_a_private_path():
         (
             "KD",
             "--mixup 1 --distill_on pool",
-            "--mixup 1: blends softened probabilities, which --logit_loss mse",
+            "--mixup 1: blends the teacher's softened probabilities, and --logit_loss mse",
         ),
         (
             "KD",
@@ -271,7 +271,7 @@ def test_an_error_names_what_was_started(started, named, monkeypatch, capsys):
         raise InputError("no")
 
     with pytest.raises(SystemExit) as caught:
-        cli.start(main)
+        entry.run(main)
     assert caught.value.code == 2 and capsys.readouterr().err == f"{named}: error: no\n"
 
 
@@ -280,6 +280,17 @@ def test_an_unwritable_save_path_is_named(tmp_path):
     words = ["--dataset", "digits", "--num_images", "200", "--num_val", "40", "--device", "cpu"]
     done = launch("Single", *words, "--threads", "1", "--save_path", f"{tmp_path}/file")
     assert done.returncode == 2 and "cannot be written" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--recipe", "best", "--help"], ["-h", "--recipe=best", "--train_epochs", "9"]])
+def test_help_beside_a_recipe_shows_the_recipes_values(words, capsys):
+    module = script("KD")
+    with pytest.raises(SystemExit) as ended:
+        cli.parse(module.__doc__, module.DEFAULTS, words)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert "--temperature TEMPERATURE softens" in shown and "dkd, dist (default: 0.8)" in shown
+    assert "Lower it when the loss is not finite (default: 0.04)" in shown
 
 
 def test_help_groups_flags_and_shows_true_defaults():
@@ -348,15 +359,15 @@ def test_amp_is_off_where_it_would_be_emulated(monkeypatch):
 )
 def test_images_that_a_network_cannot_take_are_refused(model, method, least):
     """They were a traceback from the first pass."""
-    cli.check_image_size(parse(method, "--image_size", str(least), model=model))
+    checks.image_size(parse(method, "--image_size", str(least), model=model))
     with pytest.raises(InputError, match=f"--image_size {least - 1}: {model} needs {least} pixels or more"):
-        cli.check_image_size(parse(method, "--image_size", str(least - 1), model=model))
+        checks.image_size(parse(method, "--image_size", str(least - 1), model=model))
 
 
 def test_an_image_that_only_the_pairs_teacher_cannot_take_is_no_matter_beside_a_file_of_logits(tmp_path):
     """They have no size, and the pair's teacher is not there."""
     (tmp_path / "logits.npz").touch()
     words = ["--teacher", str(tmp_path / "logits.npz"), "--feat_wt", "0", "--targets", "mean"]
-    cli.check_image_size(parse("KD", *words, "--image_size", "31"))
+    checks.image_size(parse("KD", *words, "--image_size", "31"))
     with pytest.raises(InputError, match="--image_size 30: AlexNet needs 31 pixels or more"):
-        cli.check_image_size(parse("KD", *words, "--image_size", "30"))
+        checks.image_size(parse("KD", *words, "--image_size", "30"))

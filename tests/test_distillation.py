@@ -10,7 +10,7 @@ from common.augment import View
 from common.distillation import Targets
 from common.errors import InputError
 from common.networks import SequentialNet
-from common.objective import Seen
+from common.objective import Forward
 
 from .conftest import parse
 
@@ -27,7 +27,7 @@ def by_hand(teacher: nn.Module, images, mirrored: bool) -> tuple[torch.Tensor, t
     """z and logits of one view of all images, in one pass."""
     index = torch.arange(len(images.train))
     with torch.no_grad():
-        z = teacher.eval().features(augment.see(images.train, View(index, torch.full((len(index),), mirrored))))
+        z = teacher.eval().features(augment.pixels(images.train, View(index, torch.full((len(index),), mirrored))))
         return z, teacher.classifier(z)
 
 
@@ -95,7 +95,7 @@ def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, r
     targets = distillation.cache(teacher, random_images, tmp_path)
     index = torch.tensor([3, 0, 7, 5])
     flags = torch.full((4,), mirrored)
-    x = augment.see(random_images.train, View(index, flags))
+    x = augment.pixels(random_images.train, View(index, flags))
 
     def gradients(loss_of):
         student, decoder = networks.build(args, "student"), networks.build(args, "decoder")
@@ -104,7 +104,7 @@ def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, r
         return loss, [weight.grad for net in (student, decoder) for weight in net.parameters()]
 
     def cached(student, decoder, z):
-        seen = Seen(x, z, teacher=targets.of(View(index, flags)))
+        seen = Forward(x, z, teacher=targets.of(View(index, flags)))
         return sum(objective.task_loss(args, student, decoder, None, seen, seen, None).values())
 
     def plain(student, decoder, z):

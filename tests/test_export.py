@@ -176,7 +176,7 @@ def exported(trained):
 def test_the_graphs_take_pixels_in_any_batch(exported):
     student, images = predict.load_student(exported), data.load(parse("Single", model="ResNet"))
     with torch.no_grad():
-        expected = student.net(augment.see(images.test, augment.View(torch.arange(7)))).numpy()
+        expected = student.net(augment.pixels(images.test, augment.View(torch.arange(7)))).numpy()
     for name, tolerance in (("student.onnx", 1e-5), ("student.int8.onnx", 0.1)):
         session = graph.session(exported / name)
         for batch in (7, 1):

@@ -207,7 +207,7 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
         shown = (
             [views.of(index, torch.full_like(index, which)) for which in range(3)] if kind == "mean" else [View(index)]
         )
-        expected = torch.stack([net(augment.see(images.train, view)) for view in shown]).mean(0)
+        expected = torch.stack([net(augment.pixels(images.train, view)) for view in shown]).mean(0)
     assert torch.allclose(targets.logits[0, :5], expected, atol=1e-5)
 
 
@@ -334,7 +334,7 @@ def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout():
     view = View(torch.tensor([0, 3, 4]), torch.tensor([True, False, False]), torch.tensor([[1, 1]] * 3),
                 boxes=torch.tensor([[0, 8, 0, 8]] * 3))  # fmt: skip
     found = OwnOutputs(net, images).of(view)
-    x = augment.see(images.train, View(view.index, view.mirrored))
+    x = augment.pixels(images.train, View(view.index, view.mirrored))
     expected = net.linear(net.norm(x).mean((2, 3)))  # batch norm as while training
     assert expected.std(0).min() > 0.01
     assert torch.allclose(found.logits, expected, atol=1e-6) and not found.logits.requires_grad
@@ -367,7 +367,7 @@ def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, caps
 def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypatch):
     """Its rounds would have two teachers, and one line in the report."""
     args, run, images, _ = first_round("KD")
-    path = store.shared_path(args, images)
+    path = store.shared_path(args)
     path.parent.mkdir()
     path.touch()
     nets = [nn.Linear(1, 1), nn.Linear(1, 1)]
@@ -396,7 +396,7 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
 def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_round, monkeypatch, capsys):
     """Runs with other --teacher_epochs had the same teacher, and an ablation named them apart."""
     args, run, images, _ = first_round("KD", *words)
-    path = store.shared_path(args, images)
+    path = store.shared_path(args)
     path.parent.mkdir()
     path.touch()
     record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32}}

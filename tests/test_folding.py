@@ -144,27 +144,25 @@ def test_fit_ends_with_the_plain_network_at_its_best(first_round, feature_rms):
     assert list(net.state_dict()) == names
     assert accuracy(net, images.train[images.val], images.labels[images.val]) == pytest.approx(fitted.validation)
     with torch.no_grad():
-        z = net.features(augment.see(images.train, View(this_round.labeled)))
+        z = net.features(augment.pixels(images.train, View(this_round.labeled)))
     assert z.square().mean().sqrt().item() == pytest.approx(feature_rms, rel=1e-4)
 
 
 def test_a_distilled_student_is_folded_too_and_its_features_keep_their_size(tmp_path, teacher, monkeypatch):
     """KD's decoder and EnCoDe's sampler learn from the features that are kept: those of the network with batch norm."""
     seen = {}
-    monkeypatch.setattr(training, "train", lambda args, run, this_round, net, *rest: (net, rest))
     args = parse("EnCoDe", "--fold_bn", "--teacher", str(teacher), "--save_path", str(tmp_path))
     images = data.load(args)
     this_round = SimpleNamespace(number=0, images=images, labeled=images.pool[:40])
     net = networks.build(args, "student")
-    x = augment.see(images.train, View(this_round.labeled))
-    original = folding.write_back
+    x = augment.pixels(images.train, View(this_round.labeled))
 
-    def trained(args, network, *rest):
+    def trained(args, run, this_round, network, *rest):
         train(network)
         seen["z"], seen["logits"] = network.features(x), network(x)
-        return original(args, network, *rest)
+        return network, rest
 
-    monkeypatch.setattr(folding, "write_back", trained)
+    monkeypatch.setattr(training, "train", trained)
     kept, rest = training.fit(args, None, this_round, net, "decoder", "targets", "sampler")
     assert rest == ("decoder", "targets", "sampler") and kept is not net
     assert torch.allclose(net.eval().features(x), seen["z"], rtol=1e-3, atol=1e-5)

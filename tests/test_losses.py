@@ -8,7 +8,7 @@ import torch
 
 from common import losses, objective
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
-from common.objective import Outputs, Seen
+from common.objective import Forward, Outputs
 
 ARGS = SimpleNamespace(temperature=3.0, fast="off")
 ENTROPY = ("pseudo_label", "slam")  # cross entropies: at equality they are not 0
@@ -80,8 +80,8 @@ def test_the_objective_gives_dkd_the_labels_it_has():
     net = SimpleNamespace(classifier=lambda z: z)
     args = SimpleNamespace(ce_wt=0, feat_wt=0, adv_wt=0, logit_wt=1.0, logit_loss="dkd", temperature=3.0)
     y = torch.tensor([3, 0, 1, 1, 2])
-    labeled = Seen(None, student, y, Outputs(None, teacher))
-    pool = Seen(None, student, None, Outputs(None, teacher))
+    labeled = Forward(None, student, y, Outputs(None, teacher))
+    pool = Forward(None, student, None, Outputs(None, teacher))
     found = [objective.task_loss(args, net, None, None, labeled, each, None)["logit"] for each in (labeled, pool)]
     assert found == [losses.dkd(student, teacher, ARGS, y), losses.dkd(student, teacher, ARGS)]
     assert found[0] != found[1]

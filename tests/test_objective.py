@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import losses, objective, report
-from common.objective import Outputs, Seen
+from common.objective import Forward, Outputs
 
 from .conftest import BUDGET, TOY, run
 
@@ -49,7 +49,7 @@ def sampler():
 
 def seen(*rows, y=None, teacher=None):
     z = torch.tensor(rows)[:, :, None, None]
-    return Seen(None, z, None if y is None else torch.tensor(y), teacher)
+    return Forward(None, z, None if y is None else torch.tensor(y), teacher)
 
 
 def terms(flags, labeled, distilled=None, unlabeled=None, decoder=phi, D=None):
@@ -92,9 +92,9 @@ def test_a_term_of_weight_0_is_not_computed():
     pool = seen([1.0, 0.0], teacher=teacher)
     judge = SimpleNamespace(networks=nn.ModuleDict(), judge=Untouchable())
     only_logits = args(ce_wt=0.0, logit_wt=1.0)
-    found = terms(only_logits, Seen(None, None), pool, pool, Untouchable(), judge)
+    found = terms(only_logits, Forward(None, None), pool, pool, Untouchable(), judge)
     assert found.keys() == {"logit"} and found["logit"].item() == 0
-    same = Seen(None, pool.z, torch.tensor([0]), teacher)
+    same = Forward(None, pool.z, torch.tensor([0]), teacher)
     assert terms(only_logits, same, same, None, Untouchable()).keys() == {"logit"}
 
 

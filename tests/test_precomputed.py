@@ -23,7 +23,7 @@ ALONE = ["--feat_wt", "0", "--targets", "mean", "--logit_loss", "kl", "--logit_w
 DIGITS = 1438  # training images
 
 
-README = ROOT / "README.md"
+README = ROOT / "common" / "teachers" / "README.md"
 
 
 def file(path: Path, **arrays) -> Path:
@@ -134,7 +134,7 @@ def test_flags_that_need_more_than_logits_are_refused(words, said, tmp_path):
 @pytest.mark.parametrize("name", [name for name, kind in SAMPLERS.items() if kind.asks])
 def test_a_strategy_says_whether_it_needs_features(name):
     kind = SAMPLERS[name]
-    if kind.runs_teacher:
+    if kind.needs_dropout:
         return
     sampler, candidates = build(name, random(40, 6), "--query_by", "teacher", z=torch.empty(40, 0))
     sampler.targets.z = None

@@ -53,7 +53,7 @@ def test_a_rounds_file_alone_is_enough(trained, tmp_path):
     assert type(net.features[1]) is nn.MaxPool2d and not net.training  # plain layers, in eval mode
     images = data.load(parse("Random"))
     with torch.no_grad():
-        right = net(augment.see(images.test, View(torch.arange(len(images.test))))).argmax(1) == images.test_labels
+        right = net(augment.pixels(images.test, View(torch.arange(len(images.test))))).argmax(1) == images.test_labels
     assert f"{100 * right.float().mean():.2f}" == record["test_accuracy"]
 
 
@@ -80,7 +80,7 @@ def test_rounds_of_a_run_before_this_one_in_its_folder_are_not_taken(trained, tm
 
 
 def test_pixels_are_normalized_as_in_training(random_images):
-    seen = augment.see(random_images.train, View(torch.arange(8)))
+    seen = augment.pixels(random_images.train, View(torch.arange(8)))
     assert torch.equal(predict.OnPixels(nn.Identity(), **augment.NORMALIZATION)(random_images.train), seen)
     other = predict.OnPixels(nn.Identity(), mean=0.2, std=0.4)(torch.full((1, 1, 1, 3), 255, dtype=torch.uint8))
     assert other.flatten().tolist() == pytest.approx([2, 2, 2])
@@ -89,7 +89,7 @@ def test_pixels_are_normalized_as_in_training(random_images):
 def test_files_get_the_classes_that_the_data_sets_own_images_get(trained, photos, capsys):
     student, images = predict.load_student(trained), data.load(parse("Random"))
     with torch.no_grad():
-        logits = student.net(augment.see(images.test, View(torch.arange(5))))
+        logits = student.net(augment.pixels(images.test, View(torch.arange(5))))
     expected = torch.softmax(logits, 1).sort(descending=True)
     found = student.classify(sorted(photos.rglob("*.png"), key=lambda path: path.name), top=3)
     for number, classes in enumerate(found):

@@ -1,4 +1,4 @@
-"""README's commands as a user pastes them: a block at a time, from the repository's root."""
+"""README's and the other pages' commands as a user pastes them: a block at a time, from the repository's root."""
 
 import re
 import shlex
@@ -9,15 +9,15 @@ import pytest
 
 from common import cli, experiments
 from common.grid import jobs, runner
+from common.teachers import store
 
-from .conftest import ROOT
+from .conftest import GUIDES, MEASURED, ROOT
 
-PAGES = ["README.md", "RESULTS.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("results/*/README.md")))]
-IN_PAGE = {
-    page: re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S) for page in PAGES
-}
-BLOCKS = IN_PAGE.pop("README.md")
-RESULTS = [block for blocks in IN_PAGE.values() for block in blocks]
+PAGES = [str(path.relative_to(ROOT)) for path in (*GUIDES, *MEASURED)]
+BLOCKS, RESULTS = (
+    [block for page in pages for block in re.findall(r"^```bash\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)]
+    for pages in (GUIDES, MEASURED)
+)
 # Each command line that a block comes to, with its folder, in place of running it.
 STUBS = """
 set -eu
@@ -32,8 +32,8 @@ source() { :; }
 @pytest.fixture(autouse=True)
 def written(monkeypatch):
     """Teachers that the text writes are there."""
-    there = cli.store.there
-    monkeypatch.setattr(cli.store, "there", lambda path: path.name in ("logits.npz", "own.npz") or there(path))
+    there = store.there
+    monkeypatch.setattr(store, "there", lambda path: path.name in ("logits.npz", "own.npz") or there(path))
 
 
 def commands(block: str) -> list[list[str]]:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from common import cli, report
+from common import entry, report
 from common.errors import InputError
 from common.report import results
 
@@ -54,7 +54,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as caught:
-        cli.start(report.main)
+        entry.run(report.main)
     assert caught.value.code == 2 and "nowhere/results.csv: is not there" in capsys.readouterr().err
 
 

@@ -11,14 +11,11 @@ import pytest
 from common import recipes
 from common.report.statistics import interval
 
-from .conftest import ROOT
+from .conftest import GUIDES, MEASURED, ROOT
 
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "RESULTS.md", *(folder / "README.md" for folder in FOLDERS))
-}
-RESULTS = "\n".join(text for name, text in PAGES.items() if name != "README.md")
+PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (*GUIDES, *MEASURED)}
+RESULTS = "\n".join(PAGES[str(path.relative_to(ROOT))] for path in MEASURED)
 ACCURACY = r"\d\d\.\d\d"
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common import data, networks, objective, samplers
 from common.errors import InputError
-from common.objective import Seen
+from common.objective import Forward
 from common.samplers import SAMPLERS, Sampler, nets, vaal
 from common.samplers.base import CHUNK, entropy
 
@@ -66,7 +66,7 @@ def noise(sampler: Sampler, images: int) -> torch.Tensor:
 
 def step(sampler: Sampler, labeled: torch.Tensor, unlabeled: torch.Tensor) -> dict[str, float]:
     drawn = noise(sampler, len(labeled) + len(unlabeled))
-    losses = sampler.step(Seen(None, labeled), Seen(None, unlabeled), drawn)
+    losses = sampler.step(Forward(None, labeled), Forward(None, unlabeled), drawn)
     assert not any(loss.requires_grad for loss in losses.values())
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -112,7 +112,7 @@ def test_the_adversarial_term_reaches_z_and_not_the_samplers_weights(words):
     sampler, rows, _ = learner(*words, "--adv_wt", "0.5")
     args = sampler.args
     args.ce_wt = args.feat_wt = args.logit_wt = 0.0
-    labeled, unlabeled = (Seen(None, rows[part].clone().requires_grad_()) for part in (slice(3), slice(3, 8)))
+    labeled, unlabeled = (Forward(None, rows[part].clone().requires_grad_()) for part in (slice(3), slice(3, 8)))
     terms = objective.task_loss(args, sampler.student, None, sampler, labeled, None, unlabeled)
     assert list(terms) == ["adv"]
     verdicts = sampler.judge(rows[:3]), sampler.judge(rows[3:8])
@@ -180,7 +180,7 @@ def image_sampler(monkeypatch):
         args = parse("EnCoDe", "--sampler_input", "images", *words)
         sampler = samplers.build(args, this_round, nn.Identity())
         assert type(sampler) is vaal.VAAL and sampler.learns and not sampler.reaches_student
-        seen = Seen(sampler.look(this_round.labeled), None), Seen(sampler.look(this_round.unlabeled), None)
+        seen = Forward(sampler.look(this_round.labeled), None), Forward(sampler.look(this_round.unlabeled), None)
         return sampler, seen, this_round
 
     return make

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import cli, datasets, recorded
+from common import datasets, entry, recorded
 from common.analysis import separability
 from common.errors import InputError
 from common.report import results, sheets
@@ -141,7 +141,7 @@ def test_a_run_without_an_unlabelled_image_is_refused(tmp_path):
 def test_what_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["separability.py", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as caught:
-        cli.start(separability.main)
+        entry.run(separability.main)
     assert caught.value.code == 2 and "nowhere: not the folder of a run" in capsys.readouterr().err
 
 

@@ -201,8 +201,8 @@ def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(m
     s.train_epoch(Quiet())
     s.train_epoch(Quiet())
     assert s.run.lines == [
-        "round 1/1: epoch 1/4 loss 2 ce 0.1235 val 25.00, 2:45 left",
-        "round 1/1: epoch 2/4 loss 2 ce 0.1235 val 50.00, 2:01 left",
+        "round 1/1: epoch 1/4 loss 2 ce 0.1235 val 25.00, 02:45 left",
+        "round 1/1: epoch 2/4 loss 2 ce 0.1235 val 50.00, 02:01 left",
     ]
     assert s.run.rows == [
         {"round": 0, "epoch": 1, "loss": "2", "ce": "0.123456", "val_accuracy": "25.00"},

@@ -453,7 +453,7 @@ def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, se
     net = Gated(make()).eval()
     pixels = torch.randint(256, (7, 9, 9, 3), dtype=torch.uint8)
     with torch.no_grad():
-        z = net.features(augment.see(pixels, View(torch.arange(7))))
+        z = net.features(augment.pixels(pixels, View(torch.arange(7))))
         expected = seen(net, z), net.classifier(z)
         images = SimpleNamespace(train=pixels, device=pixels.device, size=9)
         this_round = SimpleNamespace(number=0, images=images, labeled=torch.arange(2))

@@ -64,11 +64,11 @@ def test_passes_for_the_sampler_alone_leave_the_students_batch_norms_alone(words
     s.net.features = lambda x: plain(norm(x))
     views = [View(torch.tensor(index), torch.tensor([False] * 3)) for index in ([0, 1, 3], [4, 5, 6], [2, 3, 7])]
     batch = Batch(views[0], unlabeled=views[1], pool=views[2] if words else None)
-    spread = [augment.see(s.images.train, view).transpose(0, 1).flatten(1).var(1) for view in views]
-    s.see(batch, adversarial=False)
+    spread = [augment.pixels(s.images.train, view).transpose(0, 1).flatten(1).var(1) for view in views]
+    s.forward(batch, adversarial=False)
     expected = 0.9 + 0.1 * spread[2 if words else 0]  # what the student is trained on, once
     assert torch.allclose(norm.running_var, expected, atol=1e-6) and norm.momentum == 0.1
-    s.see(batch, adversarial=True)  # then it is trained on all of them
+    s.forward(batch, adversarial=True)  # then it is trained on all of them
     for each in [spread[0], *([spread[2]] if words else []), spread[1]]:
         expected = 0.9 * expected + 0.1 * each
     assert torch.allclose(norm.running_var, expected, atol=1e-6)
@@ -77,16 +77,16 @@ def test_passes_for_the_sampler_alone_leave_the_students_batch_norms_alone(words
 def test_the_student_sees_what_the_view_says():
     s = toy_session("KD")
     view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))
-    labeled, distilled, unlabeled = s.see(Batch(view), adversarial=False)
+    labeled, distilled, unlabeled = s.forward(Batch(view), adversarial=False)
     assert torch.allclose(labeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
-    assert labeled.y.tolist() == [0, 1, 1] and torch.equal(labeled.x, augment.see(s.images.train, view))
+    assert labeled.y.tolist() == [0, 1, 1] and torch.equal(labeled.x, augment.pixels(s.images.train, view))
     assert distilled is labeled and unlabeled is None
 
 
 def test_teacher_outputs_are_of_the_view_that_the_student_sees():
     s = toy_session("KD")
     view = View(torch.tensor([0, 1, 3]), torch.tensor([True, False, True]))
-    labeled, _, _ = s.see(Batch(view), adversarial=False)
+    labeled, _, _ = s.forward(Batch(view), adversarial=False)
     assert labeled.teacher.features[:, 0, 0, 0].tolist() == [100, 1, 103]
     assert labeled.teacher.logits.tolist() == [[0, 1], [1, 0], [3, 1]]
 
@@ -95,9 +95,9 @@ def test_pool_distillation_compares_pool_images_with_their_own_teacher_outputs()
     s = toy_session("KD", "--distill_on", "pool")
     labels = View(torch.tensor([0, 1]), torch.tensor([False, False]))
     pool = View(torch.tensor([5, 4]), torch.tensor([True, False]))
-    labeled, distilled, _ = s.see(Batch(labels, pool), adversarial=False)
+    labeled, distilled, _ = s.forward(Batch(labels, pool), adversarial=False)
     assert torch.allclose(distilled.z, toys.levels(pool.index, pool.mirrored), atol=1e-6)
-    assert torch.equal(distilled.x, augment.see(s.images.train, pool))
+    assert torch.equal(distilled.x, augment.pixels(s.images.train, pool))
     assert distilled.teacher.features[:, 0, 0, 0].tolist() == [105, 4]
     assert distilled.teacher.logits.tolist() == [[5, 1], [4, 0]]
     assert torch.allclose(labeled.z, toys.levels(labels.index, labels.mirrored), atol=1e-6)
@@ -118,11 +118,11 @@ def test_the_samplers_stream_is_unlabelled():
     drawn = [batch for _ in range(5) for batch in s.batches()]
     assert {index for index, _ in all_of(batch.unlabeled for batch in drawn)} == set(s.round.unlabeled.tolist())
     view = drawn[0].unlabeled
-    _, _, unlabeled = s.see(drawn[0], adversarial=True)
+    _, _, unlabeled = s.forward(drawn[0], adversarial=True)
     assert torch.allclose(unlabeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
     s.sampler.reaches_student = False  # like VAAL's: it looks at the images, nobody asks for z
-    _, _, unlabeled = s.see(drawn[0], adversarial=False)
-    assert unlabeled.z is None and torch.equal(unlabeled.x, augment.see(s.images.train, view))
+    _, _, unlabeled = s.forward(drawn[0], adversarial=False)
+    assert unlabeled.z is None and torch.equal(unlabeled.x, augment.pixels(s.images.train, view))
 
 
 def test_shifts_go_both_ways_and_reach_the_bound():
@@ -269,15 +269,15 @@ def test_the_adversarial_term_waits_for_the_warmup_and_then_reaches_the_student(
     batch = next(s.batches())
     with_term = s.step(batch)
     assert "adv" in with_term and with_term["adv"].item() == pytest.approx(0.01 * math.log(2), rel=0.2)
-    labeled, _, unlabeled = s.see(batch, adversarial=True)
+    labeled, _, unlabeled = s.forward(batch, adversarial=True)
     assert unlabeled.z.requires_grad and labeled.z.requires_grad
-    assert not s.see(batch, adversarial=False)[2].z.requires_grad
+    assert not s.forward(batch, adversarial=False)[2].z.requires_grad
 
 
 def test_a_term_of_weight_0_is_left_out_of_the_step():
     s = toy_session("EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0", "--feat_wt", "0", "--ce_wt", "0")
-    adversarial, see = [], s.see
-    s.see = lambda batch, flag: adversarial.append(flag) or see(batch, flag)
+    adversarial, forward = [], s.forward
+    s.forward = lambda batch, flag: adversarial.append(flag) or forward(batch, flag)
     assert set(one_step(s)) == {"loss", "logit", "vae", "disc"} and adversarial == [False]
 
 
@@ -525,7 +525,7 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
         assert columns["predicted"].tolist() == evaluation.predict(net, images.test).tolist()
         assert 100 * np.mean(columns["predicted"] == columns["labels"]) == pytest.approx(tested)
     said = f"test accuracy {tested:.2f}% (validation 61.50% at epoch 2), trained in 1830 s"
-    assert lines == [f"{this_round.label}: {said}, about 61 min left"]  # two rounds as long
+    assert lines == [f"{this_round.label}: {said}, about 1:01:00 left"]  # two rounds as long
     this_round.number = 2
     evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549))
     assert lines[1:] == [f"{this_round.label}: {said}"]
@@ -547,8 +547,8 @@ def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_pat
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0.5", "--feat_wt", "3")
     batch = next(s.batches())
     with torch.no_grad():
-        z = s.net.features(augment.see(s.images.train, batch.labeled))
-        z_unlabeled = s.net.features(augment.see(s.images.train, batch.unlabeled))
+        z = s.net.features(augment.pixels(s.images.train, batch.labeled))
+        z_unlabeled = s.net.features(augment.pixels(s.images.train, batch.unlabeled))
         logits, index = s.net.classifier(z), batch.labeled.index
         teacher = s.targets.of(batch.labeled)
         verdicts = s.sampler.judge(z), s.sampler.judge(z_unlabeled)

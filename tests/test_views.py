@@ -78,7 +78,7 @@ def test_outputs_are_the_teachers_for_each_view_as_the_student_sees_it(features,
     index, which = torch.tensor([5, 0, 7, 5]), torch.tensor([2, 0, 1, 1])
     view = views.of(index, which)
     with torch.no_grad():
-        z = teacher.eval().features(augment.see(random_images.train, view))
+        z = teacher.eval().features(augment.pixels(random_images.train, view))
         found = targets.of(view, features)
         assert torch.allclose(found.logits, teacher.classifier(z), rtol=1e-4, atol=1e-5)
     if features:
@@ -101,9 +101,9 @@ def test_outputs_for_other_views_or_without_features_are_other_files(random_imag
 def test_the_student_sees_the_fixed_views_alone_each_with_its_teachers_outputs():
     s = viewed()
     for batch in s.batches():
-        _, distilled, _ = s.see(batch, adversarial=False)
+        _, distilled, _ = s.forward(batch, adversarial=False)
         view = s.targets.views.of(batch.pool.index, batch.pool.which)
-        assert torch.equal(distilled.x, augment.see(s.images.train, view))
+        assert torch.equal(distilled.x, augment.pixels(s.images.train, view))
         assert distilled.teacher.logits.tolist() == torch.stack([view.index, view.which], 1).float().tolist()
     numbers = []
     for s.epoch in range(40):
@@ -118,8 +118,8 @@ def test_mean_targets_are_of_the_image_in_whatever_view_is_drawn():
     seen = set()
     for s.epoch in range(30):
         for batch in s.batches():
-            _, distilled, _ = s.see(batch, adversarial=False)
-            assert torch.equal(distilled.x, augment.see(s.images.train, batch.pool))
+            _, distilled, _ = s.forward(batch, adversarial=False)
+            assert torch.equal(distilled.x, augment.pixels(s.images.train, batch.pool))
             assert distilled.teacher.logits.tolist() == [[float(i), 1.0] for i in batch.pool.index]  # views 0, 1, 2
             seen |= set(zip(*(part.tolist() for part in (batch.pool.mirrored, *batch.pool.offsets.T)), strict=True))
     assert len(seen) == 2 * 3 * 3  # mirrored or not, moved by up to one pixel each way: all of them
@@ -182,8 +182,8 @@ def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
     assert not torch.equal(first, torch.cat([batch.mix for batch in s.batches()]))
     assert next(viewed().batches()).mix is None
     batch = next(s.batches())
-    _, distilled, _ = s.see(batch, adversarial=False)
-    plain = augment.see(s.images.train, batch.pool)
+    _, distilled, _ = s.forward(batch, adversarial=False)
+    plain = augment.pixels(s.images.train, batch.pool)
     assert torch.allclose(distilled.x[0], batch.mix[0] * plain[0] + (1 - batch.mix[0]) * plain[1], atol=1e-6)
 
 
@@ -193,7 +193,7 @@ def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
 def test_a_box_is_gray_inside_and_the_image_outside():
     images = torch.full((2, 6, 6, 3), 255, dtype=torch.uint8)
     view = View(torch.tensor([0, 1]), boxes=torch.tensor([[1, 3, 2, 5], [-2, 1, 4, 9]]))
-    seen = augment.see(images, view)
+    seen = augment.pixels(images, view)
     expected = torch.ones(2, 3, 6, 6)
     expected[0, :, 1:3, 2:5] = 0
     expected[1, :, :1, 4:] = 0
@@ -210,7 +210,7 @@ def test_cutout_blanks_training_images_and_none_else():
     s = toy_session("Random", "--cutout", "3")
     batch = next(s.batches())
     assert batch.labeled.boxes.shape == (2, 4)
-    assert (s.see(batch, adversarial=False)[0].x == 0).any(dim=(1, 2, 3)).all()
+    assert (s.forward(batch, adversarial=False)[0].x == 0).any(dim=(1, 2, 3)).all()
     assert next(toy_session("Random").batches()).labeled.boxes is None
 
 

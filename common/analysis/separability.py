@@ -23,11 +23,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import augment, cli, files, networks, predict, recorded
+from common import augment, entry, files, networks, predict, recorded
 from common.augment import View
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
+from common.parsing import Parser
 
 MOST, FEWEST = 5000, 10  # images of each pool that are told apart; of fewer, five folds leave a class out
 CLASSIFIERS = {
@@ -52,7 +53,7 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
     """The pool's features (N, D), and which of its images `net` classifies correctly (N,), in the pool's order."""
     parts = []
     for index in images.pool.split(1000):
-        z = net.features(augment.see(images.train, View(index)))
+        z = net.features(augment.pixels(images.train, View(index)))
         parts.append((z.flatten(1).cpu(), (net.classifier(z).argmax(1) == images.labels[index]).cpu()))
     features, correct = map(torch.cat, zip(*parts, strict=True))
     return features.numpy(), correct.numpy()
@@ -111,7 +112,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of Random, KD or EnCoDe runs, with round_NN.pt")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data")
     args = parser.parse_args(argv)
@@ -121,4 +122,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    entry.run(main)

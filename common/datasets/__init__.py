@@ -25,18 +25,20 @@ def load(args) -> Source:
 
     Raises InputError when the name is unknown or the path is missing or unreadable.
     """
-    name, labels = args.dataset, getattr(args, "labels", "")
-    path = Path(os.path.expanduser(name))
-    if name.lower() not in DATASETS and path.is_dir():
+    dataset, labels = args.dataset, getattr(args, "labels", "")
+    path, known = Path(os.path.expanduser(dataset)), dataset.lower() in DATASETS
+    if not known and path.is_dir():
         return folder.load(path, args.image_size, labels)
-    if labels and (path.exists() or name.lower() in DATASETS):
-        raise InputError(f"--labels {labels}: names images by their files; --dataset {name} is no folder of images")
-    if name.lower() in DATASETS:
-        return files.checked(name, DATASETS[name.lower()](Path(args.data_dir), args))
+    if labels and (path.exists() or known):
+        raise InputError(f"--labels {labels}: names images by their files; --dataset {dataset} is no folder of images")
+    if known:
+        source = files.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
+        return source._replace(name=name(args))  # found by it, unread, are teachers
     if path.is_file():
         return files.load_npz(path)
     raise InputError(
-        f"--dataset {name}: neither a known data set ({', '.join(DATASETS)}) nor an existing .npz file or image folder"
+        f"--dataset {dataset}: neither a known data set ({', '.join(DATASETS)}) nor an existing .npz file or image "
+        "folder"
     )
 
 

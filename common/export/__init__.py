@@ -18,20 +18,19 @@ import csv
 import io
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
-from common import cli, networks, provenance, recorded, startup
+from common import console, networks, provenance, recorded, startup
 from common.errors import InputError
 from common.evaluation import ELSEWHERE
 from common.experiments import ROOT
 from common.export import graph, int8, measure
 from common.files import replacing, write_text
-from common.flags import COUNT, COUNT0
 from common.networks import PAIRS
+from common.parsing import COUNT, COUNT0, Parser
 from common.predict import OnPixels, Student, load_student
 from common.schema import EXPORT
 
@@ -153,7 +152,7 @@ def show(rows: list[dict]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run that trained a student")
     parser.add_argument("--round", type=COUNT0, help="which round's student, from 0; the last one without it")
     add_data_flags(parser)
@@ -162,10 +161,10 @@ def main(argv: list[str] | None = None) -> None:
     rows = write(args.run, args.round, args.data_dir, args.dataset, args.calibration, args.full_range, args.repeats)
     print(show(rows))
     if startup.BUSY:
-        print("note: other processes were busy on this machine; take the times again on a quiet one", file=sys.stderr)
+        console.note("other processes were busy on this machine; take the times again on a quiet one")
 
 
-def add_data_flags(parser: cli.Parser) -> None:
+def add_data_flags(parser: Parser) -> None:
     """The flags of `export` and of `export.study` that say which images there are, and how int8 uses them."""
     parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
     parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")

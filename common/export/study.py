@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import cli, recorded
+from common import entry, recorded
 from common.errors import InputError
 from common.export import add_data_flags, graph, int8
 from common.files import write_text
-from common.flags import RATE
+from common.parsing import RATE, Parser
 from common.predict import load_student
 from common.report import markdown, results
 from common.report.statistics import interval
@@ -77,7 +77,7 @@ def _mean(values: pd.Series, sign: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that trained students, with round_NN.pt")
     parser.add_argument("--percents", nargs="+", type=RATE, help="of the rounds to measure; all without it")
     parser.add_argument("--against", default="CM", help="the row that gains are taken over, as Table I names it")
@@ -106,4 +106,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    entry.run(main)

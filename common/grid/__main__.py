@@ -1,4 +1,4 @@
-from common import cli
+from common import entry
 from common.grid.runner import main
 
-cli.start(main)
+entry.run(main, "stopped; the same command goes on")

@@ -3,12 +3,11 @@
 import argparse
 import csv
 import itertools
-import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from common import budget, cli, data, flags, runs, teachers
+from common import budget, checks, cli, console, data, flags, runs, teachers
 from common.errors import InputError
 from common.experiments import available, script
 
@@ -76,7 +75,7 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
     if missing := [f"{'/'.join(cell)}/main.py" for cell in wanted if cell not in there]:
         if not known:
             raise InputError(f"--models, --datasets, --methods: there is no {', '.join(missing)}")
-        print(f"note: there is no {', '.join(missing)}; these cells are left out", file=sys.stderr)
+        console.note(f"there is no {', '.join(missing)}; these cells are left out")
     for flag, *_ in groups:
         if not any(flag in options for options in known.values()):
             raise InputError(f"{flag}: neither the grid nor {' or '.join(known)} has such a flag; see --help")
@@ -126,7 +125,7 @@ def with_teachers(waiting: list[Job]) -> list[Job]:
     making: dict[Path, list[str]] = {}  # who publishes a teacher, in order
     for job in waiting:
         if job.method == "Single" and (args := job.args()).network == "teacher":
-            making.setdefault(teachers.published(args), []).append(job.name)
+            making.setdefault(teachers.shared_path(args), []).append(job.name)
     found, training = [], []
     for job in waiting:
         args = job.args()
@@ -151,7 +150,7 @@ def _job(args: argparse.Namespace, experiment: tuple[str, str, str], expt: str, 
     words = [*words, "--expt", expt, "--seed", str(seed), "--save_path", args.save_path, "--threads", str(args.threads)]
     job = Job(*experiment, expt, seed, tuple(words), Path(args.save_path) / f"{expt}-seed{seed}", rounds=0)
     parsed = job.args()
-    cli.check_image_size(parsed)
+    checks.image_size(parsed)
     return replace(job, rounds=len(budget.label_counts(parsed, data.pool_size(parsed))))
 
 

@@ -13,8 +13,9 @@ import os
 import sys
 from pathlib import Path
 
-from common import cli
+from common import console
 from common.errors import InputError
+from common.parsing import Parser
 from common.report import (
     ablation,
     commands,
@@ -54,7 +55,7 @@ def write(
     """
     found = results.read(folders, ablated)
     for run in found.unfinished():
-        print(f"note: {run}: no finished round yet; the report leaves it out", file=sys.stderr)
+        console.note(f"{run}: no finished round yet; the report leaves it out")
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
     try:
         # before there is a folder, as images that are elsewhere now are refused
@@ -77,7 +78,7 @@ def write(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for tables and figures")
     parser.add_argument(

@@ -1,4 +1,4 @@
-from common import cli
+from common import entry
 from common.report import main
 
-cli.start(main)
+entry.run(main)

@@ -22,7 +22,7 @@ from common.samplers.typical_confident import TypicalConfident
 from common.samplers.typiclust import TypiClust
 from common.samplers.vaal import VAAL
 
-__all__ = ["SAMPLERS", "Sampler", "build"]
+__all__ = ["SAMPLERS", "Sampler", "build", "kind"]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "random": Random,
@@ -43,7 +43,12 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 
-def build(args, this_round, student, targets=None) -> Sampler:
-    """The round's sampler with fresh weights; `--sampler_input images` makes the VAE VAAL's."""
+def kind(args) -> type[Sampler]:
+    """The class behind `--sampler`: with `--sampler_input images` the VAE is VAAL's."""
     images = args.sampler == "vae" and args.sampler_input == "images"
-    return (VAAL if images else SAMPLERS[args.sampler])(args, this_round, student, targets)
+    return VAAL if images else SAMPLERS[args.sampler]
+
+
+def build(args, this_round, student, targets=None) -> Sampler:
+    """The round's sampler with fresh weights."""
+    return kind(args)(args, this_round, student, targets)

@@ -26,7 +26,7 @@ class BALD(Sampler):
     with `--fold_bn`, as fair teachers are, had none before its first linear layer while it learned; here it has.
     """
 
-    asks = needs_dropout = runs_teacher = True
+    asks = needs_dropout = True
     together = 1000  # each function's weights are put together anew for so many
     functions: tuple[Callable[[Tensor], Tensor], ...] = ()
 

@@ -8,7 +8,7 @@ from torch import nn
 from common import augment, fast
 from common.augment import View
 from common.errors import InputError
-from common.objective import Seen
+from common.objective import Forward
 from common.seeds import generator
 
 Tensor = torch.Tensor
@@ -28,13 +28,12 @@ class Sampler:
     learns = False
     reaches_student = False
     needs_teacher = False
-    asks = False  # a network, which `--query_by` names
-    uses_features = False  # of the network that is asked, besides its logits
-    needs_dropout = False  # in the network that is asked
-    runs_teacher = False  # needs the teacher itself, `targets.net`, where that is asked
-    oracle = False  # reads the labels it asks for
-    scores_are_logits = False  # of being unlabelled; where D is sure, their sigmoids are all 1 in float32
-    draws = 0  # latents that an update draws for each image
+    asks = False  # it asks one network, which `--query_by` names
+    uses_features = False  # it reads that network's features beside its logits
+    needs_dropout = False  # it runs that network with dropout: a teacher itself, `targets.net`, and not cached outputs
+    oracle = False  # it reads the labels it asks for
+    scores_are_logits = False  # a score is D's logit: where D is sure, sigmoids are all 1 in float32
+    draws = 0  # its update draws so many latents for each image
     together = CHUNK  # candidates that are scored together
 
     def __init__(self, args, this_round, student, targets):
@@ -65,7 +64,7 @@ class Sampler:
         """D's logit (B,) that an image with features z (B, C, h, w) is labelled."""
         raise NotImplementedError
 
-    def step(self, labeled: Seen, unlabeled: Seen, noise: Tensor | None) -> dict[str, Tensor]:
+    def step(self, labeled: Forward, unlabeled: Forward, noise: Tensor | None) -> dict[str, Tensor]:
         """One update of the sampler's own networks on a batch of each pool; returns its losses.
 
         `noise` (draws, B of both pools, latent) is standard normal; None where `draws` is 0.
@@ -74,7 +73,7 @@ class Sampler:
 
     def look(self, index: Tensor) -> Tensor:
         """The candidates themselves, (B, 3, S, S), unmirrored and normalized."""
-        return augment.see(self.images.train, View(index))
+        return augment.pixels(self.images.train, View(index))
 
     @torch.no_grad()
     def z_shape(self, this_round) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ class OwnOutputs:
         dropouts = [layer for layer in self.net.modules() if isinstance(layer, nn.Dropout) and layer.training]
         for layer in dropouts:
             layer.eval()
-        logits = self.net(augment.see(self.images.train, View(view.index, view.mirrored)))
+        logits = self.net(augment.pixels(self.images.train, View(view.index, view.mirrored)))
         for layer in dropouts:
             layer.train()
         return Outputs(None, logits.float())

@@ -20,13 +20,8 @@ def folder(args) -> Path:
     return Path(args.save_path) / "teachers"
 
 
-def shared_path(args, images: Images) -> Path:
+def shared_path(args) -> Path:
     """Where `Single --network teacher` puts a teacher and KD and EnCoDe look for it."""
-    return folder(args) / f"{args.model}-{images.name}-{args.image_size}px.pt"
-
-
-def published(args) -> Path:
-    """`shared_path` before the images are read."""
     return folder(args) / f"{args.model}-{datasets.name(args)}-{args.image_size}px.pt"
 
 
@@ -34,7 +29,7 @@ def needed(args) -> Path | None:
     """The shared teacher that a run with these flags learns from, found without reading images; None for any other."""
     if "teacher" not in args or args.teacher or args.teacher_labels != "all":
         return None
-    return published(args)
+    return shared_path(args)
 
 
 def identity(args, images: Images) -> dict:
@@ -51,7 +46,7 @@ def identity(args, images: Images) -> dict:
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
     """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained."""
-    path = shared_path(args, images)
+    path = shared_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = ", in place of another" if path.exists() else ""
     trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
@@ -131,6 +126,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def check(args, images: Images, path: Path, record: dict) -> None:
+    """Raises InputError where a teacher's record says that it is none for this experiment."""
     for name, value in identity(args, images).items():
         if record and record.get(name, value) != value:
             if name in ("data", "label_values"):

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 
-from common import budget, data, distillation, networks, recipes
+from common import budget, data, distillation, networks, recipes, samplers
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
 from common.networks import SplitNet
 from common.runs import Run
-from common.samplers import SAMPLERS
 from common.teachers import precomputed, training
 from common.teachers.per_round import fair
 from common.teachers.store import folder, load, needed, publish, shared_path
@@ -67,7 +66,7 @@ class Teacher:
         found.seen = seen
         if self.args.targets == "mean":
             found = found.averaged()
-        if SAMPLERS[self.args.sampler].runs_teacher:
+        if samplers.kind(self.args).needs_dropout:
             found.net = net
         return found
 
@@ -105,7 +104,7 @@ class Teacher:
     def _shared(self) -> Targets:
         """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
         args, images, run = self.args, self.images, self.run
-        path = Path(args.teacher) if args.teacher else shared_path(args, images)
+        path = Path(args.teacher) if args.teacher else shared_path(args)
         if not path.exists():
             epochs = training.shared_recipe(args).train_epochs
             run.log(

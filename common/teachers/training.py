@@ -28,15 +28,14 @@ def fit(
     `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
     `start` is the folder of a run whose trained network this one goes on from; it was trained with `unfolded`.
     """
-    trained = folding.to_train(args, net, this_round.number)
-    if start is not None:
-        trained.load_state_dict(_kept(start / UNFOLDED))
-    if getattr(args, "own_outputs", False):
-        targets = OwnOutputs(trained, this_round.images)
-    fitted = training.train(args, run, this_round, trained, targets=targets)
-    if unfolded:
-        write_tensors(run.folder / UNFOLDED, trained.state_dict())
-    folding.write_back(args, trained, net, this_round)
+    with folding.folded(args, net, this_round) as trained:
+        if start is not None:
+            trained.load_state_dict(_kept(start / UNFOLDED))
+        if getattr(args, "own_outputs", False):
+            targets = OwnOutputs(trained, this_round.images)
+        fitted = training.train(args, run, this_round, trained, targets=targets)
+        if unfolded:
+            write_tensors(run.folder / UNFOLDED, trained.state_dict())
     return fitted
 
 
@@ -59,7 +58,7 @@ def teacher(
         config["label_values"] = hashlib.sha256(images.labels[labeled].cpu().numpy().tobytes()).hexdigest()
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
-    with run.closed_on_error():  # else a job after this one, in the same process, would wait for it for ever
+    with run.closed_on_error():  # its lock is released: the grid's next job in this process would wait for it for ever
         net = networks.build(args, "teacher")
         if run.state["round"] == 0:
             run.state["labeled"] = labeled.cpu()

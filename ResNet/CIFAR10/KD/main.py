@@ -2,7 +2,7 @@
 
     python main.py --expt kd
 
-Not in Table I: the pair is this project's own; README says how its values below were chosen. A teacher is trained
+Not in Table I: the pair is this project's own; common/README.md says how its values were chosen. A teacher is trained
 first when there is none; `Single --network teacher` trains it alone.
 """
 

@@ -2,7 +2,7 @@
 
     python main.py --expt random
 
-Not in Table I: the pair is this project's own; README says how its values below were chosen.
+Not in Table I: the pair is this project's own; common/README.md says how its values were chosen.
 """
 
 import sys

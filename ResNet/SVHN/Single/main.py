@@ -3,8 +3,8 @@
     python main.py --expt single
     python main.py --expt teacher --network teacher --recipe quick
 
-Not in Table I: the pair is this project's own; README says how its values below were chosen. The teacher is also put
-where KD and EnCoDe look for theirs.
+Not in Table I: the pair is this project's own; common/README.md says how its values were chosen. The teacher is also
+put where KD and EnCoDe look for theirs.
 """
 
 import sys

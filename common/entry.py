@@ -1,0 +1,57 @@
+"""How a script ends: whatever goes wrong is said in one line, with its exit status."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from common import console, startup
+from common.errors import InputError, LabelsNeeded
+
+
+def run(
+    main: Callable[[], None], stopped: str = "stopped", smaller: str = "fewer images at a time, or smaller ones"
+) -> None:
+    """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in 130, and a run that waits for labels
+    in a line that says for which, and 3.
+
+    Args:
+        stopped: what Ctrl-C is answered with: how to go on, where that is possible.
+        smaller: what would need less memory, named where it does not suffice.
+    """
+    startup.interruptible()
+    console.prepare()
+    try:
+        main()
+    except LabelsNeeded as error:
+        console.say(str(error))
+        sys.exit(3)
+    except InputError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except OSError as error:  # a full disk, say. What was written before is whole
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except torch.OutOfMemoryError:
+        _fail(f"the GPU's memory is full; use {smaller}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        _fail(f"memory does not suffice ({_first_line(error)}); use {smaller}")
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    script = Path(sys.argv[0])
+    module = script.stem in ("__main__", "__init__")  # python -m common.export
+    print(f"{script.parent.name if module else script.name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
