@@ -1,11 +1,12 @@
 """What the experiments share. Imports point from left to right:
 
-    cli -> checks, flags, teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses -> fast
-    grid -> cli, report, teachers    report, analysis -> runs, data, networks    training -> folding -> networks -> fast
-    export -> predict, report, runs, data     predict -> runs, networks, datasets
+    cli -> checks, flags, teachers -> budget, training, distillation -> evaluation, samplers -> objective -> losses
+    grid -> cli, report, teachers      report, analysis -> reading, runs, data, networks       losses, networks -> fast
+    export -> predict, report, runs, data     predict -> reading, runs, networks, datasets     training -> folding
     runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory
 
-`augment`, `streams` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up. In
+`augment`, `streams` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up, which ends
+in `entry`. In
 `recipes` are values of flags. `annotation`, `proposal` and `survey` are for a user's own images.
 """
 

@@ -76,6 +76,11 @@ def _check_teacher(args: argparse.Namespace) -> None:
             f"--targets mean: is of logits, and features of one view do not fit another; add --feat_wt 0 (now "
             f"{args.feat_wt:g}), or leave it out"
         )
+    if args.distill_on == "pool" and not args.feat_wt and not args.logit_wt:
+        raise InputError(
+            "--distill_on pool --feat_wt 0 --logit_wt 0: nothing is distilled; give one of them a weight, or add "
+            "--distill_on labeled"
+        )
     if args.mixup and args.distill_on != "pool":
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")
     if args.mixup and args.logit_loss not in BLENDABLE:

@@ -113,6 +113,8 @@ def _check(args, source: datasets.Source) -> None:
     """Raises InputError with all the counts that fit where one does not."""
     available, classes, wrong = len(source.x_train), len(source.classes), []
     fitting, names = proposal.counts(available, classes, bought=args.val_labels == "bought"), ("num_classes",)
+    if classes < 2:
+        raise InputError(f"--dataset {args.dataset}: has one class, there is nothing to tell apart; a run needs two")
     if args.num_images > available:
         wrong, names = [f"--num_images {args.num_images}: {source.name} has {available} training images"], ()
     if classes != args.num_classes:

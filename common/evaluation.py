@@ -13,7 +13,7 @@ from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
 Tensor = torch.Tensor
-ELSEWHERE = "elsewhere"  # the teacher is not the pair's, whose cost says nothing of it
+OTHER_NETWORK = "elsewhere"  # the teacher is not the pair's, whose cost says nothing of it
 
 
 @dataclass
@@ -132,7 +132,7 @@ def _to_use_it_alone(args, this_round, net: SplitNet, targets) -> dict:
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
     use["probe"] = networks.probe(net, images.size)
     if targets is not None and targets.precomputed:
-        use["teacher"] = ELSEWHERE
+        use["teacher"] = OTHER_NETWORK
     if getattr(args, "network", "student") == "teacher":  # a student of it counts these labels as its own
         use["seen"] = seen(args, images, this_round.bought)
     return use

@@ -36,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Processes that replace one file at once do not disturb each other: the last one to end wins. What a killed process
     left behind is removed by the next one that replaces the same file. Raises OSError when the disk refuses.
     """
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
     _remove_leftovers(path)
     try:
         temporary, owner = _claim(path)

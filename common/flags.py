@@ -7,7 +7,7 @@ from common import fast, recipes
 from common.experiments import ROOT
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, SOFTENED
 from common.networks import PAIRS
-from common.parsing import COUNT, COUNT0, RATE, SEED, SWITCH, WEIGHT, Parser, number
+from common.parsing import COUNT, COUNT0, MOST_VIEWS, RATE, SEED, SHIFT, SWITCH, WEIGHT, Parser, number
 from common.samplers import SAMPLERS
 
 LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
@@ -124,7 +124,7 @@ def declare(parser: Parser, defaults: dict) -> None:
          "what is saved is the plain network. For AlexNet and VGG", action=SWITCH)  # fmt: skip
     if method in PLAIN:
         flag("shift", 0, "move training images by up to so many pixels; 6 at 64x64 helps the teacher",
-             type=number(int, 0, 64))  # fmt: skip
+             type=SHIFT)  # fmt: skip
         flag("cutout", 0, "blank a square of so many pixels in each training image", type=number(int, 0, 64))
         flag("feature_rms", 0.1, "root mean square that a folded network's features are scaled to; 0 leaves them. "
              "feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
@@ -174,12 +174,12 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "
-         "the teacher's outputs for it; 0: the image and its mirror", type=number(int, 0, 127))  # fmt: skip
+         "the teacher's outputs for it; 0: the image and its mirror", type=number(int, 0, MOST_VIEWS))  # fmt: skip
     flag("targets", "view", "view: what the teacher makes of the view that the student sees. mean: the mean of its "
          "logits over the fixed views, for the image in any view, drawn anew each epoch",
          choices=["view", "mean"])  # fmt: skip
     flag("shift", 0, "pixels that an image is moved by at most: in the --views, and with --targets mean in what the "
-         "student sees too", type=number(int, 0, 64))  # fmt: skip
+         "student sees too", type=SHIFT)  # fmt: skip
     flag("mixup", 0.0, "alpha of mixup of the pool's images and teacher outputs; 1 blends most, 0 none",
          type=number(float, 0, 100))  # fmt: skip
     flag("lr_dec", 0.01, "learning rate of the decoder phi", type=RATE)

@@ -9,7 +9,6 @@ Networks", https://arxiv.org/abs/1805.04770):
     python -m common.logits runs/random-seed2023 --views 4 --shift 4 --output logits.npz
 """
 
-import csv
 import os
 from argparse import Namespace
 from collections.abc import Callable
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import data, datasets, distillation, entry, evaluation, predict, recorded
+from common import data, datasets, distillation, entry, evaluation, predict, reading, recorded
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
 from common.files import replacing
-from common.parsing import COUNT, COUNT0, Parser
+from common.parsing import COUNT0, MOST_VIEWS, SHIFT, Parser, number
 from common.teachers.precomputed import flaw
 
 
@@ -104,9 +103,10 @@ def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.
     """Whose labels the networks of a run's round saw, by place in the data set; None where queries.csv cannot tell."""
     if "seen" in record:  # a teacher's
         return record["seen"]
-    with open(folder / "queries.csv", newline="", encoding="utf-8") as file:
-        bought = [int(row["index"]) for row in csv.DictReader(file) if int(row["round"]) <= int(record["round"])]
-    places = torch.isin(images.origin, torch.tensor(bought)).nonzero().flatten()
+    last = int(record["round"])
+    queries = reading.details(folder, "queries", last + 1)
+    bought = torch.from_numpy(queries.loc[queries["round"] <= last, "index"].to_numpy())
+    places = torch.isin(images.origin, bought).nonzero().flatten()
     for found in (evaluation.seen(args, images, places), images.origin):
         if str(len(found)) == str(record.get("labels_in_all")):
             return found
@@ -148,9 +148,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, whose network is asked")
     parser.add_argument("--round", type=COUNT0, help="of which round, from 0; the last one without it")
-    parser.add_argument("--views", type=COUNT, default=1, help="of each image, whose logits are averaged: itself, and "
-                        "ones that are mirrored where the run's data set may be, and moved")  # fmt: skip
-    parser.add_argument("--shift", type=COUNT0, default=0, help="by up to so many pixels")
+    parser.add_argument("--views", type=number(int, 1, MOST_VIEWS), default=1, help="of each image, whose logits are "
+                        "averaged: itself, and ones that are mirrored where the run's data set may be, and "
+                        "moved")  # fmt: skip
+    parser.add_argument("--shift", type=SHIFT, default=0, help="by up to so many pixels")
     parser.add_argument("--output", type=Path, default=Path("logits.npz"), help="the file for --teacher")
     parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
     parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")

@@ -53,4 +53,6 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
 COUNT, COUNT0 = number(int, 1), number(int, 0)
 SEED = number(int, 0, 2**53)  # a report keeps it as a number
 RATE, WEIGHT = number(float, 0, 1e6, above=True), number(float, 0, 1e12)
+MOST_VIEWS = 127
+SHIFT = number(int, 0, 64)  # pixels; distances are kept as int8
 SWITCH = argparse.BooleanOptionalAction

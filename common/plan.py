@@ -82,7 +82,7 @@ def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
     epoch = _recipe_seconds(per_round.fair_recipe(args, counts[0]), images, epochs=1)
     goes_on = Path("before") if args.teacher_start == "before" else None
     stages = [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
-    # a network that learns the pool from itself sees two images more for each, one of them forward alone
+    # FixMatch: labelled and pool images forward and backward (3 passes each), an easy view forward (1): 7 against 3
     return [
         epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages
     ]

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import entry, files, networks, runs
+from common import entry, files, networks, reading, runs
 from common.datasets import cifar10, folder, pixels
 from common.errors import InputError
 from common.networks import PAIRS, SplitNet
@@ -125,20 +125,13 @@ def rounds(run: Path) -> list[int]:
         raise InputError(f"{run}: no such folder; name a run's, as runs/encode-seed2023")
     found = sorted(int(path.stem[6:]) for path in run.glob("round_*.pt") if path.stem[6:].isdigit())
     if (run / "results.csv").exists():  # a run begun anew in this folder may not have come to all of them
-        finished = _finished(run / "results.csv")
+        finished = set(reading.results(run)["round"])
         found = [number for number in found if number in finished]
     if not found:
         raise InputError(
             f"{run}: has no finished round (no round_NN.pt that results.csv knows); let the run finish its first one"
         )
     return found
-
-
-def _finished(results: Path) -> set[int]:
-    """The rounds that a results.csv has."""
-    with open(results, newline="", encoding="utf-8") as file:
-        numbers = [row.get("round") or "" for row in csv.DictReader(file)]
-    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _round_file(run: Path, number: int | None) -> Path:
@@ -235,6 +228,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.output is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         sys.stdout.flush()
+    elif args.output.exists() and not args.output.is_file():  # /dev/null, a pipe
+        with open(args.output, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)
     else:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(lines)

@@ -156,8 +156,12 @@ class Run:
     def log(self, message: str) -> None:
         """One line on the screen and in log.txt."""
         console.say(message)
-        self._log.write(message + "\n")
-        self._log.flush()
+        try:
+            self._log.write(message + "\n")
+            self._log.flush()
+        except OSError as error:  # a full disk has no name of its own
+            error.filename = self._log.name
+            raise
 
     def _open_config(self, config: dict, made_with: dict, amp: str) -> None:
         path = self.folder / "config.json"
@@ -167,7 +171,7 @@ class Run:
             self._write_config()
             return
         before = read_config(path)
-        if "data" not in before and "data" in config:  # every run has noted it: this file has not its flags
+        if "data" not in before and "data" in config:  # every run writes `data`: without it this is no run's
             raise _not_a_config(path)
         if changes := differing(before, config):
             raise InputError(

@@ -47,7 +47,7 @@ def _is_script() -> bool:
 if _is_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)
 
-BUSY = busy()  # when this process started: later its own threads count
+BUSY = _is_script() and busy()  # when this process started: later its own threads count
 
 if BUSY:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a user's own value counts, GOMP_SPINCOUNT before either

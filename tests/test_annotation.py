@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import threading
 
@@ -344,3 +345,20 @@ def test_answers_of_two_runs_wait_for_each_other(tmp_path):
         assert adding.is_alive() and not path.exists()
     adding.join(10)
     assert path.read_text() == "file,label\na.png,cat\n"
+
+
+def test_a_name_that_labels_cannot_hold_is_refused_before_it_is_asked_for(folder, tmp_path):
+    """A list of labels is UTF-8: the answer for another name would name no image."""
+    path, _ = folder
+    shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / os.fsdecode(b"bad\xff.png"))
+    with pytest.raises(InputError, match=r"--labels .*labels\.csv: .* names of 1 training images are not, as .*bad"):
+        data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
+
+
+def test_two_links_to_one_file_of_labels_have_one_lock(tmp_path):
+    (tmp_path / "shared").mkdir()
+    link = tmp_path / "mine.csv"
+    link.symlink_to("shared/labels.csv")
+    labels.add(link, [("a.png", "cat")])
+    assert (tmp_path / "shared" / "labels.csv").read_text() == "file,label\na.png,cat\n"
+    assert (tmp_path / "shared" / ".labels.csv.lock").exists() and not (tmp_path / ".mine.csv.lock").exists()

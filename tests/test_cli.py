@@ -371,3 +371,41 @@ def test_an_image_that_only_the_pairs_teacher_cannot_take_is_no_matter_beside_a_
     checks.image_size(parse("KD", *words, "--image_size", "31"))
     with pytest.raises(InputError, match="--image_size 30: AlexNet needs 31 pixels or more"):
         checks.image_size(parse("KD", *words, "--image_size", "30"))
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (KeyboardInterrupt, "stopped\n"),
+    (MemoryError, "use fewer images at a time, or smaller ones\n"),
+])  # fmt: skip
+def test_a_tool_does_not_speak_of_what_only_a_training_has(answer, said, capsys):
+    def main():
+        raise answer
+
+    with pytest.raises(SystemExit) as ended:
+        entry.run(main)
+    shown = capsys.readouterr().err
+    assert ended.value.code in (2, 130) and shown.endswith(said) and "--" not in shown and "epoch" not in shown
+
+
+def test_a_distillation_of_nothing_is_refused():
+    with pytest.raises(InputError, match="--distill_on pool --feat_wt 0 --logit_wt 0: nothing is distilled"):
+        parse("KD", "--distill_on", "pool", "--feat_wt", "0", "--logit_wt", "0")
+    parse("KD", "--feat_wt", "0", "--logit_wt", "0")
+
+
+def test_a_teacher_that_keeps_its_batch_norm_has_no_feature_rms(capsys):
+    parse("KD", "--teacher_feature_rms", "3", model="ResNet")
+    assert (
+        "--teacher_feature_rms changes nothing here: ResNet's teacher keeps its batch norm" in capsys.readouterr().err
+    )
+    parse("KD", "--teacher_feature_rms", "3")
+    assert not capsys.readouterr().err
+
+
+def test_vaal_has_no_adversarial_term_to_warm_up_for(capsys):
+    """Its adversary is the VAE: a warm-up as long as the training takes nothing away."""
+    parse("EnCoDe", "--sampler_input", "images", "--warmup_epochs", "2", "--train_epochs", "2")
+    said = capsys.readouterr().err
+    assert "--warmup_epochs changes nothing here" in said and "covers all" not in said
+    parse("EnCoDe", "--warmup_epochs", "2", "--train_epochs", "2")
+    assert "covers all 2 epochs" in capsys.readouterr().err

@@ -467,9 +467,9 @@ def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
         "--num_images 1438 --num_val 143 --num_classes 10 --initial_budget 143 --budget 143 --subset 286 "
         "--batch_size 16"
     )
-    few = SimpleNamespace(name="few", x_train=range(5), classes=["a"])
-    with pytest.raises(InputError, match=r"these fit: --num_images 5 --num_classes 1$"):
-        data._check(Namespace(num_images=6, num_classes=1, dataset="few", val_labels="extra"), few)
+    few = SimpleNamespace(name="few", x_train=range(5), classes=["a", "b"])
+    with pytest.raises(InputError, match=r"these fit: --num_images 5 --num_classes 2$"):
+        data._check(Namespace(num_images=6, num_classes=2, dataset="few", val_labels="extra"), few)
 
 
 def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
@@ -667,3 +667,11 @@ def test_real_cifar10():
     assert digest == "a50e8b48728e1667d682a807155c375279d5ae321fb12242c02e3104a6bc8b21"
     assert np.bincount(source.y_train).tolist() == [5000] * 10 and np.bincount(source.y_test).tolist() == [1000] * 10
     cifar10.verify(source[1:5], "the cache")
+
+
+def test_a_data_set_is_called_as_its_teachers_are_looked_for(monkeypatch):
+    """The grid waits for a teacher under the registered name, whatever the source calls itself."""
+    digits = datasets.DATASETS["digits"]
+    monkeypatch.setitem(datasets.DATASETS, "tiny", lambda folder, args: digits(folder, args)._replace(name="other"))
+    args = parse("Single", "--dataset", "Tiny")
+    assert datasets.load(args).name == datasets.name(args) == "tiny"

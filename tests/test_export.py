@@ -269,3 +269,28 @@ def test_adaptive_pooling_is_exported(model, tmp_path):
     graph.write(net, size, tmp_path / "net.onnx")
     found, expected = graph.logits(graph.session(tmp_path / "net.onnx"), images), graph.torch_logits(net, images)
     assert np.abs(found - expected).max() < 1e-5
+
+
+def test_a_row_that_is_not_there_is_refused_before_anything_is_exported(monkeypatch, tmp_path):
+    rows = pd.DataFrame({"label": ["CM+KD†", "EnCoDe†"], "network": "student", "percent": 10.0})
+    monkeypatch.setattr(study.graph, "need", lambda: None)
+    monkeypatch.setattr(study.results, "read", lambda runs: SimpleNamespace(rows=rows))
+    asked = []
+
+    def measure(rows, *_):
+        raise ValueError("measured")
+
+    monkeypatch.setattr(study, "measure", measure)
+    monkeypatch.setattr(study, "summary", lambda measured, against: asked.append(against) or "")
+    with pytest.raises(InputError, match="--against 'Nonsense': no such row; there are CM"):
+        study.main(["runs/x", "--against", "Nonsense", "--output", str(tmp_path)])
+    monkeypatch.setattr(study, "measure", lambda rows, *_: rows)
+    study.main(["runs/x", "--against", "CM+KD", "--output", str(tmp_path)])
+    study.main(["runs/x", "--output", str(tmp_path)])
+    assert asked == ["CM+KD†", ""]
+
+
+def test_without_a_row_to_gain_over_there_are_no_gains():
+    table = pd.DataFrame([("EnCoDe", 1, 65.0, 63.0)], columns=["label", "seed", "fp32", "int8"])
+    text = study.summary(table.assign(model="AlexNet", dataset="cifar10", percent=10.0), "")
+    assert [line.count("|") for line in text.splitlines()[2:]] == [7, 7, 7]

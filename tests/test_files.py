@@ -224,3 +224,13 @@ def test_a_lock_that_cannot_be_had_at_all_is_no_other_process(tmp_path, monkeypa
     with pytest.raises(OSError, match="No locks available"):
         files.lock(tmp_path / ".lock")
     files.write_text(tmp_path / "log.txt", "replaced all the same")
+
+
+def test_what_a_link_leads_to_is_replaced_and_not_the_link(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "labels.csv").write_text("before")
+    link = tmp_path / "labels.csv"
+    link.symlink_to("shared/labels.csv")
+    files.write_text(link, "after")
+    assert link.is_symlink() and (tmp_path / "shared" / "labels.csv").read_text() == "after"
+    assert not list(tmp_path.glob(".*")) and not list((tmp_path / "shared").glob(".*"))

@@ -298,3 +298,20 @@ def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
         for _ in range(2):
             session.train_epoch(Quiet())
         assert sum("--feat_wt" in line for line in session.run.lines) == expected
+
+
+@pytest.mark.parametrize("image", [gray16(0, 255), gray16(0, 4095), Image.fromarray(np.array([[0, 200]], np.int32))])
+def test_gray_that_would_become_black_is_refused(image):
+    """8 or 12 bits in a file of 16 or 32: divided by 257 nothing of them is left."""
+    with pytest.raises(ValueError, match=r"its levels go to \d+ of 65535; stretch them to 16 bits, or save it with 8"):
+        pixels.rgb(image)
+    assert not pixels.rgb(gray16(0, 0)).any()
+
+
+def test_one_class_is_refused_without_a_count_that_is_refused_too(tmp_path):
+    source = np.random.default_rng(0)
+    images = {f"x_{part}": source.integers(0, 256, (12, 8, 8, 3), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "one.npz", **images, y_train=np.zeros(12, int), y_test=np.zeros(12, int))
+    words = ["--num_images", "12", "--num_val", "2", "--batch_size", "5", "--num_classes", "2"]
+    with pytest.raises(InputError, match=r"one\.npz: has one class, there is nothing to tell apart"):
+        data.load(parse("Single", "--dataset", str(tmp_path / "one.npz"), *words))

@@ -353,3 +353,9 @@ def test_whose_labels_a_runs_networks_saw(ten, tmp_path):
         asked.append(None if found is None else sorted(found.tolist()))
     assert asked == [[0, 1], [0, 1, 3], [0, 1, 3, 9], sorted(ten.origin.tolist()), None, None]
     assert logits._seen(parse("KD"), ten, {"seen": torch.tensor([4])}, tmp_path).tolist() == [4]
+
+
+@pytest.mark.parametrize(("words", "flag"), [(["--shift", "65"], "--shift"), (["--views", "128"], "--views")])
+def test_views_that_no_run_draws_are_refused(words, flag):
+    with pytest.raises(InputError, match=f"{flag}: .* is out of range"):
+        logits.main(["nowhere", *words])

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +277,26 @@ def test_the_middle_of_the_longer_side_is_kept(trained, tmp_path):
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "high.png")
     assert student.read(tmp_path / "wide.png")[0, :, 0].tolist() == list(range(18, 82))
     assert student.read(tmp_path / "high.png")[:, 0, 0].tolist() == list(range(18, 82))
+
+
+def test_a_damaged_table_is_refused_in_a_line(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "results.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"results\.csv: not a run's results"):
+        predict.load_student(tmp_path / "run")
+
+
+def test_a_teacher_for_all_runs_classifies_too(teacher):
+    """What `Single --network teacher` puts in teachers/ holds what is needed to use it."""
+    found = predict.load_student(teacher)
+    assert found.record["network"] == "teacher" and found.net.classifier[-1].out_features == len(found.classes)
+    assert found.normalization == augment.NORMALIZATION
+
+
+def test_answers_go_where_no_file_can_be_replaced(trained, photos, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit((tmp_path / "pipe").read_text)
+        predict.main([str(trained), str(photos / "0.png"), "--output", str(tmp_path / "pipe")])
+        assert reading.result(30).splitlines()[0] == "file,class,probability"
+    assert (tmp_path / "pipe").is_fifo()

@@ -169,3 +169,14 @@ def test_predictions_keep_classes_that_no_label_has(tmp_path):
     runs.save_predictions(tmp_path / "p.npz", torch.tensor([300, 2]), torch.tensor([3, 2]))
     with np.load(tmp_path / "p.npz") as kept:
         assert kept["predicted"].tolist() == [300, 2] and kept["labels"].tolist() == [3, 2]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    run = open_run(tmp_path)
+    run._log.close()
+    run._log = open("/dev/full", "w")  # noqa: SIM115 - the run closes it
+    with pytest.raises(OSError, match="No space left") as caught:
+        run.log("a line")
+    assert caught.value.filename == "/dev/full"
+    run._log = open(tmp_path / "log.txt", "w")  # noqa: SIM115
+    run.close()

@@ -159,3 +159,34 @@ def test_labels_that_are_missing_make_no_accuracy(done, monkeypatch):
     first, second = separability.rounds(done, done)
     assert (first["labeled"], first["queried"]) == (before[0]["labeled"], before[0]["queried"])
     assert "unlabeled" not in first and "unlabeled" not in second and second["labeled"] == before[1]["labeled"]
+
+
+def test_a_round_that_results_csv_does_not_know_is_no_round(done):
+    """A run that was begun anew in this folder leaves the round files of the one before until it comes to them."""
+    first, _ = separability.rounds(done, done)
+    lines = (done / "results.csv").read_text().splitlines(keepends=True)
+    (done / "results.csv").write_text("".join(lines[:2]))
+    assert separability.rounds(done, done) == [first]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("queries.csv", lambda text: text[:100], r"queries\.csv: line \d+ has"),
+        ("queries.csv", lambda text: "\n".join(text.splitlines()[:-25]) + "\n", r"queries\.csv: has 15 images of the "
+         "pool up to round 0, results.csv has 20"),
+        ("queries.csv", lambda text: text + "1,99999,,0\n", r"queries\.csv: there is no image 99999 in the run's data"),
+        ("queries.csv", lambda text: "round,idx\n", r"queries\.csv: not a run's queries \(no column index, label\)"),
+        ("results.csv", lambda text: "\xff\xfe", r"results\.csv: not a run's results"),
+        ("config.json", lambda text: '{"model": "AlexNet", "method": "Random"}', r"config\.json: does not say dataset, "
+         "image_size, num_images, num_val, seed"),
+        ("config.json", lambda text: text.replace('"num_images": 60', '"num_images": "many"'), r"config\.json: .*"
+         "'many' is not a whole number"),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_is_refused_and_never_measured(file, change, message, done):
+    text = (done / file).read_text()
+    assert change(text) != text
+    (done / file).write_text(change(text), encoding="latin-1")
+    with pytest.raises(InputError, match=message):
+        separability.rounds(done, done)

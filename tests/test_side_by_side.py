@@ -78,27 +78,31 @@ def test_jobs_of_a_grid_equal_scripts_in_sequence(tmp_path, in_sequence, capsys)
 
 
 @pytest.mark.parametrize(
-    ("running", "own", "expected"),
+    ("running", "program", "own", "spins"),
     [
-        (99, {}, "PASSIVE"),
-        (99, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-        (1, {"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE"),
+        (99, "-m", {}, 0),
+        (99, "-m", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
+        (1, "-m", {}, 300_000),
+        (99, "-c", {}, 300_000),  # a notebook that imports `common` keeps its own way
     ],
 )
-def test_on_a_busy_machine_threads_that_wait_sleep_unless_the_user_says_otherwise(running, own, expected):
+def test_on_a_busy_machine_threads_that_wait_sleep_unless_the_user_says_otherwise(running, program, own, spins):
     """As OpenMP itself reports it when torch loads it: set too late, the variable would have no effect."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT), **own}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
+    environment |= {"OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(ROOT), **own}
     code = f"""
-import pathlib
+import pathlib, sys
+sys.argv[0] = "{program}"
 read = pathlib.Path.read_text
 there = lambda path, *rest, **more: "0 0 0 {running}/99 1" if path.name == "loadavg" else read(path, *rest, **more)
 pathlib.Path.read_text = there
 from common import machine
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    found = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
-    assert found and set(found) == {expected}, done.stderr
+    found = re.findall(r"GOMP_SPINCOUNT *= *'(\d+)'", done.stderr)
+    assert found and set(map(int, found)) == {spins}, done.stderr
 
 
 def test_a_busy_machine_is_mentioned_where_it_matters(monkeypatch, capsys):

@@ -23,7 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import augment, entry, files, networks, predict, recorded
+from common import augment, entry, networks, predict, reading, recorded
 from common.augment import View
 from common.data import Images
 from common.errors import InputError
@@ -59,11 +59,13 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
     return features.numpy(), correct.numpy()
 
 
-def _fill(images: Images, queries: pd.DataFrame) -> None:
+def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
     """Adds the labels that the run used, wherever its `--labels` file is now."""
-    used = queries.dropna(subset="label").set_index("index")["label"].astype(int)
     places = {origin: place for place, origin in enumerate(images.origin.tolist())}
-    for index, label in used.items():
+    for index, label in zip(queries["index"], queries["label"], strict=True):
+        if index not in places:
+            raise InputError(f"{folder / 'queries.csv'}: there is no image {index} in the run's data; put a copy of "
+                             "the file back")  # fmt: skip
         images.labels[places[index]] = label
 
 
@@ -75,28 +77,24 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: not the folder of a run, there is no config.json in it")
-    images, args = recorded.images(folder, data_dir)
-    try:
-        queries = pd.read_csv(folder / "queries.csv")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: not the folder of a run ({error})") from None
-    _fill(images, queries)
+    images, _ = recorded.images(folder, data_dir)
+    finished = reading.results(folder).set_index("round")
+    queries = reading.details(folder, "queries", len(finished), len(images.classes))
+    _fill(images, queries, folder)
     origin = images.origin[images.pool.cpu()].numpy()
     known = (images.labels[images.pool] >= 0).cpu().numpy()
     held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: no network learned these
     drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
-    for number in sorted(queries["round"].unique()):
-        path = folder / f"round_{number:02d}.pt"
+    for number in predict.rounds(folder):
         bought = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
+        if (count := int(finished["labeled"][number])) != bought.sum():
+            raise InputError(f"{folder / 'queries.csv'}: has {bought.sum()} images of the pool up to round {number}, "
+                             f"results.csv has {count}; put a copy of the file back")  # fmt: skip
         labeled = bought & ~held_out
-        if not path.exists() or bought.all():
+        if bought.all():
             break
-        net = networks.build(args, getattr(args, "network", "student"))
-        content = files.read_tensors(path, predict.REMEDY)
-        net.load_state_dict(content["state_dict"])
-        networks.check(net, content.get("record", {}), images.size, str(path), predict.OTHER_CODE)
-        features, correct = look(net.eval(), images)
+        features, correct = look(predict.load_student(folder, number).net, images)
         queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~bought[drawn]]
         most = min(MOST, *map(len, pools))

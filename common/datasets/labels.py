@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
 
 def add(path: Path, answers: list[tuple[str, str]]) -> None:
     """Appends (file, label) rows, in the order of its columns, to a file of labels, which may not be there yet."""
+    path = Path(os.path.realpath(path))  # the lock is that of the file, whatever links lead to it
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), "another run that adds labels"):
         before = path.read_text(encoding="utf-8-sig") if path.exists() else ",".join(COLUMNS)

@@ -1,5 +1,6 @@
 """Any image file or array of images as (S, S, 3) uint8."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as transforms
 
 Tensor = torch.Tensor
+DARK = 2**12  # the levels of 12 bits
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -33,8 +35,10 @@ def read(path: Path, size: int) -> np.ndarray:
     """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
     if path.is_fifo():
         raise ValueError("it is a pipe: reading it would wait for ever")
-    with Image.open(path) as image:
-        levels = rgb(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are refused
+        with Image.open(path) as image:
+            levels = rgb(image)
     return resize(torch.from_numpy(levels)[None], size)[0].numpy()
 
 
@@ -51,6 +55,8 @@ def rgb(image: Image.Image) -> np.ndarray:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"its levels go from {levels.min()} to {levels.max()}; 16 bits hold 0 to 65535")
+        if 0 < levels.max() < DARK:  # 8 or 12 bits in a file of more: as 16 bits they are next to black
+            raise ValueError(f"its levels go to {levels.max()} of 65535; stretch them to 16 bits, or save it with 8")
         return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")

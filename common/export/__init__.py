@@ -25,7 +25,7 @@ import torch
 
 from common import console, networks, provenance, recorded, startup
 from common.errors import InputError
-from common.evaluation import ELSEWHERE
+from common.evaluation import OTHER_NETWORK
 from common.experiments import ROOT
 from common.export import graph, int8, measure
 from common.files import replacing, write_text
@@ -114,7 +114,7 @@ def has_teacher(record: dict, image_size: int) -> bool:
     """Is the pair's teacher what a round's student compares with? Not where another network's logits taught it, whose
     cost nobody knows here, nor where the images are too small for the pair's.
     """
-    return record.get("teacher") != ELSEWHERE and image_size >= networks.smallest_image(record["model"], "teacher")
+    return record.get("teacher") != OTHER_NETWORK and image_size >= networks.smallest_image(record["model"], "teacher")
 
 
 def _about(student: Student) -> dict:

@@ -20,7 +20,7 @@ from common.export import add_data_flags, graph, int8
 from common.files import write_text
 from common.parsing import RATE, Parser
 from common.predict import load_student
-from common.report import markdown, results
+from common.report import markdown, naming, results
 from common.report.statistics import interval
 
 KEY = ["model", "dataset", "label", "percent"]
@@ -51,9 +51,9 @@ def measure(rows: pd.DataFrame, data_dir: Path, dataset: str, calibration: int, 
 
 
 def summary(measured: pd.DataFrame, against: str) -> str:
-    """The table of int8.md, from `measure`'s columns."""
+    """The table of int8.md, from `measure`'s columns; without `against` it has no gains."""
     head = ["row", "labels, %", "n", "float32", "int8", "int8 less float32"]
-    head += [f"gain over {against}, float32", "int8"]
+    head += [f"gain over {against}, float32", "int8"] if against else []
     texts = []
     for (model, dataset), setting in measured.groupby(["model", "dataset"], sort=False):
         lines = [head]
@@ -64,7 +64,7 @@ def summary(measured: pd.DataFrame, against: str) -> str:
             gain = gain.dropna() if label != against else gain[:0]
             values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
             signs = ("", "", "+", "+", "+")
-            lines.append([label, f"{percent:.3g}", str(len(of)), *map(_mean, values, signs)])
+            lines.append([label, f"{percent:.3g}", str(len(of)), *map(_mean, values, signs)][: len(head)])
         texts.append(f"{model} on {dataset}, test accuracy in percent\n\n{markdown.table(lines)}")
     return "\n\n".join(texts)
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that trained students, with round_NN.pt")
     parser.add_argument("--percents", nargs="+", type=RATE, help="of the rounds to measure; all without it")
-    parser.add_argument("--against", default="CM", help="the row that gains are taken over, as Table I names it")
+    parser.add_argument("--against", help="the row that gains are taken over; CM where there is one")
     parser.add_argument("--output", type=Path, default=Path("int8"), help="folder for int8.csv and int8.md")
     add_data_flags(parser)
     args = parser.parse_args(argv)
@@ -97,6 +97,10 @@ def main(argv: list[str] | None = None) -> None:
         rows = rows[pd.DataFrame(near).any(axis=1)]
     if rows.empty:
         raise InputError(f"{', '.join(map(str, args.runs))}: trained no student; name runs that did")
+    if args.against is None:
+        args.against = "CM" if "CM" in set(rows["label"]) else ""
+    else:  # before an hour of exports
+        args.against = naming.row_named(rows, args.against)
     measured = measure(rows, args.data_dir, args.dataset, args.calibration, args.full_range)
     args.output.mkdir(parents=True, exist_ok=True)
     write_text(args.output / "int8.csv", measured.to_csv(index=False, lineterminator="\n"))

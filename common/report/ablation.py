@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common import reading
 from common.files import write_text
-from common.report import reading
 from common.report.markdown import Table
 from common.report.results import Results, of
 from common.report.statistics import interval

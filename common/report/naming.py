@@ -85,6 +85,15 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     return rows
 
 
+def row_named(rows: pd.DataFrame, reference: str) -> str:
+    """The label of `--against`, which may lack the dagger: few keyboards have one. Raises InputError for no row."""
+    labels = list(dict.fromkeys(rows["label"]))
+    label = next((name for name in (reference, f"{reference}†") if name in labels), None)
+    if label is None:
+        raise InputError(f"--against {reference!r}: no such row; there are {', '.join(labels)}")
+    return label
+
+
 def logits_file(config: dict) -> str:
     """The name of the file of another network's logits that taught (`--teacher FILE.npz`), empty where none did.
 

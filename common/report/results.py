@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from common import reading
 from common.errors import InputError
-from common.report import builds, naming, reading
+from common.report import builds, naming
 from common.runs import OTHER
 from common.schema import BEFORE, VARIANTS
 

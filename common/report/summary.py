@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.errors import InputError
 from common.files import write_text
-from common.report import builds, statistics
+from common.report import builds, naming, statistics
 from common.report.markdown import Table
 from common.report.results import Results
 from common.report.style import percent
@@ -62,11 +61,8 @@ def write(content: str, output: Path) -> list[Path]:
 
 
 def _against(found: Results, setting: tuple[str, str], reference: str, mixed: bool) -> Table:
-    """The tests against one row; its name may lack the dagger, which few keyboards have."""
-    labels = list(dict.fromkeys(found.rows["label"]))
-    label = next((name for name in (reference, f"{reference}†") if name in labels), None)
-    if label is None:
-        raise InputError(f"--against {reference!r}: no such row; there are {', '.join(labels)}")
+    """The tests against one row."""
+    label = naming.row_named(found.rows, reference)
     tests = statistics.contrasts(found, setting, label, mixed)
     if not tests.empty:
         tests["at"] = [at if at == "area" else percent(at) for at in tests["at"]]

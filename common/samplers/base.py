@@ -12,7 +12,7 @@ from common.objective import Forward
 from common.seeds import generator
 
 Tensor = torch.Tensor
-CHUNK = 200  # candidates looked at together: their activations are what a query adds most of to a million images
+CHUNK = 200  # candidates a forward pass: their activations are most of what a query adds to the memory of a million
 
 
 class Sampler:
@@ -129,7 +129,7 @@ class Sampler:
         finally:
             for handle in handles:
                 handle.remove()
-        # none: its only linear layer may be a product with the pool's matrix, and convolutions may be all it has
+        # no hook ran where `fast` replaced its only linear layer, or it has none
         features = seen[-1] if seen else self.student.pool(z)
         return features.flatten(1).float(), logits
 

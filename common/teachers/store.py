@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from common import datasets, evaluation, fast, networks
+from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
 from common.errors import InputError
 from common.files import read_tensors
@@ -54,6 +54,8 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
         path,
         net,
         **identity(args, images),
+        network="teacher",
+        normalization=augment.NORMALIZATION,
         test_accuracy=f"{accuracy:.2f}",
         labels=len(images.pool),
         seen=evaluation.seen(args, images, images.pool),

@@ -79,7 +79,7 @@ def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFr
 
 
 def config(folder: Path) -> dict:
-    """config.json, empty where there is none. Raises InputError when it is no JSON object, or num_val no count."""
+    """config.json, empty where there is none. Raises InputError when it is no JSON object of counts and flags."""
     path = folder / "config.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -89,8 +89,9 @@ def config(folder: Path) -> dict:
         raise InputError(f"{path}: not a run's flags ({error})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a run's flags (must be a JSON object of flags and values)")
-    if type(held_out := found.get("num_val", 0)) is not int or held_out < 0:
-        raise InputError(f"{path}: num_val is {held_out!r}; must be a whole number from 0")
+    for name in ("num_images", "num_val"):
+        if type(count := found.get(name, 0)) is not int or count < 0:
+            raise InputError(f"{path}: {name} is {count!r}; must be a whole number from 0")
     return found
 
 
