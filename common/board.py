@@ -7,11 +7,9 @@ come later than the run.
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from common.schema import LOSSES
 
-SHEET = 8  # queried images in a row, and rows, of the sheet of a round
+SHOWN = 64  # queried images of a round
 
 
 class Board:
@@ -45,7 +43,8 @@ class Board:
         for row in self._new(state, "queries"):
             queried.setdefault(int(row["round"]), []).append(self._place[int(row["index"])])
         for number, places in queried.items():
-            self._writer.add_image(f"queried/round {number}", self._sheet(places), number, dataformats="HWC")
+            best_first = self._images.train[places[:SHOWN]].cpu().numpy()
+            self._writer.add_images(f"queried/round {number}", best_first, number, dataformats="NHWC")
         self._writer.flush()
 
     def close(self) -> None:
@@ -57,11 +56,3 @@ class Board:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         self._shown[table] += len(rows)
         return rows
-
-    def _sheet(self, places: list[int]) -> np.ndarray:
-        """The first of these images, (rows * S, columns * S, 3) uint8, best first."""
-        chosen = self._images.train[places[: SHEET * SHEET]].cpu().numpy()
-        count, size = len(chosen), chosen.shape[1]
-        sheet = np.full((-(-count // SHEET) * SHEET, size, size, 3), 255, np.uint8)
-        sheet[:count] = chosen
-        return sheet.reshape(-1, SHEET, size, size, 3).swapaxes(1, 2).reshape(-1, SHEET * size, 3)

@@ -108,7 +108,9 @@ def _recipe(args: argparse.Namespace) -> dict:
     if teacher != (args.recipe in recipes.TEACHERS):
         raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
                          f"{'leave out' if teacher else 'add'} --network teacher")  # fmt: skip
-    return recipes.TEACHERS[args.recipe](args.model) if teacher else recipes.student(args.recipe, args.method)
+    return (
+        recipes.TEACHERS[args.recipe](args.model) if teacher else recipes.student(args.recipe, args.method, args.model)
+    )
 
 
 def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:

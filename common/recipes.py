@@ -1,6 +1,7 @@
 """What `--recipe` stands for: flags and their values, each of which may still be given.
 
-`fair` and `best`, of students: every label is counted once, teacher included, and what then helps a tiny student most.
+`fair` and `best`, of students: every label is counted once, teacher included, and what then helps a tiny student most;
+for the student alone `best` is the baseline that distillation has to beat.
 A teacher for each round is trained on that round's labels alone; no label but these decides anything, so the last
 epoch's weights are kept. The student learns the teacher's outputs for the whole pool, which needs no label. The paper's
 setting is what the scripts do without this flag.
@@ -37,13 +38,17 @@ LONGER = {  # a better teacher by self-training, whose outputs are softer, and a
     **{"teacher_pool": "self_training", "teacher_pool_epochs": 8},
     **{"temperature": 0.8, "logit_wt": 2.0, "train_epochs": 120},
 }
-ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher
 STUDENTS = {"fair": STUDENT, "best": STUDENT | LONGER}  # a recipe is its line
+ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher
 
 
-def student(name: str, method: str) -> dict:
+def student(name: str, method: str, model: str) -> dict:
     """Flags and their values of `fair` or `best` for an experiment's student."""
-    return COUNTED | SCHEDULE | (TEACHER | STUDENTS[name] if method in ("KD", "EnCoDe") else ALONE)
+    if method in ("KD", "EnCoDe"):
+        return COUNTED | SCHEDULE | TEACHER | STUDENTS[name]
+    # results/alone has what these two were compared with, on validation images of one seed
+    tuned = {"fold_bn": quick(model)["fold_bn"], "weight_decay": 5e-3}
+    return COUNTED | SCHEDULE | ALONE | (tuned if name == "best" else {})
 
 
 # Teachers
