@@ -6,6 +6,9 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("Single", "Random", "KD", "EnCoDe")
+LOOPS = ("Random", "KD", "EnCoDe")  # with a budget loop
+DISTILLED = ("KD", "EnCoDe")  # with a teacher
+PLAIN = ("Single", "Random")  # without one
 
 
 def script(model: str, dataset: str, method: str) -> ModuleType:

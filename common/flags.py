@@ -4,15 +4,12 @@ import argparse
 from collections.abc import Callable
 
 from common import fast, recipes
-from common.experiments import ROOT
+from common.experiments import DISTILLED, LOOPS, PLAIN, ROOT
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, SOFTENED
 from common.networks import PAIRS
 from common.parsing import COUNT, COUNT0, MOST_VIEWS, RATE, SEED, SHIFT, SWITCH, WEIGHT, Parser, number
 from common.samplers import SAMPLERS
 
-LOOPS = ("Random", "KD", "EnCoDe")  # methods with a budget loop
-DISTIL = ("KD", "EnCoDe")
-PLAIN = ("Single", "Random")  # methods without a teacher
 OFFERED = {  # strategies: without a teacher nobody can ask it; only EnCoDe trains a sampler
     "Single": [],
     "Random": [name for name, kind in SAMPLERS.items() if not kind.learns and not kind.needs_teacher],
@@ -133,7 +130,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     else:
         parser.set_defaults(cutout=0)
 
-    flag = group("teacher", DISTIL)
+    flag = group("teacher", DISTILLED)
     quick = recipes.quick(defaults["model"])
     flag("teacher", "", "checkpoint of the teacher, or an .npz of any network's logits (see common/teachers). Empty: "
          "the one in <save_path>/teachers, trained if missing")  # fmt: skip
@@ -160,7 +157,7 @@ def declare(parser: Parser, defaults: dict) -> None:
         type=WEIGHT,
     )
 
-    flag = group("objective", DISTIL)
+    flag = group("objective", DISTILLED)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
     flag("feat_wt", 500.0, "weight of the feature loss between phi(z) and the teacher's features", type=WEIGHT)
     flag("feature_loss", "mse", "mse: the paper's. Others want another --feat_wt: similarity 3000, relational 1 (their "
@@ -188,7 +185,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag = group("sampler", LOOPS)
     flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
          "oracle, it reads their labels", type=_offered(method), choices=OFFERED[method])  # fmt: skip
-    if method in DISTIL:
+    if method in DISTILLED:
         flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
              choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))

@@ -21,6 +21,8 @@ says what it changes against the paper's schedule of 100 epochs of SGD:
 
 from collections.abc import Callable
 
+from common.experiments import DISTILLED
+
 # Students
 
 COUNTED = {"keep": "last"}
@@ -44,7 +46,7 @@ ALONE = {"train_epochs": 24, "lr_task": 0.04, "shift": 4}  # without a teacher
 
 def student(name: str, method: str, model: str) -> dict:
     """Flags and their values of `fair` or `best` for an experiment's student."""
-    if method in ("KD", "EnCoDe"):
+    if method in DISTILLED:
         return COUNTED | SCHEDULE | TEACHER | STUDENTS[name]
     # results/alone has what these two were compared with, on validation images of one seed
     tuned = {"fold_bn": quick(model)["fold_bn"], "weight_decay": 5e-3}

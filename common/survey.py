@@ -18,8 +18,8 @@ from common import datasets, proposal, recipes
 from common.datasets import folder
 from common.datasets.source import Source
 from common.experiments import ROOT
-from common.flags import Parser
 from common.networks import PAIRS
+from common.parsing import Parser
 
 KEPT = str(ROOT / "data")  # where the experiments look for named data sets, too
 SHOWN = 20  # classes, and pairs of equal images

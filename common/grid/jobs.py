@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from common import budget, checks, cli, console, data, flags, runs, teachers
+from common import budget, checks, cli, console, data, runs, teachers
 from common.errors import InputError
-from common.experiments import available, script
+from common.experiments import DISTILLED, LOOPS, PLAIN, available, script
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
     cells = itertools.product(args.models, args.datasets, args.methods, args.networks, args.samplers or [""])
     found = []
     for model, dataset, method, network, sampler in cells:
-        if (network == "teacher" and method in flags.DISTIL) or (model, dataset, method) not in there:
+        if (network == "teacher" and method in DISTILLED) or (model, dataset, method) not in there:
             continue
         if method != "EnCoDe" and sampler != (args.samplers or [""])[0]:
             continue  # Random and KD label at random, once
         sampler = sampler if method == "EnCoDe" else ""
         words = list(itertools.chain.from_iterable(group for group in groups if group[0] in known[method]))
-        words += ["--network", network] if method in ("Single", "Random") else []
+        words += ["--network", network] if method in PLAIN else []
         words += ["--sampler", sampler] if sampler else []
         words += ["--lr_task", args.lr_tasks[method]] if method in args.lr_tasks else []
-        words += ["--percents", *args.percents] if args.percents and method in flags.LOOPS else []
+        words += ["--percents", *args.percents] if args.percents and method in LOOPS else []
         parts = [
             model,
             _data(args, groups, dataset),

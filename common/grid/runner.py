@@ -15,14 +15,16 @@ import os
 import sys
 from pathlib import Path
 
-from common import budget, console, data, flags, machine, plan, report
+from common import budget, console, data, machine, plan, report
 from common.errors import InputError, LabelsNeeded
-from common.experiments import METHODS, ROOT, available
+from common.experiments import LOOPS, METHODS, ROOT, available
+from common.flags import OFFERED
 from common.grid import work
 from common.grid.cluster import Cluster
 from common.grid.jobs import Job, jobs, with_teachers
 from common.grid.processes import Processes
 from common.grid.worker import WAITS
+from common.parsing import COUNT, COUNT0, RATE, SEED, WEIGHT, Parser
 
 INSTEAD = {  # of the scripts' flags that the grid sets for each run
     "--seed": "--first_seed 7 --seeds 1 runs seed 7 alone",
@@ -89,7 +91,7 @@ class Timer:
 def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The grid's own flags, and the words for the scripts."""
     models, datasets, _ = (sorted(set(part)) for part in zip(*available(), strict=True))
-    parser = flags.Parser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__, allow_abbrev=False)
     flag = parser.add_argument
     flag("--models", nargs="+", choices=models, default=["AlexNet"], help="pairs of networks")
     flag(
@@ -99,23 +101,23 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
         default=["CIFAR10"],
         help="the experiments' folders; --dataset puts another data set in their place",
     )
-    flag("--methods", nargs="+", choices=METHODS, default=["Random", "KD", "EnCoDe"], help="experiments")
+    flag("--methods", nargs="+", choices=METHODS, default=list(LOOPS), help="experiments")
     flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
-    flag("--samplers", nargs="+", choices=flags.OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
+    flag("--samplers", nargs="+", choices=OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
     flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
          "KD=0.004")  # fmt: skip
-    flag("--seeds", type=flags.COUNT, default=1, help="how many")
-    flag("--first_seed", type=flags.SEED, default=2023, help="the others follow it")
+    flag("--seeds", type=COUNT, default=1, help="how many")
+    flag("--first_seed", type=SEED, default=2023, help="the others follow it")
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
     flag("--tag", default="", help="added to the runs' names, to tell them from others with other flags")
     flag("--save_path", default=str(ROOT / "runs"), help="where the runs' folders are put")
     flag("--output", default="", help="the report's folder; empty: <save_path>/report")
-    flag("--threads", type=flags.COUNT0, default=0, help="of each run; 0: all cores, a share of them with --jobs, "
+    flag("--threads", type=COUNT0, default=0, help="of each run; 0: all cores, a share of them with --jobs, "
          "1 with --ray")  # fmt: skip
-    flag("--jobs", type=flags.COUNT, help="so many runs side by side on this machine, in processes of their own")
+    flag("--jobs", type=COUNT, help="so many runs side by side on this machine, in processes of their own")
     flag("--ray", choices=["local", "auto"], help="a Ray cluster on this machine, or the one that is there")
-    flag("--gpus", type=flags.WEIGHT, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
-    flag("--memory_gb", type=flags.RATE, default=2.5, help="with --ray: memory a run is given")
+    flag("--gpus", type=WEIGHT, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
+    flag("--memory_gb", type=RATE, default=2.5, help="with --ray: memory a run is given")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     for word in passed:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import InputError
+from common.experiments import DISTILLED
 from common.runs import ELSEWHERE, TRAIN_DATA
 from common.samplers import SAMPLERS
 from common.schema import BEFORE, VARIANTS
@@ -22,7 +23,6 @@ NAMES = {
     ("KD", "student"): "CM+KD",
     ("EnCoDe", "student"): "EnCoDe",
 }
-DISTILLED = ("KD", "EnCoDe")  # methods with a teacher
 ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels that they ask for
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
