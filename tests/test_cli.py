@@ -205,7 +205,9 @@ def test_the_best_recipe_is_the_fair_one_made_longer():
         best, longer = flags(method, "--recipe", "best"), flags(method, "--recipe", "fair", *words.split())
         assert vars(best) == vars(longer) | {"recipe": "best"}
         assert (best.teacher_labels, best.keep, best.ce_wt, best.feat_wt) == ("labeled", "last", 0, 0)
-    assert vars(flags("Random", "--recipe", "best")) == vars(flags("Random", "--recipe", "fair")) | {"recipe": "best"}
+    tuned = {"recipe": "best", "fold_bn": True, "weight_decay": 0.005}
+    assert vars(flags("Random", "--recipe", "best")) == vars(flags("Random", "--recipe", "fair")) | tuned
+    assert not flags("Random", "--recipe", "best", model="ResNet").fold_bn  # it keeps a batch norm of its own
     assert flags("KD", "--recipe", "best", "--train_epochs", "7").train_epochs == 7
 
 

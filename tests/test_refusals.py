@@ -128,7 +128,7 @@ def test_a_teacher_whose_outputs_are_not_finite(teacher, tmp_path):
 def test_more_memory_than_there_is(tmp_path):
     code = "import torch; torch.Tensor.backward = lambda *_: torch.empty(2**46)"
     done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=code)
-    refused(done, "memory does not suffice", "lower --batch_size")
+    refused(done, "memory does not suffice", "use a smaller --batch_size")
 
 
 def test_a_latent_beyond_reason(tmp_path):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from common import cli
-from common.losses import LOGIT_LOSSES
+from common import cli, unused_flags
+from common.losses import LOGIT_LOSSES, SOFTENED
 
 from .conftest import script
 
@@ -72,8 +72,11 @@ def test_a_flag_that_changes_nothing_is_named(method, words, said, capsys):
 
 def test_a_logit_loss_of_ones_own_may_use_the_temperature(monkeypatch, capsys):
     monkeypatch.setitem(LOGIT_LOSSES, "mine", lambda student, teacher, args: student.sum() / args.temperature)
-    module = script("KD")
-    cli.parse(module.__doc__, module.DEFAULTS, ["--logit_loss", "mine", "--logit_wt", "1", "--temperature", "2"])
+    module, words = script("KD"), ["--logit_loss", "mine", "--logit_wt", "1", "--temperature", "2"]
+    cli.parse(module.__doc__, module.DEFAULTS, words)
+    assert "--temperature changes nothing here: --logit_loss mine softens nothing" in capsys.readouterr().err
+    monkeypatch.setattr(unused_flags, "SOFTENED", (*SOFTENED, "mine"))  # its line beside the registry
+    cli.parse(module.__doc__, module.DEFAULTS, words)
     assert not capsys.readouterr().err
 
 
