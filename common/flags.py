@@ -96,10 +96,10 @@ def declare(parser: Parser, defaults: dict) -> None:
         flag("network", "student", "which of the pair to train; Single's teacher is kept for KD and EnCoDe",
              choices=["student", "teacher"])  # fmt: skip
     own = recipes.TEACHERS if method in PLAIN else ()
-    more = "batch norm in training and more weight decay" if method in PLAIN else "a second teacher and longer"
+    longer, tuned = "a second teacher and longer", "batch norm in training and, for few labels, more weight decay"
+    best = (tuned if method in PLAIN else longer) + "; quick: the teacher's short one" * bool(own)
     flag("recipe", "own", "own: this script's values. fair: labels counted once, teacher included. best: the same with "
-         + more + "; quick: the teacher's short one" * bool(own) + ". Flags that are given still count",
-         choices=["own", *recipes.STUDENTS, *own])  # fmt: skip
+         + best + ". Flags that are given still count", choices=["own", *recipes.STUDENTS, *own])  # fmt: skip
     flag("train_epochs", 100, "epochs a round; one is num_images // batch_size updates. 16 with --step_size 13 is a "
          "quick look", type=COUNT)  # fmt: skip
     flag("batch_size", 128, "images of each stream (labelled, unlabelled, pool) in an update", type=COUNT)

@@ -48,7 +48,7 @@ def student(name: str, method: str, model: str) -> dict:
     """Flags and their values of `fair` or `best` for an experiment's student."""
     if method in DISTILLED:
         return COUNTED | SCHEDULE | TEACHER | STUDENTS[name]
-    # results/alone has what these two were compared with, on validation images of one seed
+    # for few labels: results/alone has what was compared, on validation images of one seed with 10%
     tuned = {"fold_bn": quick(model)["fold_bn"], "weight_decay": 5e-3}
     return COUNTED | SCHEDULE | ALONE | (tuned if name == "best" else {})
 
