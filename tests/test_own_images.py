@@ -4,6 +4,8 @@ import io
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 
 import numpy as np
@@ -306,6 +308,19 @@ def test_gray_that_would_become_black_is_refused(image):
     with pytest.raises(ValueError, match=r"its levels go to \d+ of 65535; stretch them to 16 bits, or save it with 8"):
         pixels.rgb(image)
     assert not pixels.rgb(gray16(0, 0)).any()
+
+
+def test_a_large_image_is_read_without_a_warning(tmp_path):
+    Image.new("L", (15, 10)).save(tmp_path / "large.png")
+    code = f"""
+from pathlib import Path
+from PIL import Image
+from common.datasets import pixels
+Image.MAX_IMAGE_PIXELS = 100
+print(pixels.read(Path({str(tmp_path / "large.png")!r}), 8).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(8, 8, 3)\n", "")
 
 
 def test_one_class_is_refused_without_a_count_that_is_refused_too(tmp_path):

@@ -10,6 +10,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 Tensor = torch.Tensor
 DARK = 2**12  # the levels of 12 bits
+# for all threads, as `catch_warnings` is none's own; twice as many pixels are refused
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -35,10 +37,8 @@ def read(path: Path, size: int) -> np.ndarray:
     """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
     if path.is_fifo():
         raise ValueError("it is a pipe: reading it would wait for ever")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are refused
-        with Image.open(path) as image:
-            levels = rgb(image)
+    with Image.open(path) as image:
+        levels = rgb(image)
     return resize(torch.from_numpy(levels)[None], size)[0].numpy()
 
 
