@@ -72,6 +72,7 @@ ALONE := --distill_on labeled --ce_wt 1
 SEEING := --methods KD --teacher_labels all
 fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two runs side by side)
 	$(COUNTED) $(ROUNDS) --methods Random
+	$(COUNTED) --percents 5 10 --subset 20000 --methods Random --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD
 	$(COUNTED) --percents 5 10 20 --subset 20000 --methods KD --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled

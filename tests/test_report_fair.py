@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from common import report
+from common import recipes, report
 from common.errors import InputError
 from common.report import builds, figures, page, results, style, tables
 
 from .conftest import ROOT
-from .reports import HEADER, run
+from .reports import HEADER, refused, run
 
 
 def fair(folder, method, seed, accuracies, teacher, labels, sampler="random"):
@@ -215,6 +215,28 @@ def test_rows_of_the_fair_table_are_named_by_what_sets_them_apart(tmp_path):
     assert set(results.read(folders).rows["label"]) == set(made)
     against = re.search(r'--against "(.*?)"', (ROOT / "Makefile").read_text(encoding="utf-8"))[1]
     assert against == next(iter(made))  # the row of make fair that the others are tested against
+
+
+def test_runs_of_two_recipes_are_two_rows(tmp_path):
+    """The student alone, plainly and at its best, was refused as one row, and `make fair` had the first alone."""
+
+    def made(name, seed, recipe, method="Random", network="student", **config):
+        plain = {"lr_task": 0.01, "fold_bn": False, "weight_decay": 0.0005}
+        return run(tmp_path / name, method, seed, {10: 60}, network, **{**plain, **recipe, **config})
+
+    best = recipes.student("best", "Random", "AlexNet")
+    typed = made("typed", 1, recipes.student("fair", "Random", "AlexNet") | {"shift": 4.0})  # and no --recipe
+    alone = [typed, made("best1", 1, best), made("best2", 2, best)]
+    labels = results.read(alone).rows["label"].tolist()
+    assert labels == ["CM", "CM (best)", "CM (best)"]
+    assert results.read(alone[1:]).rows["label"].tolist() == ["CM", "CM"]  # nothing to tell it from
+    own = made("own", 1, {})
+    named = dict(zip(*(results.read([*alone, own]).rows[name] for name in ("run", "label")), strict=True))
+    assert [named[str(folder)] for folder in (own, *alone)] == ["CM", "CM (fair)", "CM (best)", "CM (best)"]
+    quick = [made(f"quick{n}", 1, flags, network="teacher") for n, flags in enumerate(({}, recipes.quick("AlexNet")))]
+    assert results.read(quick).rows["label"].tolist() == ["Baseline", "Baseline (quick)"]
+    changed = made("changed", 3, best, weight_decay=0.001)  # best's no more, fair's with other flags
+    assert "--weight_decay 0.0005 and 0.001" in refused(typed, changed)
 
 
 def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from common.errors import InputError
 from common.experiments import DISTILLED
+from common.recipes import STUDENTS, TEACHERS, student
 from common.runs import ELSEWHERE, TRAIN_DATA
 from common.samplers import SAMPLERS
 from common.schema import BEFORE, VARIANTS
@@ -27,6 +28,7 @@ ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
 OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "dataset", "recipe", "amp", "fast", "compile"}
+RECIPES = ["own", *STUDENTS, *TEACHERS]  # --recipe: the first one of a row goes without saying
 # Flags beside --teacher_* that a fair teacher depends on.
 TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
 
@@ -41,7 +43,7 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
         configs: run folder -> config.json.
         ablation: what most runs of a row have goes without saying, and others are told apart by all of their flags;
-            else the choices of VARIANTS go without saying, and nothing beyond VARIANTS is told apart.
+            else the choices of VARIANTS go without saying, and beyond VARIANTS only recipes are told apart.
     Raises InputError when a method trains no such network.
     """
     values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
@@ -78,8 +80,7 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     names = [_added(name, [file] if file else []) for name, file in zip(names, logits, strict=True)]
     rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
     rows["label"] = _teachers_apart(rows, configs)
-    if ablation:
-        rows["label"] = _runs_apart(rows, configs)
+    rows["label"] = _runs_apart(rows, configs) if ablation else _recipes_apart(rows, configs)
     saw_all = shared & ((logits == "") | _of_all_labels(rows, configs))
     rows["label"] += saw_all.map({True: "†", False: ""})
     return rows
@@ -144,6 +145,31 @@ def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
         for row, label, run in group[["label", "run"]].itertuples():
             labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in differing])
     return labels
+
+
+def _recipes_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
+    """The labels; those of runs with another recipe's flags than the row's first one, by its name."""
+    labels = rows["label"].copy()
+    for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
+        recipe = group.apply(lambda row: _recipe(row, BEFORE | configs[row["run"]]), axis="columns")
+        usual = min(recipe, key=RECIPES.index)
+        for row, name in recipe[recipe != usual].items():
+            labels[row] = _added(labels[row], [name])
+    return labels
+
+
+def _recipe(row: pd.Series, config: dict) -> str:
+    """The last of RECIPES whose flags a run has, whether `--recipe` or its words said so."""
+
+    def has(recipe: dict) -> bool:
+        return all(name in config and _number(config[name]) == _number(value) for name, value in recipe.items())
+
+    made = {"own": {}}
+    if row["network"] == "teacher":
+        made |= {name: flags_of(row["model"]) for name, flags_of in TEACHERS.items()}
+    else:
+        made |= {name: student(name, row["method"], row["model"]) for name in STUDENTS}
+    return [name for name, recipe in made.items() if has(recipe)][-1]
 
 
 def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
