@@ -141,6 +141,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
     flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
+    flag("teacher_weight_decay", quick["weight_decay"], "its weight decay", type=WEIGHT)
     flag("teacher_passes", 0.0, "at most so many passes over its labels, for few labels; 0: as teacher_epochs says",
          type=WEIGHT)  # fmt: skip
     flag("teacher_start", "anew", "anew: each round's teacher has fresh weights. before: it goes on from the round "

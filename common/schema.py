@@ -51,6 +51,7 @@ BEFORE = {
         "teacher_start": "anew",
         "teacher_more_epochs": 4,
         "teacher_passes": 0.0,
+        "teacher_weight_decay": 0.0005,
         "teacher_pool": "none",
         "teacher_pool_epochs": 4,
     },

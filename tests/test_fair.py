@@ -181,6 +181,13 @@ def test_an_epoch_shows_whole_batches_alone():
     assert teachers.fair_recipe(parse("KD", *SMALL[:2], *words), 50).train_epochs == 3
 
 
+def test_a_teacher_has_its_own_weight_decay():
+    words = ["--weight_decay", "0.2", "--teacher_weight_decay", "0.003"]
+    args = parse("KD", *SMALL[:2], "--teacher_pool", "self_training", *words)
+    assert [stage.weight_decay for stage in teachers.stages(args, 40)] == [0.003, 0.003]
+    assert teachers.fair_recipe(parse("KD", *SMALL[:2], *words[:2]), 40).weight_decay == 0.0005
+
+
 @pytest.mark.parametrize("kind", ["view", "mean"])
 def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path, monkeypatch):
     seen = []
@@ -388,6 +395,7 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
         (["--teacher_epochs", "5"], "--teacher_epochs 5 changes nothing, this teacher was trained with 3"),
         (["--teacher_lr", "0.3", "--teacher_batch_size", "64"], "--teacher_batch_size 64 changes nothing, .* with 32, "
          "--teacher_lr 0.3 changes nothing, .* with 0.2"),
+        (["--teacher_weight_decay", "0.005"], "--teacher_weight_decay 0.005 changes nothing, .* with 0.0005"),
         (["--teacher_feature_rms", "1"], ""),  # there is no record of it
         (["--teacher_epochs", "50", "--teacher_passes", "3.6"], ""),  # which comes to 3 epochs
         (["--teacher_batch_size", "300"], "--teacher_batch_size 300 changes nothing, .* with 32"),
@@ -399,7 +407,7 @@ def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_r
     path = store.shared_path(args)
     path.parent.mkdir()
     path.touch()
-    record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32}}
+    record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32, "weight_decay": 5e-4}}
     monkeypatch.setattr(teacher, "load", lambda *_: (nn.Linear(1, 1), record))
     monkeypatch.setattr(teacher.Teacher, "_cache", lambda self, net, key, *_: key)
     capsys.readouterr()

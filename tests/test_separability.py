@@ -120,11 +120,14 @@ def test_sheets_read_a_runs_images_once(done, monkeypatch):
     assert len(sheets.contact_sheets(results.read([done]), done, done)) == 1 and len(read) == 1
 
 
-def test_a_run_from_before_a_flag_is_looked_at_as_it_was(done):
+def test_a_run_from_before_a_flag_or_column_is_looked_at_as_it_was(done):
     path = done / "config.json"
     config = json.loads(path.read_text())
     rows = separability.rounds(done, done)
     path.write_text(json.dumps({name: config[name] for name in config if name not in ("val_labels", "take", "extra")}))
+    assert separability.rounds(done, done) == rows
+    table = pd.read_csv(done / "results.csv")
+    table.drop(columns="labeled").to_csv(done / "results.csv", index=False)
     assert separability.rounds(done, done) == rows
     for wrong in ({"model": "LeNet"}, {"method": None}):
         path.write_text(json.dumps(config | wrong))

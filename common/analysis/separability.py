@@ -88,7 +88,8 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     rows = []
     for number in predict.rounds(folder):
         bought = np.isin(origin, queries.loc[queries["round"] <= number, "index"])
-        if (count := int(finished["labeled"][number])) != bought.sum():
+        count = finished["labeled"][number] if "labeled" in finished else ""  # older runs do not say
+        if count != "" and int(count) != bought.sum():
             raise InputError(f"{folder / 'queries.csv'}: has {bought.sum()} images of the pool up to round {number}, "
                              f"results.csv has {count}; put a copy of the file back")  # fmt: skip
         labeled = bought & ~held_out

@@ -132,7 +132,8 @@ def hardly_better(classes: int) -> float:
 
 def _idle(trained: dict, args) -> list[str]:
     """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
-    names = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "feature_rms": "feature_rms"}
+    names = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "weight_decay": "weight_decay"}
+    names["feature_rms"] = "feature_rms"
     usual, made, found = recipes.quick(args.model), training.shared_recipe(args), []
     for flag, name in names.items():
         asked, comes_to = getattr(args, f"teacher_{flag}"), getattr(made, name)  # few images or passes cap it

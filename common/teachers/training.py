@@ -104,6 +104,7 @@ def recipe(args, seed: int, labels: int) -> argparse.Namespace:
         "train_epochs": args.teacher_epochs,
         "batch_size": min(args.teacher_batch_size, args.num_images),
         "lr_task": args.teacher_lr,
+        "weight_decay": args.teacher_weight_decay,
         "feature_rms": args.teacher_feature_rms,
     }
     if args.teacher_passes:
