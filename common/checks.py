@@ -31,7 +31,9 @@ def flags(args: argparse.Namespace) -> None:
     if args.extra and args.dataset.lower() != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
     if args.fold_bn and not folding.foldable(args.model, getattr(args, "network", "student")):
-        raise InputError(f"--fold_bn: {args.model} has its own batch norm; leave the flag out")
+        raise InputError(
+            f"--fold_bn: {args.model} has its own batch norm, or layers that cannot be folded; leave the flag out"
+        )
     if not args.expt or args.expt != Path(args.expt).name or args.expt.startswith("."):
         raise InputError(f"--expt {args.expt!r}: must be a plain folder name")
     if not args.ce_wt and not getattr(args, "logit_wt", 0):

@@ -136,8 +136,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          "the one in <save_path>/teachers, trained if missing")  # fmt: skip
     flag("teacher_labels", "all", "all: one teacher that saw every label (paper). labeled: one a round, on its labels",
          choices=["all", "labeled"])  # fmt: skip
-    flag("teacher_seed", 2023, "seed of a teacher for all rounds that is trained here: the same for every --seed",
-         type=COUNT0)  # fmt: skip
+    flag("teacher_seed", recipes.SHARED_SEED, "seed of a teacher for all rounds that is trained here: the same for "
+         "every --seed", type=COUNT0)  # fmt: skip
     flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
     flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)

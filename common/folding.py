@@ -16,11 +16,22 @@ from common.seeds import initialization
 Tensor = torch.Tensor
 
 
+SCALABLE = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d  # a positive factor passes through them
+
+
 def foldable(model: str, network: str) -> bool:
-    """May `--fold_bn` be used: is the pair's `student` or `teacher` one layer after the other, without batch norm?"""
+    """May `--fold_bn` be used: is the pair's `student` or `teacher` one layer after the other, as `fold` supposes?
+
+    In `features` convolutions and SCALABLE layers, in `classifier` no weights but linear layers', all with a bias.
+    """
     with torch.device("meta"):
         net = getattr(networks.PAIRS[model], network)(2)
-    return isinstance(net, SequentialNet) and not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    if not isinstance(net, SequentialNet):
+        return False
+    features, head = list(net.features.children()), list(net.classifier.children())
+    weighted = [layer for layer in (*features, *head) if next(layer.parameters(), None) is not None]
+    plain = all(isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None for layer in weighted)
+    return plain and all(isinstance(layer, nn.Conv2d | SCALABLE) for layer in features)
 
 
 def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:

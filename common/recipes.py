@@ -55,6 +55,7 @@ def student(name: str, method: str, model: str) -> dict:
 
 # Teachers
 
+SHARED_SEED = 2023  # of the teacher for all runs
 ONE_CYCLE = {"schedule": "onecycle", "nesterov": True, "weight_decay": 5e-4, "label_smoothing": 0.05}
 QUICK = {
     # 81.31% test accuracy on CIFAR-10 in 32 minutes on two float32 cores (n=1)

@@ -396,6 +396,7 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
         (["--teacher_lr", "0.3", "--teacher_batch_size", "64"], "--teacher_batch_size 64 changes nothing, .* with 32, "
          "--teacher_lr 0.3 changes nothing, .* with 0.2"),
         (["--teacher_weight_decay", "0.005"], "--teacher_weight_decay 0.005 changes nothing, .* with 0.0005"),
+        (["--teacher_seed", "7"], "--teacher_seed 7 changes nothing, this teacher was trained with 2023"),
         (["--teacher_feature_rms", "1"], ""),  # there is no record of it
         (["--teacher_epochs", "50", "--teacher_passes", "3.6"], ""),  # which comes to 3 epochs
         (["--teacher_batch_size", "300"], "--teacher_batch_size 300 changes nothing, .* with 32"),
@@ -407,13 +408,14 @@ def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_r
     path = store.shared_path(args)
     path.parent.mkdir()
     path.touch()
-    record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32, "weight_decay": 5e-4}}
+    record = {"trained": {"train_epochs": 3, "lr_task": 0.2, "batch_size": 32, "weight_decay": 5e-4, "seed": 2023}}
     monkeypatch.setattr(teacher, "load", lambda *_: (nn.Linear(1, 1), record))
     monkeypatch.setattr(teacher.Teacher, "_cache", lambda self, net, key, *_: key)
     capsys.readouterr()
     teacher.Teacher(args, run, images)._shared()
     found = re.findall("^note: .*", capsys.readouterr().out, re.MULTILINE)
     assert len(found) == bool(said)
+    assert set(teacher.ASKED.values()) <= set(store.KEPT.split())  # else no teacher's record would tell
     assert not said or re.match(f"note: {said}; delete it or use another --save_path", found[0])
 
 

@@ -97,6 +97,28 @@ def test_a_network_with_its_own_batch_norm_is_refused(part):
     assert folding.foldable("AlexNet", part) and folding.foldable("VGG", part)
 
 
+@pytest.mark.parametrize(
+    ("features", "head", "may"),
+    [
+        ((nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2)), (nn.Dropout(), nn.Linear(4, 2)), True),
+        ((nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), (nn.Linear(4, 2),), False),
+        ((nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()),), (nn.Linear(4, 2),), False),  # it was trained and not copied
+        ((nn.Conv2d(3, 4, 3), nn.GELU()), (nn.Linear(4, 2),), False),  # of twice z it is not twice
+        ((nn.Conv2d(3, 4, 3, bias=False), nn.ReLU()), (nn.Linear(4, 2),), False),
+        ((nn.Conv2d(3, 4, 3), nn.ReLU()), (nn.Sequential(nn.Linear(4, 2)),), False),
+        ((nn.Conv2d(3, 4, 3), nn.ReLU()), (nn.LayerNorm(4), nn.Linear(4, 2)), False),
+    ],
+)
+def test_only_layers_that_can_be_folded_are(features, head, may, monkeypatch):
+    """Networks of one's own with other layers were folded into another function, without a word."""
+
+    def net(num_classes):
+        return networks.SequentialNet(nn.Sequential(*features), 1, head)
+
+    monkeypatch.setitem(networks.PAIRS, "Own", SimpleNamespace(student=net))
+    assert folding.foldable("Own", "student") == may
+
+
 def test_what_is_trained_has_a_batch_norm_behind_each_convolution_and_its_pool_where_it_shrinks():
     args = parse("Single", model="VGG")
     net = networks.build(args, "student")

@@ -76,6 +76,16 @@ def test_flags_added_later_do_not_keep_runs_apart_but_those_both_have_do(tmp_pat
     )  # both without record
 
 
+def test_a_run_from_before_a_flag_counts_as_what_was_done_then(tmp_path):
+    """One without the flag, and one that has it and another value, were averaged."""
+    old = run(tmp_path / "old", "Random", 1, {10: 54})
+    for flag, usual, other in (("shift", 0, 4), ("fold_bn", False, True), ("cutout", 0, 16)):
+        same = run(tmp_path / f"{flag}-same", "Random", 2, {10: 55}, **{flag: usual})
+        assert results.read([old, same]).rows["label"].tolist() == ["CM", "CM"]
+        unlike = run(tmp_path / f"{flag}-unlike", "Random", 2, {10: 55}, **{flag: other})
+        assert f"--{flag} {usual} and {other}" in refused(old, unlike)
+
+
 def test_old_and_new_columns_of_one_configuration_are_one_row(tmp_path):
     old = run(tmp_path / "old", "KD", 1, {10: 60})  # without feature_loss and sampler_input
     new = run(tmp_path / "new", "KD", 2, {10: 61})

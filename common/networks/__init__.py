@@ -73,7 +73,7 @@ def smallest_image(model: str, part: str) -> int:
 @contextmanager
 def still(net: nn.Module, on: bool = True) -> Iterator[None]:
     """Passes through `net` leave its batch norms' running statistics alone: of images that serve another network."""
-    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)] if on else []
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)] if on else []
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:

@@ -162,8 +162,8 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
         where = f"{label} of {model} on {dataset} at {percent:g}%"
         flags = naming.flags if cell["own"].all() else naming.teacher_flags
         for first, other in itertools.combinations(cell["run"], 2):
-            before, after = flags(configs[first]), flags(configs[other])
-            # A flag that only one has was added later, with what was done before as its default.
+            # A flag that only one has was added later; BEFORE says what was done until then where that was another.
+            before, after = (flags(BEFORE | configs[run]) if configs[run] else {} for run in (first, other))
             differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
             if differing:
                 changes = ", ".join(OTHER.get(name, f"--{name} {before[name]} and {after[name]}") for name in differing)

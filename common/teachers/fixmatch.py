@@ -23,7 +23,9 @@ class OwnOutputs:
     @torch.no_grad()
     def of(self, view: View, features: bool = False) -> Outputs:
         """The logits for the images of `view` as they are: mirrored as there, but neither moved nor cut out."""
-        dropouts = [layer for layer in self.net.modules() if isinstance(layer, nn.Dropout) and layer.training]
+        dropouts = [
+            layer for layer in self.net.modules() if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training
+        ]
         for layer in dropouts:
             layer.eval()
         logits = self.net(augment.pixels(self.images.train, View(view.index, view.mirrored)))

@@ -124,6 +124,11 @@ class Teacher:
         return self._cache(net, key, accuracy, record.get("seen"))
 
 
+# --teacher_* and its name in the record of a teacher (store.KEPT)
+ASKED = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "weight_decay": "weight_decay"}
+ASKED |= {"feature_rms": "feature_rms", "seed": "seed"}
+
+
 def hardly_better(classes: int) -> float:
     """Test accuracy in percent up to which a teacher is taken for one whose training failed."""
     guessing = 100 / classes
@@ -132,10 +137,9 @@ def hardly_better(classes: int) -> float:
 
 def _idle(trained: dict, args) -> list[str]:
     """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
-    names = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "weight_decay": "weight_decay"}
-    names["feature_rms"] = "feature_rms"
-    usual, made, found = recipes.quick(args.model), training.shared_recipe(args), []
-    for flag, name in names.items():
+    usual = recipes.quick(args.model) | {"seed": recipes.SHARED_SEED}
+    made, found = training.shared_recipe(args), []
+    for flag, name in ASKED.items():
         asked, comes_to = getattr(args, f"teacher_{flag}"), getattr(made, name)  # few images or passes cap it
         if asked != usual[name] and comes_to != trained.get(name, comes_to):
             found += [f"--teacher_{flag} {asked:g} changes nothing, this teacher was trained with {trained[name]:g}"]
