@@ -327,16 +327,17 @@ def test_runs_that_share_their_labels_share_the_teacher(kind, tmp_path, training
 class Noisy(nn.Module):
     """Linear on the image's mean, with batch norm and dropout."""
 
-    def __init__(self):
+    def __init__(self, dropout):
         super().__init__()
-        self.norm, self.dropout, self.linear = nn.BatchNorm2d(3), nn.Dropout(0.9), nn.Linear(3, 2)
+        self.norm, self.dropout, self.linear = nn.BatchNorm2d(3), dropout, nn.Linear(3, 2)
 
     def forward(self, x):
-        return self.linear(self.dropout(self.norm(x).mean((2, 3))))
+        return self.linear(self.dropout(self.norm(x)).mean((2, 3)))
 
 
-def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout():
-    images, net = toys.images(), Noisy().train()
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.9), nn.Dropout2d(0.9)])
+def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout(dropout):
+    images, net = toys.images(), Noisy(dropout).train()
     images.train[:, :, 4:] = 0  # so that the images' means differ
     view = View(torch.tensor([0, 3, 4]), torch.tensor([True, False, False]), torch.tensor([[1, 1]] * 3),
                 boxes=torch.tensor([[0, 8, 0, 8]] * 3))  # fmt: skip

@@ -177,6 +177,16 @@ def test_weights_follow_the_seed_and_the_round_alone():
     assert len({first, *map(networks.fingerprint, others)}) == 3
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(2), nn.BatchNorm2d(2)])
+def test_any_batch_norms_statistics_stay_where_they_are(norm):
+    x = torch.arange(8.0).view(4, 2)[(..., *[None] * (2 if isinstance(norm, nn.BatchNorm2d) else 0))]
+    with networks.still(norm):
+        norm(x)
+    assert norm.running_mean.tolist() == [0, 0] and norm.momentum == 0.1
+    norm(x)
+    assert norm.running_mean.tolist() == pytest.approx([0.3, 0.4])  # a tenth of the columns' means
+
+
 def test_a_fingerprint_is_of_all_weights_and_of_nothing_else():
     net = networks.PAIRS["ResNet"].student(10)
     first = networks.fingerprint(net)
