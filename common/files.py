@@ -1,19 +1,18 @@
 """Files that others read or write too: replaced whole or not at all, checksummed, locked while one process owns them.
 
-A tensor file is what `torch.save` writes, with the SHA-256 of all bytes before it as the zip archive's comment:
-`torch.load` verifies no checksum, and reads the file with or without one. safetensors has no checksum either and holds
-a flat dictionary of tensors; a run's state nests dictionaries, optimizer state and strings, which
-`torch.load(..., weights_only=True)` reads without another package.
+A tensor file is what `torch.save` writes, a zip archive: each of its members has a CRC-32, which `torch.load` does not
+compare and `read_tensors` does. safetensors has no checksum and holds a flat dictionary of tensors; a run's state nests
+dictionaries, optimizer state and strings, which `torch.load(..., weights_only=True)` reads without another package.
 """
 
 import errno
 import fcntl
 import glob
-import hashlib
 import os
 import pickle
 import secrets
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +22,6 @@ import torch
 
 from common.errors import Damaged
 
-MARK = b"SHA-256 "  # opens the comment; the digest in hexadecimal follows and ends the file
-DIGEST = 64
-PLAIN_END = 22  # bytes of a zip archive's last record when it has no comment; the last two are the comment's length
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 
 
@@ -78,28 +74,28 @@ def write_tensors(path: Path, content: dict) -> None:
                 raise
         if archive.refused is not None:
             raise archive.refused
-        archive.seal()
 
 
 def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool = False) -> dict:
-    """What `write_tensors` or `torch.save` wrote to `path`, on the CPU, its SHA-256 verified where it carries one.
+    """What `write_tensors` or `torch.save` wrote to `path`, on the CPU, its checksums compared.
 
     Args:
         remedy: what the user can do about a damaged file; it ends the message.
         mmap: leaves tensors on the disk until they are used.
 
-    Raises Damaged when the checksum does not match or torch cannot read the file, OSError when it cannot be opened.
+    Raises Damaged when a checksum does not match or torch cannot read the file, OSError when it cannot be opened.
     """
     with open(path, "rb") as file:
-        zipped = file.read(2) == b"PK"
-        damage = _damage(file, zipped)
-    if damage:
-        raise Damaged(f"{path}: damaged ({damage}); {remedy}")
+        zipped = file.read(2) == b"PK"  # torch.save's older format is none, and has no checksums
     try:
+        if zipped and (damaged := _damaged_member(path)):
+            raise Damaged(f"{path}: damaged (the checksum of its {damaged} does not match); {remedy}")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
+    except Damaged:
+        raise
     except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
         raise Damaged(f"{path}: not readable (no file of tensors, as torch.save makes it); {remedy}") from None
-    except Exception as error:  # torch.load raises whatever a damaged archive makes it raise
+    except Exception as error:  # zipfile and torch.load raise whatever a damaged archive makes them raise
         raise Damaged(f"{path}: not readable ({' '.join(str(error).split())[:120]}); {remedy}") from None
     if not isinstance(content, dict):
         raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")
@@ -135,57 +131,28 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
 
 
 class _Archive:
-    """The file that `torch.save` writes to: hashes what passes and keeps the error that torch would hide."""
+    """The file that `torch.save` writes to: keeps the error that torch would hide."""
 
     def __init__(self, file: IO[bytes]):
         self.refused: OSError | None = None
         self._file = file
-        self._sha256 = hashlib.sha256()
-        self._held = b""  # the last two bytes, unwritten: at the end they are the length of the archive's comment
 
     def write(self, data: bytes | memoryview) -> int:
-        size = len(data)
-        if size < 2:
-            data, self._held = self._held + data, b""
-        data = memoryview(data)
-        self._append(self._held)
-        self._append(data[:-2])
-        self._held = bytes(data[-2:])
-        return size
-
-    def _append(self, data: bytes | memoryview) -> None:
         try:
-            self._file.write(data)
+            return self._file.write(data)
         except OSError as error:
             self.refused = self.refused or error
             raise
-        self._sha256.update(data)
 
     def flush(self) -> None:
         """The file is flushed when it is closed."""
 
-    def seal(self) -> None:
-        """Ends the archive with its comment: the mark and the digest of all bytes before the digest."""
-        self._append((len(MARK) + DIGEST).to_bytes(2, "little") + MARK)
-        self._file.write(self._sha256.hexdigest().encode())
 
-
-def _damage(file: IO[bytes], zipped: bool) -> str:
-    """What is wrong with the file's bytes, or nothing: also for a file of `torch.save` alone, which has no checksum."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - len(MARK) - DIGEST, 0))
-    mark, digest = file.read(len(MARK)), file.read()
-    if mark != MARK:  # a damaged mark does not pass for none: torch's own archive ends without any comment
-        file.seek(max(size - PLAIN_END, 0))
-        end = file.read()
-        plain = not zipped or (end.startswith(b"PK\5\6") and end.endswith(b"\0\0"))
-        return "" if plain else "its end is not what was written"
-    sha256, left = hashlib.sha256(), size - DIGEST
-    file.seek(0)
-    while left and (part := file.read(min(left, 1 << 20))):
-        sha256.update(part)
-        left -= len(part)
-    return "" if sha256.hexdigest().encode() == digest else "its checksum does not match"
+def _damaged_member(path: Path) -> str | None:
+    """The name of an archive's member that is not as it was written, if there is one."""
+    with zipfile.ZipFile(path) as archive:
+        # torch does not read a member that is marked as a folder, and takes what the memory holds
+        return archive.testzip() or next((each.filename for each in archive.infolist() if each.external_attr), None)
 
 
 def _claim(path: Path) -> tuple[Path, IO[bytes]]:

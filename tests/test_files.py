@@ -125,7 +125,7 @@ def test_a_tensor_file_is_read_by_us_by_torch_and_by_zip(tmp_path):
         assert same(files.read_tensors(path, mmap=mmap), CONTENT)
         assert same(torch.load(path, weights_only=True, mmap=mmap), CONTENT)
     with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None and archive.comment.startswith(b"SHA-256 ")
+        assert archive.testzip() is None
 
 
 def test_equal_contents_are_equal_bytes(tmp_path):
@@ -142,17 +142,29 @@ def test_files_of_torch_alone_are_read(tmp_path, zipped):
         assert same(files.read_tensors(path, mmap=mmap), CONTENT)
 
 
-@pytest.mark.parametrize("flips", [50, pytest.param(400, marks=pytest.mark.campaign)])
-def test_no_flipped_bit_is_ever_read(tmp_path, flips):
+@pytest.mark.parametrize("flips", [500, pytest.param(0, marks=pytest.mark.campaign)])
+def test_no_flipped_bit_is_ever_read_as_something_else(tmp_path, flips):
+    """Of 500 bits, or of all: the file is damaged, or the bit is one that means nothing (a date, what fills gaps)."""
     path = tmp_path / "state.pt"
     files.write_tensors(path, CONTENT)
-    whole, draw = path.read_bytes(), random.Random(flips)
-    ends = [0, 1, len(whole) - 1, len(whole) - 64, len(whole) - 65, len(whole) - 72, len(whole) - 73, len(whole) - 94]
-    for place in ends + [draw.randrange(len(whole)) for _ in range(flips)]:
+    whole = path.read_bytes()
+    size, damaged_files = 8 * len(whole), 0
+    entry = whole.rindex(b"PK\1\2", 0, whole.rindex(b"/data/0"))  # in the archive's list
+    kind = entry + 38  # 16 for a folder, whose bytes torch does not read
+    drawn = random.Random(flips).sample(range(size), flips) if flips else range(size)
+    for bit in [0, size - 1, 8 * kind + 4, *drawn]:
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << draw.randrange(8)
+        damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        with pytest.raises(Damaged):
+        try:
+            assert same(files.read_tensors(path), CONTENT)
+        except Damaged:
+            damaged_files += 1
+    assert damaged_files > 0.7 * len(drawn)
+    values = whole.index(torch.arange(300.0).numpy().tobytes())  # each byte of these counts
+    for place in range(values, values + 1200, 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Damaged, match=r"damaged \(the checksum of its \S+/data/0 does not match\)"):
             files.read_tensors(path)
 
 
