@@ -1,7 +1,5 @@
 """Labels that somebody gives while the run goes on: it stops at each query with what to label, and goes on with it."""
 
-import csv
-import io
 from pathlib import Path
 
 import torch
@@ -9,7 +7,7 @@ import torch
 from common.datasets import labels as given
 from common.datasets.labels import COLUMNS
 from common.errors import InputError, LabelsNeeded
-from common.files import write_text
+from common.files import write_csv
 
 TO_LABEL = "to_label.csv"
 
@@ -66,10 +64,7 @@ def check_teacher(args, images) -> None:
 
 
 def _write(path: Path, files: list[str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *([file, ""] for file in files)])
-    write_text(path, text.getvalue())
+    write_csv(path, [COLUMNS, *([file, ""] for file in files)])
 
 
 def _collect(args, images, to_label: Path) -> None:

@@ -127,20 +127,19 @@ def _make(
 ) -> tuple[Tensor, Tensor]:
     """Computes the outputs and writes them; what does not fit the memory goes to the disk and is read from there."""
     spill = path.with_name(f".{path.stem}.spill")
-    try:
-        outputs = z, logits = compute(teacher, images, spill=spill, views=views, features=features)
-        write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
-        spilled = spill.exists()
-    finally:
-        spill.unlink(missing_ok=True)
-    return _read(path, key) if spilled else outputs
+    z, logits = compute(teacher, images, spill=spill, views=views, features=features)
+    write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
+    return _read(path, key) if _is_large(path) else (z, logits)
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size > memory.SHARE * memory.available()
 
 
 def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
     """z and logits from a cache's file; None, with a line about it, when it is damaged."""
     try:
-        large = path.stat().st_size > memory.SHARE * memory.available()
-        content = read_tensors(path, "making it again", mmap=large)
+        content = read_tensors(path, "making it again", mmap=_is_large(path))
         found, z, logits = content["key"], content["maps"], content["logits"]
     except Damaged as error:
         print(error, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ compare and `read_tensors` does. safetensors has no checksum and holds a flat di
 dictionaries, optimizer state and strings, which `torch.load(..., weights_only=True)` reads without another package.
 """
 
+import csv
 import errno
 import fcntl
 import glob
@@ -13,7 +14,7 @@ import pickle
 import secrets
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,7 @@ import torch
 
 from common.errors import Damaged
 
+CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 
 
@@ -58,6 +60,12 @@ def write_text(path: Path, text: str) -> None:
     become `\\udc..`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence]) -> None:
+    """Replaces a CSV file atomically, with the same line ends on every system; the first row is its head."""
+    with replacing(path) as temporary, open(temporary, "w", **CSV) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def write_tensors(path: Path, content: dict) -> None:

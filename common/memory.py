@@ -39,15 +39,19 @@ def _read(name: str) -> str:
 def empty(shape: tuple[int, ...], dtype: torch.dtype, spill: Path) -> torch.Tensor:
     """An array to be filled: in memory, or mapped from the file `spill` where it would take more than half of it.
 
-    The caller removes the file; the mapping lives on until the tensor goes. Raises OSError where the disk has no room.
+    The file has no name any more when this returns, so that a killed process leaves none; its room on the disk is free
+    when the tensor goes. Raises OSError where the disk has none.
     """
     count = math.prod(shape)
     if count * dtype.itemsize <= SHARE * available():
         return torch.empty(shape, dtype=dtype)
-    if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here; a mapped page without room ends the process
-        with open(spill, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
-    return torch.from_file(str(spill), shared=True, size=count, dtype=dtype).view(shape)
+    try:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here; a mapped page without room is a signal
+            with open(spill, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+        return torch.from_file(str(spill), shared=True, size=count, dtype=dtype).view(shape)
+    finally:
+        spill.unlink(missing_ok=True)
 
 
 def megabytes(count: float) -> str:

@@ -15,7 +15,6 @@ In a notebook:
 
 import csv
 import glob
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -229,12 +228,10 @@ def main(argv: list[str] | None = None) -> None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         sys.stdout.flush()
     elif args.output.exists() and not args.output.is_file():  # /dev/null, a pipe
-        with open(args.output, "w", encoding="utf-8", newline="") as file:
+        with open(args.output, "w", **files.CSV) as file:
             csv.writer(file, lineterminator="\n").writerows(lines)
     else:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        files.write_text(args.output, text.getvalue())
+        files.write_csv(args.output, lines)
     if right:
         print(f"{100 * sum(right) / len(right):.2f}% right, of {len(right)} images in folders that have a class's name",
               file=sys.stderr)  # fmt: skip

@@ -1,7 +1,5 @@
 """A run's folder: configuration, state, results and log. `state.pt` is the truth, the CSV files are written from it."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from tqdm import tqdm
 from common import console, provenance, state
 from common.board import Board
 from common.errors import InputError
-from common.files import lock, replacing, write_tensors, write_text
+from common.files import lock, replacing, write_csv, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
@@ -197,11 +195,8 @@ class Run:
 
     def _write_tables(self) -> None:
         for table in TABLES:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(self.state[table])
-            writer.writerows(zip(*self.state[table].values(), strict=True))
-            write_text(self.folder / f"{table}.csv", text.getvalue())
+            columns = self.state[table]
+            write_csv(self.folder / f"{table}.csv", [columns, *zip(*columns.values(), strict=True)])
 
 
 def begin(args, images) -> Run:

@@ -14,8 +14,6 @@ results.csv as metadata. student.onnx is compared with torch on the whole test s
 is refused. Times are ONNX Runtime's on one thread of this CPU.
 """
 
-import csv
-import io
 import json
 import os
 import tempfile
@@ -28,7 +26,7 @@ from common.errors import InputError
 from common.evaluation import OTHER_NETWORK
 from common.experiments import ROOT
 from common.export import graph, int8, measure
-from common.files import replacing, write_text
+from common.files import replacing, write_csv
 from common.networks import PAIRS
 from common.parsing import COUNT, COUNT0, Parser
 from common.predict import OnPixels, Student, load_student
@@ -102,11 +100,7 @@ def write(
             "peak_activation_bytes": measure.peak_activations(teacher, student.image_size, 4),
             "accuracy": record.get("teacher_accuracy", ""),
         })  # fmt: skip
-    text = io.StringIO()
-    table = csv.DictWriter(text, EXPORT, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(folder / "export.csv", text.getvalue())
+    write_csv(folder / "export.csv", [EXPORT, *([row.get(name, "") for name in EXPORT] for row in rows)])
     return rows
 
 
