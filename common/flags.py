@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from common import fast, recipes
 from common.experiments import DISTILLED, LOOPS, PLAIN, ROOT
-from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, SOFTENED
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, UNSOFTENED
 from common.networks import PAIRS
 from common.parsing import COUNT, COUNT0, MOST_VIEWS, RATE, SEED, SHIFT, SWITCH, WEIGHT, Parser, number
 from common.samplers import SAMPLERS
@@ -169,7 +169,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          "cosine: 1 - cosine; dist: correlations; standardized_kl: kl of standardized logits. All but mse want "
          "another --logit_wt, 1 say",
          choices=LOGIT_LOSSES)  # fmt: skip
-    flag("temperature", 4.0, f"softens the predictions of both networks in {', '.join(SOFTENED)}", type=RATE)
+    softened = ", ".join(name for name in LOGIT_LOSSES if name not in UNSOFTENED)
+    flag("temperature", 4.0, f"softens the predictions of both networks in {softened}", type=RATE)
     flag("distill_on", "labeled", "labeled: the paper's. pool: unlabelled images too, they need no label",
          choices=["labeled", "pool"])  # fmt: skip
     flag("views", 0, "fixed views of each image that the student sees: itself and others drawn at random, each with "

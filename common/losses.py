@@ -1,8 +1,8 @@
 """Distillation losses by name. Adding one is a function here and its line in a registry; its flag offers it then.
 
 A loss takes the student's and the teacher's tensors and the run's flags, and returns a scalar. `objective` hands it
-float32 tensors, whatever the autocast. One that also wants the batch's labels is named in `WITH_LABELS`, one that reads
-`--temperature` in `SOFTENED`, and one that `--mixup` fits in `BLENDABLE`.
+float32 tensors, whatever the autocast. One that also wants the batch's labels is named in `WITH_LABELS`, one that
+`--mixup` fits in `BLENDABLE`, and one that ignores `--temperature` in `UNSOFTENED`, so that a flag in vain is said.
 """
 
 from collections.abc import Callable
@@ -200,5 +200,5 @@ LOGIT_LOSSES: dict[str, Callable] = {
     "pseudo_label": pseudo_label,
 }
 WITH_LABELS = {dkd}  # these take the batch's labels (B,) too, None where it has none
-SOFTENED = ("kl", "confident_kl", "standardized_kl", "dkd", "dist")  # these read --temperature
+UNSOFTENED = ("mse", "cosine", "slam", "pseudo_label")  # these ignore --temperature
 BLENDABLE = ("kl", "dkd", "dist")  # these compare softened probabilities alone, which --mixup blends

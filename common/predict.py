@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import entry, files, networks, reading, runs
-from common.datasets import cifar10, folder, pixels
+from common import entry, files, networks, reading
+from common.datasets import folder, pixels
 from common.errors import InputError
 from common.networks import PAIRS, SplitNet
 from common.parsing import COUNT, COUNT0, Parser
@@ -35,8 +35,6 @@ Tensor = torch.Tensor
 REMEDY = "restore it from a copy, or train the run again"  # for a damaged round_NN.pt
 OTHER_CODE = "check the commit out that config.json beside it names, or train the run again"
 BATCH = 250  # images in memory at once
-CLASSES = {"cifar10": cifar10.CLASSES}  # names that the files of older runs lack; elsewhere they are numbers
-NUMBERED = ("digits", "svhn")
 
 
 class OnPixels(nn.Module):
@@ -93,16 +91,13 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
 
     Args:
         run: a run's folder, or a round_NN.pt, which needs nothing beside it. A run that trained the teacher gives that.
-    Raises InputError when there is no finished round, the file is damaged, or it is an older run's and its classes
-    cannot be known.
+    Raises InputError when there is no finished round, or the file is damaged or none of a run's.
     """
     path = _round_file(Path(os.path.expanduser(run)), round)
     content = files.read_tensors(path, REMEDY)
     weights, record = content.get("state_dict"), content.get("record")
-    if not isinstance(weights, dict) or not isinstance(record, dict):
+    if not isinstance(weights, dict) or not isinstance(record, dict) or "classes" not in record:
         raise InputError(f"{path}: is no round_NN.pt of a run, which holds a network's weights and their record")
-    if "classes" not in record:
-        record = _older(path, record)
     model, network = record.get("model"), record.get("network", "student")
     if model not in PAIRS or network not in ("student", "teacher"):
         raise InputError(f"{path}: trained the {network} of {model}; known pairs: {', '.join(PAIRS)}")
@@ -142,23 +137,6 @@ def _round_file(run: Path, number: int | None) -> Path:
     if number is not None and number not in found:
         raise InputError(f"--round {number}: {run} has finished the rounds {', '.join(map(str, found))}, from 0")
     return run / f"round_{found[-1] if number is None else number:02d}.pt"
-
-
-def _older(path: Path, record: dict) -> dict:
-    """The record of a file from before it held the classes: they and the size come from the config.json beside it."""
-    config = runs.read_config(path.parent / "config.json") if (path.parent / "config.json").exists() else {}
-    dataset, count, size = (config.get(name) for name in ("dataset", "num_classes", "image_size"))
-    known = isinstance(dataset, str) and isinstance(count, int) and isinstance(size, int)
-    if known and dataset.lower() in CLASSES:
-        classes = CLASSES[dataset.lower()]
-    elif known and (dataset.lower() in NUMBERED or dataset.endswith(".npz")):
-        classes = [str(number) for number in range(count)]
-    else:
-        raise InputError(
-            f"{path}: was written before rounds held their classes' names, and no config.json beside it tells them "
-            "(it does for cifar10, svhn, digits and .npz files); put the run's config.json there, or train again"
-        )
-    return record | {"classes": classes, "image_size": size, "normalization": {"mean": 0.5, "std": 0.5}}
 
 
 def image_files(named: Iterable[str]) -> list[Path]:

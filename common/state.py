@@ -1,6 +1,5 @@
 """A run's state, which `state.pt` holds: what there is at first, and what is read back checked."""
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def read(path: Path) -> dict:
     if wrong:
         raise InputError(f"{path}: is no run's state ({wrong}); {REMEDY}")
     for table, columns in TABLES.items():
-        state[table] = _columns(path.with_name(f"{table}.csv"), state[table], columns)
+        state[table] = _columns(state[table], columns)
     return state
 
 
@@ -55,18 +54,13 @@ def _is_index(value: object) -> bool:
 
 
 def _is_table(stored: object) -> bool:
-    """Columns of one length by name; or, as earlier code stored it, rows of one length."""
-    lists = stored.values() if isinstance(stored, dict) else stored
-    if not isinstance(stored, dict | list) or not all(isinstance(values, list) for values in lists):
+    """Columns of one length by name."""
+    if not isinstance(stored, dict) or not all(isinstance(values, list) for values in stored.values()):
         return False
-    return len({len(values) for values in lists}) <= 1
+    return len({len(values) for values in stored.values()}) <= 1
 
 
-def _columns(path: Path, stored: dict | list, columns: Iterable[str]) -> dict[str, list]:
-    """A table by columns. Runs begun by earlier code stored rows without names: those of the CSV's head."""
-    if isinstance(stored, list):
-        with open(path, newline="", encoding="utf-8") as file:
-            names = next(csv.reader(file))
-        stored = {name: [row[number] for row in stored] for number, name in enumerate(names)}
+def _columns(stored: dict[str, list], columns: Iterable[str]) -> dict[str, list]:
+    """A table with all columns of today: one that it has not, in a run begun by earlier code, is empty."""
     count = len(next(iter(stored.values()), []))
     return {column: stored.get(column, [""] * count) for column in columns}

@@ -3,7 +3,7 @@
 import argparse
 
 from common import recipes
-from common.losses import SOFTENED
+from common.losses import UNSOFTENED
 from common.samplers import kind
 
 MOST_LEFT = 0.05
@@ -67,7 +67,7 @@ def _distillation(args: argparse.Namespace) -> dict[str, str]:
     idle = {}
     if not args.feat_wt:
         idle |= dict.fromkeys(("feature_loss", "lr_dec"), "with --feat_wt 0 no features are compared")
-    if args.logit_loss not in SOFTENED:
+    if args.logit_loss in UNSOFTENED:
         idle["temperature"] = f"--logit_loss {args.logit_loss} softens nothing"
     if not args.logit_wt:
         idle |= dict.fromkeys(("logit_loss", "temperature"), "with --logit_wt 0 no logits are compared")

@@ -1,7 +1,6 @@
 """A trained network outside of its run: from one file, on images of any kind."""
 
 import csv
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -195,27 +194,6 @@ def test_no_folder_is_made_for_answers_that_there_are_not(tmp_path, trained):
     assert not (tmp_path / "new").exists()
 
 
-def older(trained, tmp_path, **config):
-    """A round's file as earlier versions wrote it, beside a config.json with these changes."""
-    content = read_tensors(trained / "round_00.pt")
-    record = {name: value for name, value in content["record"].items() if name in ("model", "network", "round")}
-    torch.save({"state_dict": content["state_dict"], "record": record}, tmp_path / "round_00.pt")
-    (tmp_path / "config.json").write_text(json.dumps(runs.read_config(trained / "config.json") | config))
-    return tmp_path
-
-
-def test_an_older_runs_classes_come_from_its_config(trained, tmp_path):
-    student = predict.load_student(older(trained, tmp_path, dataset="CIFAR10"))
-    assert student.classes[:3] == ["airplane", "automobile", "bird"] and student.image_size == 64
-    assert student.normalization == augment.NORMALIZATION and student.record["round"] == 0
-    assert predict.load_student(older(trained, tmp_path, dataset="mine.npz")).classes == list("0123456789")
-    with pytest.raises(InputError, match=r"round_00\.pt: was written before .* train again"):
-        predict.load_student(older(trained, tmp_path, dataset="some/folder"))
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(InputError, match=r"no config\.json beside it"):
-        predict.load_student(tmp_path)
-
-
 def test_weights_of_another_network_are_refused(trained, tmp_path):
     content = read_tensors(trained / "round_00.pt")
     torch.save(content | {"record": content["record"] | {"model": "VGG"}}, tmp_path / "round_00.pt")
@@ -223,6 +201,10 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
         predict.load_student(tmp_path)
     torch.save(content | {"record": content["record"] | {"model": "LeNet"}}, tmp_path / "round_00.pt")
     with pytest.raises(InputError, match="known pairs: AlexNet, ResNet, VGG"):
+        predict.load_student(tmp_path)
+    del content["record"]["classes"]
+    torch.save(content, tmp_path / "round_00.pt")
+    with pytest.raises(InputError, match=r"round_00\.pt: is no round_NN\.pt of a run"):
         predict.load_student(tmp_path)
 
 
