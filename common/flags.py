@@ -56,8 +56,7 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["auto", "bf16", "off"])  # fmt: skip
     flag("fast", "auto", "auto: quicker layers of the same function (common/fast). off: plain torch.nn",
          choices=fast.CHOICES)  # fmt: skip
-    flag("compile", "auto", "graph: each update as one CUDA graph, a GPU's auto. off: kernel by kernel, a CPU's. "
-         "on: through torch.compile; slower on a CPU",
+    flag("compile", "auto", "graph: each update as one CUDA graph, a GPU's auto. off: kernel by kernel, a CPU's",
          choices=fast.COMPILE)  # fmt: skip
     flag("tensorboard", False, "write losses, accuracies and queried images for TensorBoard too, from the run's state, "
          "in its folder's tensorboard/ (pip install tensorboard)", action="store_true")  # fmt: skip

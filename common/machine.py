@@ -12,7 +12,7 @@ from common.errors import InputError
 def prepare(args) -> None:
     """Sets this process up for a run; `args.device`, `args.threads` and `args.precision` become what is used here.
 
-    `precision` is what `--amp` comes to on this machine: `bf16` or `off`; `compile` becomes `graph`, `on` or `off`.
+    `precision` is what `--amp` comes to on this machine: `bf16` or `off`; `compile` becomes `graph` or `off`.
     Raises InputError for a device that is not there or more threads than a process can have.
     """
     chosen = device(args.device)

@@ -87,8 +87,7 @@ def fixmatch(args) -> dict:
 
     FixMatch shows labelled images in easy views alone; here they are moved and cut out as the pool's are.
     """
-    compile = "off" if args.compile == "on" else args.compile  # torch.compile would see the layers change their mode
-    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True, "compile": compile}
+    return {**_harder(args), "ce_wt": 1.0, "logit_loss": "pseudo_label", "own_outputs": True}
 
 
 def _harder(args) -> dict:

@@ -82,12 +82,6 @@ class Session:
         self.compiled = None
         if args.compile == "graph":
             self.compiled = fast.captured(self.update, self.optimizers.values())
-        elif args.compile == "on":
-            outputs = [
-                getattr(targets, name, None) for name in ("z", "logits")
-            ]  # OwnOutputs has none: it runs the network
-            resident = [self.images.train, self.images.labels, *outputs]
-            self.compiled = fast.compiled(self.update, self.optimizers.values(), resident)
         self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
 
     def resume(self) -> None:

@@ -4,10 +4,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from common import fast
 from common.errors import InputError
 from common.fast import graphs
+from common.fast.inputs import Inputs
 
 from .conftest import parse
 from .tape import Tape
@@ -74,6 +76,46 @@ def test_replays_have_the_losses_and_weights_of_plain_updates(method, gpu, monke
     plain, same = trained(method, "--compile", "graph")
     assert not MADE and plain == losses
     assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_update_is_the_plain_one_but_for_the_rates_rounding(method, gpu):
+    losses, _ = trained(method, "--compile", "graph")
+    plain, _ = trained(method)
+    assert [each.keys() for each in losses] == [each.keys() for each in plain]
+    for ours, theirs in zip(losses, plain, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_schedule_and_files_keep_numbers(gpu):
+    s = toy_session("EnCoDe", "--compile", "graph", "--lr_task", "0.25")
+    seen, update = [], s.sampler.step
+    groups = s.optimizers["task"].param_groups
+    s.sampler.step = lambda *batch: seen.append([group["lr"] for group in groups]) or update(*batch)
+    for batch in list(s.batches())[:2]:
+        s.step(batch)
+        all_groups = [group for optimizer in s.optimizers.values() for group in optimizer.param_groups]
+        assert [type(group["lr"]) for group in all_groups] == [float] * 4
+    assert [rate.item() for rate in seen[0]] == pytest.approx([0.25, 0.01])
+    assert [a is b for a, b in zip(*seen, strict=True)] == [True, True]
+
+
+def test_inputs_keep_their_addresses_and_take_each_batch():
+    inputs, s, addresses = Inputs([]), toy_session("EnCoDe"), []
+    for batch in s.batches():
+        held = inputs.take(batch)
+        assert type(held) is type(batch) and held.pool is None
+        pairs = zip(tree_leaves(held), tree_leaves(batch), strict=True)
+        assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs if b is not None)
+        addresses.append([leaf.data_ptr() for leaf in tree_leaves(held) if leaf is not None])
+    assert len(addresses) == 4 and all(each == addresses[0] for each in addresses)
+
+
+def test_rates_are_numbers_again_after_a_fault():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    with pytest.raises(KeyError), Inputs([optimizer]).rates_as_tensors():
+        raise KeyError
+    assert optimizer.param_groups[0]["lr"] == 0.5 and isinstance(optimizer.param_groups[0]["lr"], float)
 
 
 def test_losses_are_kept_when_the_next_replay_overwrites_them(gpu):

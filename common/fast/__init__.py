@@ -2,28 +2,25 @@
 
 `apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
 some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss`,
-`keep_freed_memory` and `release_freed_memory` are no modules. `compiled` is what `--compile on` makes of an update,
-`captured` what `--compile graph` does.
+`keep_freed_memory` and `release_freed_memory` are no modules. `captured` is what `--compile graph` makes of an update.
 """
 
 import torch
 from torch import nn
 
-from common.fast.compiled import check as compiles
-from common.fast.compiled import compiled
+from common.fast import graphs
 from common.fast.graphs import captured
-from common.fast.graphs import check as records
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
 from common.fast.memory import keep_freed_memory, release_freed_memory
 
 __all__ = [
-    "CHOICES", "COMPILE", "apply", "captured", "check", "compiled",
+    "CHOICES", "COMPILE", "apply", "captured", "check",
     "keep_freed_memory", "mse_loss", "release_freed_memory",
 ]  # fmt: skip
 
 CHOICES = ("auto", "off")
-COMPILE = ("auto", "off", "graph", "on")
+COMPILE = ("auto", "off", "graph")
 
 
 def apply(net: nn.Module, choice: str = "auto") -> nn.Module:
@@ -41,6 +38,6 @@ def check(compile: str, device: torch.device) -> str:
     """What `--compile` comes to on a device. Raises InputError when this machine cannot do what it asks for."""
     if compile == "auto":
         return "graph" if device.type == "cuda" else "off"
-    if compile != "off":
-        {"on": compiles, "graph": records}[compile](device)
+    if compile == "graph":
+        graphs.check(device)
     return compile

@@ -1,6 +1,6 @@
 """What an update reads that changes from one to the next, in tensors that stay where they are."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,11 +11,8 @@ Tensor = torch.Tensor
 class Inputs:
     """What changes from update to update, each in a tensor of its own that is filled in place."""
 
-    def __init__(
-        self, optimizers: Iterable[torch.optim.Optimizer], announce: Callable[[Tensor], None] = lambda made: None
-    ):
-        self.optimizers, self.announce = list(optimizers), announce  # of each tensor that a batch's is copied to
-        self.batch, self.rates = None, None
+    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]):
+        self.optimizers, self.batch, self.rates = list(optimizers), None, None
 
     @property
     def device(self) -> torch.device:
@@ -46,9 +43,6 @@ class Inputs:
         if given is None:
             return None
         if isinstance(given, Tensor):
-            if held is None:
-                held = torch.empty_like(given)
-                self.announce(held)
-            return held.copy_(given, non_blocking=True)
+            return (torch.empty_like(given) if held is None else held).copy_(given, non_blocking=True)
         held = held or (None,) * len(given)
         return type(given)(*(self._filled(*pair) for pair in zip(held, given, strict=True)))
