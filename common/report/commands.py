@@ -1,5 +1,6 @@
 """commands.sh: the commands that make the report's runs again, each with the fewest flags that say what was done."""
 
+import functools
 import shlex
 from pathlib import Path
 
@@ -59,24 +60,23 @@ def command(config: dict) -> str:
     folder = (config["model"], "SVHN" if config.get("dataset") == "svhn" else "CIFAR10", config["method"])
     if folder not in experiments.available():
         return f"# {' '.join('/'.join(folder).split())} has no main.py now"
-    defaults = experiments.script(*folder).DEFAULTS
-    gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - vars(cli.preset(defaults, [])).keys())
+    gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - _usual(*folder, ()).keys())
     if gone:  # of another version, or of a second teacher, which is trained within a run
         return f"# {'/'.join(folder)} has no flag {' '.join(', '.join(gone).split())}"
-    words = [_words(defaults, config, recipe) for recipe in ("own", *recipes.STUDENTS, *recipes.TEACHERS)]
+    words = [_words(folder, config, recipe) for recipe in ("own", *recipes.STUDENTS, *recipes.TEACHERS)]
     return f"(cd {'/'.join(folder)} && python main.py {' '.join(min(filter(None, words), key=len))})"
 
 
-def _words(defaults: dict, config: dict, recipe: str) -> list[str]:
+def _words(folder: tuple[str, str, str], config: dict, recipe: str) -> list[str]:
     """The flags in which a run differs from the script with this recipe; none where that is another network's."""
-    flags, before = cli.options(defaults), BEFORE | config
+    before = BEFORE | config
     words = [] if recipe == "own" else ["--recipe", recipe]
     words += ["--network", "teacher"] if config.get("network") == "teacher" else []
     try:
-        usual = vars(cli.preset(defaults, words))
+        usual = _usual(*folder, tuple(words))
     except InputError:
         return []
-    said = [name for name in usual if f"--{name}" in flags and name in before.keys() - ELSEWHERE - SAID_ANYWAY]
+    said = [name for name in usual if name in _flags(*folder) & before.keys() - ELSEWHERE - SAID_ANYWAY]
     for name in said:
         words += _said(name, before[name]) if before[name] != usual[name] else []
     words += _said("labels", config["labels"]) if config.get("labels") else []
@@ -84,6 +84,17 @@ def _words(defaults: dict, config: dict, recipe: str) -> list[str]:
     for name in ("threads", "amp"):
         words += _said(name, made[name]) if made.get(name) else []
     return [*words, "--seed", "$seed", *_said("expt", config.get("expt", config["method"].lower()))]
+
+
+@functools.cache  # a parser of each for hundreds of runs would take seconds
+def _usual(model: str, dataset: str, method: str, words: tuple[str, ...]) -> dict:
+    """The values that a script has behind a few words, flags' and others'. Raises InputError for wrong words."""
+    return vars(cli.preset(experiments.script(model, dataset, method).DEFAULTS, list(words)))
+
+
+@functools.cache
+def _flags(model: str, dataset: str, method: str) -> set[str]:
+    return {name[2:] for name in cli.options(experiments.script(model, dataset, method).DEFAULTS)}
 
 
 def _said(name: str, value) -> list[str]:
