@@ -142,7 +142,5 @@ def _layers(net: nn.Module, kind: type) -> list:
 @torch.no_grad()
 def _pool_matrix(net: SequentialNet, image_size: int) -> Tensor:
     """What the average pool does to each channel at this image size, as a matrix (outputs, inputs)."""
-    device = next(net.parameters()).device
-    height, width = net.features(torch.zeros(1, 3, image_size, image_size, device=device)).shape[2:]
-    units = torch.eye(height * width, device=device).view(-1, 1, height, width)  # one map for each input position
-    return net.pool(units).flatten(1).T
+    sample = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
+    return net.pool_matrix(*net.features(sample).shape[2:])

@@ -12,7 +12,7 @@ from common import budget, distillation, folding, memory, networks, samplers, tr
 from common.data import Images
 from common.distillation import Targets
 from common.teachers import per_round, precomputed, store, teacher
-from common.teachers import training as teachers
+from common.teachers.training import shared_recipe
 
 TIMED_UPDATES = 10
 FIRST_UPDATES = 5  # they allocate, and record what a GPU replays
@@ -74,7 +74,7 @@ def seconds_a_round(args, images: Images) -> float:
 
 def teacher_seconds(args, images: Images) -> float:
     """An estimate of a shared teacher's training, where a run with these flags trains one."""
-    return _recipe_seconds(teachers.shared_recipe(args), images)
+    return _recipe_seconds(shared_recipe(args), images)
 
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:

@@ -40,3 +40,10 @@ class SequentialNet(SplitNet):
         layers = [("pool", nn.AdaptiveAvgPool2d(pool)), ("flatten", nn.Flatten())]
         layers += [(str(number), layer) for number, layer in enumerate(classifier)]
         self.classifier = nn.Sequential(OrderedDict(layers))
+
+    @torch.no_grad()
+    def pool_matrix(self, height: int, width: int) -> Tensor:
+        """What the average pool does to each channel of maps of this size, as a matrix (outputs, height * width)."""
+        device = next(self.parameters()).device
+        units = torch.eye(height * width, device=device).view(-1, 1, height, width)  # one map for each input position
+        return self.pool(units).flatten(1).T

@@ -69,8 +69,8 @@ def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Gener
         (torch.rand(linear.in_features, generator=source) >= rate).to(device)
         for linear, rate in zip(linears, rates, strict=True)
     ]
-    pool = net.pool(torch.eye(height * width, device=device).view(-1, 1, height, width)).flatten(1).T
-    pool = kept[0].view(channels, -1, 1) * pool  # (C, outputs of the pool, h w): of the kept units of each channel
+    # (C, outputs of the pool, h w): of the kept units of each channel
+    pool = kept[0].view(channels, -1, 1) * net.pool_matrix(height, width)
     first = torch.einsum("ocp,cpq->ocq", linears[0].weight.unflatten(1, (channels, -1)), pool).flatten(1)
     places = [*(each.nonzero()[:, 0] for each in kept), torch.arange(linears[-1].out_features, device=device)]
     first = first[places[1]] / (1 - rates[0])
