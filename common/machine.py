@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 
 import torch
 
@@ -76,6 +77,7 @@ def threads(count: int) -> int:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Most memory used so far, in MB: the process's, and the GPU's where there is one."""
-    peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     peak["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
     return peak

@@ -7,6 +7,7 @@ import torch
 
 from common import data
 from common.errors import InputError
+from common.teachers import store
 from common.teachers.teacher import _split
 
 from .conftest import BUDGET, METHODS, TOY, parse, run
@@ -154,11 +155,13 @@ def test_a_log_names_the_seed_of_a_teacher_with_another_validation_split(tmp_pat
         ({"seed": None}, "; which images it was trained on is not recorded"),
         ({"num_val": 10}, "; its validation split is that of --num_val 10, so it has seen some of this run's"),
         ({"num_images": 90}, "; its validation split is that of --num_images 90, so it has seen some of this run's"),
+        ({"take": "first"}, "; its validation split is that of --take first, so it has seen some of this run's"),
     ],
 )
 def test_a_teacher_of_another_split_of_the_same_seed_is_told(changed, said):
     args = parse("KD", "--num_images", "100", "--num_val", "20", "--batch_size", "20", "--seed", "5")
-    trained = {"seed": 5, "num_images": 100, "num_val": 20} | changed
+    trained = {"seed": 5, "num_images": 100, "take": "drawn", "num_val": 20} | changed
+    assert trained.keys() <= set(store.KEPT.split())
     assert _split(trained, args) == said
     args.val_labels = "bought"
     assert changed or "of --val_labels extra, so it has seen" in _split(trained, args)

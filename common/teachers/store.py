@@ -13,7 +13,7 @@ from common.runs import Run, save_weights
 
 Tensor = torch.Tensor
 KEPT = "train_epochs batch_size lr_task weight_decay schedule fold_bn feature_rms shift label_smoothing"
-KEPT += " num_images num_val seed"
+KEPT += " num_images take num_val seed"
 
 
 def folder(args) -> Path:

@@ -152,8 +152,8 @@ def _split(trained: dict, args) -> str:
         return "; which images it was trained on is not recorded"
     if trained["seed"] != args.seed:
         return f"; its validation split is seed {trained['seed']}'s, so it has seen some of this run's"
-    split = {"num_images": args.num_images, "num_val": args.num_val}
-    parts = [f"--{name} {trained[name]}" for name, own in split.items() if trained.get(name, own) != own]
+    own = {name: getattr(args, name) for name in ("num_images", "take", "num_val")}
+    parts = [f"--{name} {trained[name]}" for name in own if trained.get(name, own[name]) != own[name]]
     parts += ["--val_labels extra"] if args.val_labels == "bought" else []
     return f"; its validation split is that of {' '.join(parts)}, so it has seen some of this run's" if parts else ""
 
