@@ -291,7 +291,7 @@ def test_help_beside_a_recipe_shows_the_recipes_values(words, capsys):
         cli.parse(module.__doc__, module.DEFAULTS, words)
     shown = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
-    assert "--temperature TEMPERATURE softens" in shown and "dkd, dist (default: 0.8)" in shown
+    assert "--temperature TEMPERATURE softens" in shown and "standardized_kl, confident_kl (default: 0.8)" in shown
     assert "Lower it when the loss is not finite (default: 0.04)" in shown
 
 
