@@ -95,6 +95,8 @@ class Run:
 
     def save(self) -> None:
         """Writes the state: everything up to here survives the process, and is what TensorBoard shows."""
+        if self._unnoted:  # before anything that this sitting made, and not by one that only reads
+            self._write_config()
         write_tensors(self.folder / "state.pt", self.state)
         if self.board:
             self.board.show(self.state)
@@ -165,6 +167,7 @@ class Run:
         path = self.folder / "config.json"
         self.changed = ""  # what differs from the code and machine the run began with
         self.config = config | {MADE_WITH: [made_with]}
+        self._unnoted = False  # is this sitting not in config.json yet?
         if not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
             self._write_config()
             return
@@ -186,11 +189,12 @@ class Run:
         self.changed = provenance.changes(first, made_with) if first else "begun without a record of code and machine"
         if made_with not in [first, *others]:
             self.config[MADE_WITH].append(made_with)
-            self._write_config()
+            self._unnoted = True
         if self.changed:
             self.log(f"{self.folder}: {'going on with ' if first else ''}{self.changed}")
 
     def _write_config(self) -> None:
+        self._unnoted = False
         write_text(self.folder / "config.json", json.dumps(self.config, indent=1, sort_keys=True) + "\n")
 
     def _write_tables(self) -> None:
