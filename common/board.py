@@ -36,7 +36,8 @@ class Board:
             for name in ("loss", *LOSSES):
                 if row[name]:
                     self._writer.add_scalar(f"loss/{name}", float(row[name]), epoch)
-            self._writer.add_scalar("accuracy/validation", float(row["val_accuracy"]), epoch)
+            if row["val_accuracy"]:
+                self._writer.add_scalar("accuracy/validation", float(row["val_accuracy"]), epoch)
         for row in self._new(state, "results"):
             self._writer.add_scalar("accuracy/test, by labels", float(row["test_accuracy"]), int(row["labeled"]))
         queried: dict[int, list[int]] = {}

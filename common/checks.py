@@ -21,6 +21,10 @@ def flags(args: argparse.Namespace) -> None:
             f"--num_val {args.num_val}: must be less than --num_images {args.num_images}; these fit: "
             + proposal.words(proposal.counts(args.num_images, bought=args.val_labels == "bought"), args)
         )
+    if not args.num_val and args.keep == "best":
+        raise InputError(
+            "--num_val 0: --keep best chooses the epoch by validation images; add --keep last, or hold some"
+        )
     if args.batch_size > args.num_images:
         raise InputError(
             f"--batch_size {args.batch_size}: an epoch of {args.num_images} images has no update; these fit: "

@@ -1,5 +1,6 @@
 """How good a network is, and the row of results.csv that says so."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class Fitted:
     """How a round's training went."""
 
     best_epoch: int
-    validation: float  # accuracy in percent at that epoch
+    validation: float  # accuracy in percent at that epoch; NaN without validation images
     seconds: float
     updates: int
 
@@ -43,8 +44,21 @@ def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tens
 
 
 def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
-    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,)."""
-    return _percent(predict(net, images, batch_size), labels)
+    """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,).
+
+    NaN where there are no images.
+    """
+    return _percent(predict(net, images, batch_size), labels) if len(images) else math.nan
+
+
+def validate(net: torch.nn.Module, images: Images) -> float:
+    """Percent of the validation images that `net`, in eval mode, classifies rightly; NaN where there are none."""
+    return accuracy(net, images.train[images.val], images.labels[images.val])
+
+
+def hundredths(percent: float) -> str:
+    """An accuracy as it is kept; empty where it is NaN."""
+    return "" if math.isnan(percent) else f"{percent:.2f}"
 
 
 def agreement(net: torch.nn.Module, images: Images, targets) -> float:
@@ -96,9 +110,10 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         **{name: f"{value:.0f}" for name, value in machine.peak_memory(images.device).items()},
     )
     left = (len(this_round.counts) - number - 1) * fitted.seconds
+    validation = hundredths(fitted.validation)
+    at = f"validation {validation}% at epoch {fitted.best_epoch}" if validation else f"at epoch {fitted.best_epoch}"
     run.log(
-        f"{this_round.label}: test accuracy {tested:.2f}% (validation {fitted.validation:.2f}% at epoch "
-        f"{fitted.best_epoch}), trained in {fitted.seconds:.0f} s"
+        f"{this_round.label}: test accuracy {tested:.2f}% ({at}), trained in {fitted.seconds:.0f} s"
         + (f", about {tqdm.format_interval(left)} left" if left else "")
     )
     return tested
@@ -119,9 +134,9 @@ def _row(args, this_round, net: SplitNet, fitted: Fitted, targets) -> dict:
         "epochs": args.train_epochs,
         "updates": fitted.updates,
         "best_epoch": fitted.best_epoch,
-        "val_accuracy": f"{fitted.validation:.2f}",
+        "val_accuracy": hundredths(fitted.validation),
         "teacher_accuracy": "" if targets is None else targets.accuracy,
-        "agreement": "" if targets is None else f"{agreement(net, this_round.images, targets):.2f}",
+        "agreement": "" if targets is None else hundredths(agreement(net, this_round.images, targets)),
     }
     return row | {name: getattr(args, name) for name in VARIANTS if name in args}
 

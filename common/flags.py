@@ -74,7 +74,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("take", "drawn", "which, where the data set has more: drawn by the seed, or the first (the authors' code)",
          choices=["drawn", "first"])  # fmt: skip
     flag("extra", False, "add SVHN's 531,131 extra images to its training set", action="store_true")
-    flag("num_val", 5000, "of these, held out to choose the best epoch", type=COUNT)
+    flag("num_val", 5000, "of these, held out to choose the best epoch; 0 with --keep last or ema, which choose none",
+         type=COUNT0)  # fmt: skip
     flag("val_labels", "extra", "extra: held out beside the pool (paper). bought: the first num_val labels of the "
          "pool, which nothing is trained on", choices=["extra", "bought"])  # fmt: skip
     flag("num_classes", 10, "must be the data set's", type=number(int, 2))

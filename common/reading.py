@@ -21,13 +21,13 @@ WHOLE = {"seed", "round", "epoch", "index", "label", "labeled", "labels_in_all"}
 PERCENT = {"percent", "test_accuracy", "val_accuracy", "teacher_accuracy"}
 NEEDED = {  # columns that the report reads, all of them numbers; a table may have others
     "results": ("seed", "round", "percent", "test_accuracy"),
-    "history": ("round", "epoch", "val_accuracy"),
+    "history": ("round", "epoch"),
     "queries": ("round", "index", "label"),
     "timing": ("round", "train_seconds"),
 }
 MAYBE = {  # numbers too, where the column is there and not blank
     "results": ("val_accuracy", "labeled", "labels_in_all", "teacher_accuracy"),
-    "history": ("loss", *LOSSES),
+    "history": ("val_accuracy", "loss", *LOSSES),
 }
 LARGEST = 2**63 - 1  # of the whole numbers that a column holds
 HUNDREDTH = 0.01  # accuracies are kept in hundredths
@@ -177,7 +177,9 @@ def _table(path: Path, name: str, text: tuple[str, ...] = (), rounds: int = 0) -
     found = {column: _numbers(path, frame[column]) for column in NEEDED[name]}
     blank = pd.Series("", frame.index)
     if name == "history":
-        found |= {column: _losses(path, frame.get(column, blank).rename(column)) for column in MAYBE[name]}
+        accuracy, *losses = MAYBE[name]
+        found[accuracy] = _numbers(path, frame.get(accuracy, blank).rename(accuracy), blank=True)
+        found |= {column: _losses(path, frame.get(column, blank).rename(column)) for column in losses}
     return frame.assign(**found)
 
 

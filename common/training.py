@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from common import augment, fast, folding, imbalance, networks, objective, schedules
+from common import augment, evaluation, fast, folding, imbalance, networks, objective, schedules
 from common.errors import Diverged, InputError
-from common.evaluation import Fitted, accuracy
+from common.evaluation import Fitted
 from common.objective import Forward
 from common.schema import LOSSES
 from common.seeds import derive
@@ -124,7 +124,7 @@ class Session:
 
     def train_epoch(self, bar) -> None:
         """`updates` steps, then the validation accuracy; remembers the weights if they are to be kept."""
-        args, images = self.args, self.images
+        args = self.args
         started, begun = time.perf_counter(), bar.n
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
         self.modules.train()
@@ -141,8 +141,8 @@ class Session:
                 bar.set_postfix(epoch=epoch, loss=f"{means['loss']:.3g}", **self.shown, refresh=False)
                 bar.update(begun + update - bar.n)
         kept = self.modules if self.average is None else self.average.module
-        validation = accuracy(kept["net"], images.train[images.val], images.labels[images.val])
-        self.shown = {"val": f"{validation:.2f}"}
+        validation = evaluation.validate(kept["net"], self.images)
+        self.shown = {"val": evaluation.hundredths(validation)} if len(self.images.val) else {}
         self.epoch += 1
         better = validation > self.best_accuracy if args.keep == "best" else self.epoch == args.train_epochs
         if better:  # with --keep last and ema no validation label chooses anything
@@ -233,9 +233,8 @@ class Session:
         """The finished epoch's row of history.csv and its line."""
         left = tqdm.format_interval((self.args.train_epochs - self.epoch) * self.seconds / self.epoch)
         row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
-        row["val_accuracy"] = f"{validation:.2f}"
+        row["val_accuracy"] = evaluation.hundredths(validation)
         self.run.add("history", round=self.round.number, epoch=self.epoch, **row)
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        self.run.log(
-            f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts} val {validation:.2f}, {left} left"
-        )
+        parts += "".join(f" {name} {value}" for name, value in self.shown.items())
+        self.run.log(f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts}, {left} left")

@@ -161,6 +161,13 @@ def test_images_whose_folder_says_their_class_come_first(folder, tmp_path):
             "--device", "cpu", "--threads", "1", "--amp", "off")  # fmt: skip
 
 
+def test_where_nothing_is_validated_no_label_is_asked_for_it(folder, tmp_path):
+    path, _ = folder
+    command = ["Random", *words(path, tmp_path / "labels.csv", *BUDGET), "--save_path", str(tmp_path)]
+    with pytest.raises(LabelsNeeded, match=r"round 1/\d+ \(6 labels, 20%\): 6 images need a label"):
+        run(*command, "--num_val", "0", "--keep", "last")
+
+
 def test_a_class_has_its_number_where_others_have_no_folder_in_train(folder, tmp_path):
     path, truth = folder
     (path / "train" / "fox").mkdir()

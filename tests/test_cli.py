@@ -62,6 +62,7 @@ def test_no_default_is_a_private_path():
         ("KD", "--ema_decay 1", "--ema_decay: 1 is out of range; it must be at least 0 and at most 0.99999"),
         ("Random", "--batch_size 1.5", "--batch_size: '1.5' is not a whole number"),
         ("Random", "--num_val 50000", "--num_val 50000: must be less than --num_images 50000"),
+        ("KD", "--num_val 0", "--num_val 0: --keep best chooses the epoch by validation images; add --keep last"),
         ("Random", "--batch_size 60000", "--batch_size 60000: an epoch of 50000 images has no update"),
         ("Random", "--sampler vae", "--sampler: EnCoDe has vae, Random has not"),
         ("Random", "--num_images 1 --num_val 1", "--num_images 1: it takes one to train on and one to validate on"),

@@ -1,11 +1,12 @@
 """What the scripts do for a user, on AlexNet's four: reruns, options, teachers, the plan."""
 
 import csv
+import json
 
 import pytest
 import torch
 
-from common import data
+from common import data, report
 from common.errors import InputError
 from common.teachers import store
 from common.teachers.teacher import _split
@@ -217,3 +218,25 @@ def test_with_every_image_labelled_encode_is_kd(tmp_path, teacher):
         for expt in ("kd", "encode", "sure")
     )
     assert len(kd) == 8 and all(torch.equal(kd[name], other[name]) for other in others for name in kd)
+
+
+@pytest.mark.parametrize("teacher_labels", ["labeled", "all"])
+def test_a_run_without_validation_images(teacher_labels, tmp_path):
+    """Its pool is every image, its teachers choose no epoch either, and what would be of them is left blank."""
+    words = [*TOY, *BUDGET, "--save_path", str(tmp_path), "--num_val", "0", "--keep", "last", "--rounds", "2"]
+    words += ["--take", "first"]
+    run("KD", *words, "--teacher_labels", teacher_labels, "--teacher_epochs", "1", "--train_epochs", "2")
+    folder = tmp_path / "kd-seed5"
+    for row in rows_of(folder):
+        assert row["test_accuracy"] and row["best_epoch"] == "2"
+        assert (row["val_accuracy"], row["agreement"]) == ("", "")
+        assert row["labels_in_all"] == (row["labeled"] if teacher_labels == "labeled" else "200")
+    log = (folder / "log.txt").read_text()
+    assert " val" not in log and "nan" not in log
+    assert "(at epoch 2), trained in" in log
+    assert sum(json.loads((folder / "config.json").read_text())["pool"]["images"]) == 200
+    for config in tmp_path.glob("teachers/*/config.json"):
+        assert json.loads(config.read_text())["keep"] == "last"
+    report.main([str(folder), "--output", str(tmp_path / "report"), "--no-inference", "--ablation"])
+    assert not (tmp_path / "report" / "epochs.png").exists() and (tmp_path / "report" / "labels.png").exists()
+    assert "nan" not in (tmp_path / "report" / "ablation.md").read_text()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import training
+from common import evaluation, training
 from common.errors import InputError
 from common.schema import LOSSES, TABLES
 from common.seeds import derive
@@ -57,7 +57,7 @@ class Kept(Quiet):
 
 def judged(monkeypatch, accuracies):
     found = iter(accuracies)
-    monkeypatch.setattr(training, "accuracy", lambda *_: next(found))
+    monkeypatch.setattr(evaluation, "accuracy", lambda *_: next(found))
 
 
 def scripted(s, *losses):

@@ -378,7 +378,7 @@ def scripted(monkeypatch, s, accuracies):
         weights.append(net.linear.weight.detach().clone())
         return next(found)
 
-    monkeypatch.setattr(training, "accuracy", judged)
+    monkeypatch.setattr(evaluation, "accuracy", judged)
     return weights
 
 
@@ -406,7 +406,7 @@ def test_the_sampler_is_put_back_with_the_best_weights(monkeypatch):
 
 def test_validation_is_of_the_held_out_images(monkeypatch):
     seen = []
-    monkeypatch.setattr(training, "accuracy", lambda net, images, labels: seen.append((images, labels)) or 50.0)
+    monkeypatch.setattr(evaluation, "accuracy", lambda net, images, labels: seen.append((images, labels)) or 50.0)
     s = toy_session("Random", run=Quiet())
     s.train_epoch(Quiet())
     (images, labels), data = *seen, s.images
@@ -438,7 +438,7 @@ def test_accuracy_is_of_unmirrored_images_in_eval_mode_in_percent():
 def test_networks_train_in_train_mode(monkeypatch):
     """The authors left networks in eval mode while training."""
     s, modes = toy_session("EnCoDe", "--feat_wt", "0", run=Quiet()), []
-    monkeypatch.setattr(training, "accuracy", lambda *_: 50.0)
+    monkeypatch.setattr(evaluation, "accuracy", lambda *_: 50.0)
     step = s.step
     s.step = lambda *batch: modes.append(all(part.training for part in s.modules.modules())) or step(*batch)
     s.modules.eval()
@@ -448,7 +448,7 @@ def test_networks_train_in_train_mode(monkeypatch):
 
 def test_a_mean_over_the_epoch_is_logged(monkeypatch):
     s = toy_session("Random", run=Quiet())
-    monkeypatch.setattr(training, "accuracy", lambda *_: 50.0)
+    monkeypatch.setattr(evaluation, "accuracy", lambda *_: 50.0)
     losses, step = [], s.step
     s.step = lambda *batch: losses.append(step(*batch)) or losses[-1]
     s.train_epoch(Quiet())

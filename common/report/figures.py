@@ -79,6 +79,7 @@ def labels(found: Results, output: Path) -> list[Path]:
 def epochs(found: Results, output: Path) -> list[Path]:
     """Validation accuracy against epochs in the round with about half of the labels, as the paper's figure."""
     history, looks = at_half(found.history), style.styles(found)
+    history = history.dropna(subset="val_accuracy")  # runs of --num_val 0 have none
     if history.empty:
         return []
 

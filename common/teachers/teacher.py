@@ -148,6 +148,8 @@ def _idle(trained: dict, args) -> list[str]:
 
 def _split(trained: dict, args) -> str:
     """What a log says of a teacher whose validation images are not the run's, or that has no record of them."""
+    if not args.num_val:
+        return ""
     if trained.get("seed") is None:
         return "; which images it was trained on is not recorded"
     if trained["seed"] != args.seed:

@@ -98,7 +98,7 @@ def recipe(args, seed: int, labels: int) -> argparse.Namespace:
     same += " save_path device threads amp precision fast compile"
     flags = {name: getattr(args, name) for name in same.split()}
     flags |= {"expt": "teacher", "method": "Single", "network": "teacher", "seed": seed, "ce_wt": 1.0, "step_size": 80}
-    flags |= {"keep": "best", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"}
+    flags |= {"keep": "best" if args.num_val else "last", "ema_decay": 0.999, "cutout": 0, "val_labels": "extra"}
     flags |= recipes.quick(args.model)
     flags |= {
         "train_epochs": args.teacher_epochs,
