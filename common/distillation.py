@@ -129,7 +129,7 @@ def _make(
     spill = path.with_name(f".{path.stem}.spill")
     z, logits = compute(teacher, images, spill=spill, views=views, features=features)
     write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
-    return _read(path, key) if _is_large(path) else (z, logits)
+    return (memory.spilled(z) and _read(path, key)) or (z, logits)
 
 
 def _is_large(path: Path) -> bool:

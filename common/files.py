@@ -24,6 +24,7 @@ import torch
 from common.errors import Damaged
 
 CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
+FOLDER = 0x10  # among a zip member's attributes
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 
 
@@ -96,11 +97,13 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
     with open(path, "rb") as file:
         zipped = file.read(2) == b"PK"  # torch.save's older format is none, and has no checksums
     try:
-        if zipped and (damaged := _damaged_member(path)):
-            raise Damaged(f"{path}: damaged (the checksum of its {damaged} does not match); {remedy}")
+        if zipped and (damage := _damage(path)):
+            raise Damaged(f"{path}: damaged ({damage}); {remedy}")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipped)
     except Damaged:
         raise
+    except zipfile.BadZipFile as error:
+        raise Damaged(f"{path}: damaged ({error}); {remedy}") from None
     except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
         raise Damaged(f"{path}: not readable (no file of tensors, as torch.save makes it); {remedy}") from None
     except Exception as error:  # zipfile and torch.load raise whatever a damaged archive makes them raise
@@ -156,11 +159,14 @@ class _Archive:
         """The file is flushed when it is closed."""
 
 
-def _damaged_member(path: Path) -> str | None:
-    """The name of an archive's member that is not as it was written, if there is one."""
+def _damage(path: Path) -> str:
+    """What is wrong with an archive's bytes, or nothing."""
     with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            return f"the checksum of its {damaged} does not match"
         # torch does not read a member that is marked as a folder, and takes what the memory holds
-        return archive.testzip() or next((each.filename for each in archive.infolist() if each.external_attr), None)
+        folders = [each.filename for each in archive.infolist() if each.external_attr & FOLDER]
+        return f"its {folders[0]} is marked as a folder" if folders else ""
 
 
 def _claim(path: Path) -> tuple[Path, IO[bytes]]:

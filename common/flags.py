@@ -149,7 +149,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("teacher_more_epochs", 4, "one-cycle epochs of one that goes on from the round before's", type=COUNT)
     flag("teacher_pool", "none", "self_training: a second teacher learns the pool from the first, from harder views. "
          "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
-    flag("teacher_pool_epochs", 4, "one-cycle epochs of that", type=COUNT)
+    flag("teacher_pool_epochs", 4, "one-cycle epochs of that; fixmatch's only ones while labels are left to buy",
+         type=COUNT)  # fmt: skip
     flag(
         "teacher_feature_rms",
         quick["feature_rms"],

@@ -54,6 +54,11 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, spill: Path) -> torch.Tens
         spill.unlink(missing_ok=True)
 
 
+def spilled(array: torch.Tensor) -> bool:
+    """Is an array of `empty` on the disk?"""
+    return array.device.type == "cpu" and array.untyped_storage().filename is not None
+
+
 def megabytes(count: float) -> str:
     """For people: `12 MB`, `3.1 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -227,6 +227,7 @@ class Session:
     def _also_lower(self) -> str:
         parts = [f", --lr_dec {self.args.lr_dec} or --feat_wt {self.args.feat_wt}"] if self.decoder is not None else []
         parts += [f", --lr_disc {self.args.lr_disc} or --adv_wt {self.args.adv_wt}"] if self.sampler else []
+        parts += [f", --lr_vae {self.args.lr_vae}"] if self.sampler and self.sampler.draws else []
         return "".join(parts)
 
     def _log(self, losses: dict[str, float], validation: float) -> None:

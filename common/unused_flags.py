@@ -5,6 +5,7 @@ import argparse
 from common import recipes
 from common.losses import UNSOFTENED
 from common.samplers import kind
+from common.teachers import precomputed
 
 MOST_LEFT = 0.05
 
@@ -49,8 +50,9 @@ def _training(args: argparse.Namespace) -> dict[str, str]:
 
 def _teacher(args: argparse.Namespace) -> dict[str, str]:
     if args.teacher:
-        training = ("seed", "epochs", "batch_size", "lr", "passes", "feature_rms")
-        return {f"teacher_{name}": "--teacher names one that is trained" for name in training}
+        training = "seed epochs batch_size lr passes feature_rms weight_decay more_epochs pool_epochs".split()  # noqa: SIM905
+        idle = {f"teacher_{name}": "--teacher names one that is trained" for name in training}
+        return idle | ({"views": "a --teacher of logits has them without views"} if precomputed.named(args) else {})
     idle = {}
     if args.teacher_labels == "labeled":
         idle["teacher_seed"] = "a teacher of --teacher_labels labeled has the run's --seed"

@@ -400,6 +400,7 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
         (["--teacher_seed", "7"], "--teacher_seed 7 changes nothing, this teacher was trained with 2023"),
         (["--teacher_feature_rms", "1"], ""),  # there is no record of it
         (["--teacher_epochs", "50", "--teacher_passes", "3.6"], ""),  # which comes to 3 epochs
+        (["--teacher_passes", "2.4"], r"--teacher_passes 2\.4 \(2 epochs\) changes nothing, .* trained for 3"),
         (["--teacher_batch_size", "300"], "--teacher_batch_size 300 changes nothing, .* with 32"),
     ],
 )  # fmt: skip

@@ -95,6 +95,20 @@ def test_a_block_that_fails_leaves_the_file_before(tmp_path):
     assert path.read_bytes() == b"before\n" and list(tmp_path.iterdir()) == [path]
 
 
+def test_rows_that_cannot_be_had_leave_the_csv_before(tmp_path):
+    def rows(count):
+        yield "a", "b"
+        yield from ((1, 'x, "y"') for _ in range(count))
+        if count > 2:
+            raise KeyError
+
+    path = tmp_path / "results.csv"
+    files.write_csv(path, rows(1))
+    with pytest.raises(KeyError):
+        files.write_csv(path, rows(3))
+    assert path.read_bytes() == b'a,b\n1,"x, ""y"""\n' and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_path_that_is_no_text_is_written_legibly(tmp_path):
     """A byte that is no UTF-8 comes as a surrogate, which UTF-8 has not."""
     files.write_text(tmp_path / "table.md", "runs/\udcff-seed1 ñ\n")
@@ -157,15 +171,26 @@ def test_no_flipped_bit_is_ever_read_as_something_else(tmp_path, flips):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            assert same(files.read_tensors(path), CONTENT)
+            assert same(files.read_tensors(path, mmap=bit % 2 == 0), CONTENT)
         except Damaged:
             damaged_files += 1
     assert damaged_files > 0.7 * len(drawn)
     values = whole.index(torch.arange(300.0).numpy().tobytes())  # each byte of these counts
     for place in range(values, values + 1200, 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(Damaged, match=r"damaged \(the checksum of its \S+/data/0 does not match\)"):
-            files.read_tensors(path)
+        for mmap in (False, True):
+            with pytest.raises(Damaged, match=r"damaged \(the checksum of its \S+/data/0 does not match\)"):
+                files.read_tensors(path, mmap=mmap)
+
+
+def test_an_archive_that_another_tool_packed_is_read(tmp_path):
+    """Python's zipfile keeps file modes where torch keeps nothing."""
+    files.write_tensors(tmp_path / "a.pt", CONTENT)
+    with zipfile.ZipFile(tmp_path / "a.pt") as old, zipfile.ZipFile(tmp_path / "b.pt", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        assert new.infolist()[0].external_attr
+    assert same(files.read_tensors(tmp_path / "b.pt"), CONTENT)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -1, -72])

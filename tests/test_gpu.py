@@ -1,16 +1,19 @@
 """On a real GPU, where there is one: what `test_device` cannot see without it."""
 
 import csv
+import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from common import data, folding, networks, plan, samplers
 from common.fast import graphs
 from common.files import read_tensors
+from common.training import Session
 
-from .conftest import BUDGET, MODELS, TOY, run
-from .test_compiled import losses_of
-from .toys import METHODS
+from .conftest import BUDGET, MODELS, TOY, parse, run
+from .toys import METHODS, Quiet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 CASES = {
@@ -21,6 +24,30 @@ CASES = {
     "batch norm": ("KD", "student", ["--fold_bn"]),
     "mixup": ("KD", "student", ["--mixup", "1", "--shift", "3", "--targets", "mean", "--views", "2", "--feat_wt", "0"]),
 }
+
+
+def losses_of(model: str, method: str, *words: str, network: str = "student", each: int = 2) -> list[dict]:
+    """The losses of so many updates without and with the adversarial term, of a pair's networks on digits."""
+    args = parse(method, *METHODS[method], "--train_epochs", "2", *words, model=model)
+    images = data.load(args)
+    pool = images.pool
+    this_round = SimpleNamespace(number=0, label="", images=images, labeled=pool[:40], unlabeled=pool[40:])
+    net, decoder, targets, sampler = networks.build(args, network), None, None, None
+    if method != "Random":
+        source = torch.Generator().manual_seed(0)
+        decoder, targets = networks.build(args, "decoder"), plan.stand_in(args, images)
+        targets.z = torch.randn(*targets.z.shape, generator=source).abs_().div_(10).to(images.device)
+        targets.logits = torch.randn(*targets.logits.shape, generator=source).to(images.device)
+    if method == "EnCoDe":
+        sampler = samplers.build(args, this_round, net, targets)
+    net = folding.to_train(args, net, 0)
+    s, found = Session(args, Quiet(), this_round, net, decoder, targets, sampler), []
+    s.modules.train()
+    for s.epoch in range(2):
+        for batch in itertools.islice(s.batches(), each):
+            found.append({name: value.item() for name, value in s.step(batch).items()})
+            s.schedule.step()
+    return found
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,11 +4,12 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common import data, distillation, memory, networks, plan
+from common import data, distillation, machine, memory, networks, plan
 from common.augment import View
 from common.errors import InputError
 
@@ -39,6 +40,13 @@ def test_what_is_available_is_read_from_the_kernel_and_the_container(tmp_path, m
         files[0].unlink()
 
 
+def test_the_peak_is_in_mb_whatever_the_systems_unit(monkeypatch):
+    monkeypatch.setattr(machine.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 * 2**20))
+    for system, megabytes in (("linux", 3 * 1024), ("darwin", 3)):
+        monkeypatch.setattr(machine.sys, "platform", system)
+        assert machine.peak_memory(torch.device("cpu")) == {"peak_memory_mb": megabytes, "peak_gpu_memory_mb": 0}
+
+
 def test_sizes_are_said_for_people():
     assert [memory.megabytes(count) for count in (12_345_678, 3.14e9)] == ["12 MB", "3.1 GB"]
 
@@ -46,8 +54,10 @@ def test_sizes_are_said_for_people():
 def test_an_array_of_more_than_half_the_memory_is_mapped_from_a_file(tmp_path, scarce):
     scarce(100)
     small = memory.empty((5, 2), torch.float32, tmp_path / "small")  # 40 bytes
+    assert not memory.spilled(small)
     large = memory.empty((7, 2), torch.float32, tmp_path / "large")  # 56 bytes
     assert small.shape == (5, 2) and not (tmp_path / "small").exists()
+    assert memory.spilled(large)
     maps = Path("/proc/self/maps")
     assert not maps.exists() or f"{tmp_path}/large (deleted)" in maps.read_text()
     assert large.fill_(3).sum() == 42 and not list(tmp_path.iterdir())  # what is killed now leaves nothing

@@ -49,6 +49,15 @@ def test_a_command_has_the_words_that_were_given_and_no_others(method, words):
     assert sorted(found[:-4]) == sorted(words.split())
 
 
+def test_files_that_moved_with_the_results_are_looked_for_at_the_root():
+    """The command changes into the script's folder."""
+    config = record("KD", "--dataset svhn.npz") | {"teacher": "own.npz", "labels": "mine.csv"}
+    line = commands.command(config)
+    for words in ('--dataset "$OLDPWD"/svhn.npz', '--teacher "$OLDPWD"/own.npz', '--labels "$OLDPWD"/mine.csv'):
+        assert f" {words} " in line
+    assert " --teacher /elsewhere/own.npz " in commands.command(config | {"teacher": "/elsewhere/own.npz"})
+
+
 def test_a_command_is_of_the_run_data_sets_folder():
     """SVHN's scripts have defaults of their own, which need no words."""
     config = record("KD", "--dataset svhn --extra --train_epochs 200 --expt kd --seed 1", lr_task=0.01)

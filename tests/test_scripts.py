@@ -163,9 +163,10 @@ def test_a_teacher_of_another_split_of_the_same_seed_is_told(changed, said):
     args = parse("KD", "--num_images", "100", "--num_val", "20", "--batch_size", "20", "--seed", "5")
     trained = {"seed": 5, "num_images": 100, "take": "drawn", "num_val": 20} | changed
     assert trained.keys() <= set(store.KEPT.split())
-    assert _split(trained, args) == said
+    assert _split(trained, args, 200) == said
+    assert _split(trained, args, 100) == ("" if "take" in changed and changed["take"] == "first" else said)  # it is all
     args.val_labels = "bought"
-    assert changed or "of --val_labels extra, so it has seen" in _split(trained, args)
+    assert changed or "of --val_labels extra, so it has seen" in _split(trained, args, 200)
 
 
 @pytest.mark.parametrize("text", [None, "no checkpoint"])

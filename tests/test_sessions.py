@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from common import evaluation, training
 from common.errors import InputError
@@ -118,6 +119,30 @@ def test_a_killed_training_keeps_what_it_would_have(keep, monkeypatch):
     result, _, weights = fitted("EnCoDe", run.saves[1], words)
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert (result.best_epoch, result.validation) == (4, 40.0)
+
+
+class Normed(toys.Halves):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def features(self, x):
+        return self.norm(super().features(x))
+
+
+def test_the_average_of_weights_has_the_average_of_batch_norms_statistics():
+    """The last network's would belong to other weights. From the first update on, a = 0.75 a + 0.25 now."""
+    args, this_round, *_ = toys.parts("Random", "--keep", "ema", "--ema_decay", "0.75", "--train_epochs", "1")
+    s, seen = training.Session(args, Quiet(), this_round, Normed()), []
+    step = s.step
+    s.step = lambda batch: (step(batch), seen.append(s.modules["net"].norm.running_var.clone()))[0]
+    s.train_epoch(Quiet())
+    expected = seen[0]
+    for now in seen[1:]:
+        expected = 0.75 * expected + 0.25 * now
+    assert len(seen) == 4 and not torch.allclose(seen[-1], expected)
+    s.restore_best()
+    assert torch.allclose(s.modules["net"].norm.running_var, expected)
 
 
 def test_a_finished_training_has_nothing_left_to_do(monkeypatch):

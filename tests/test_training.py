@@ -466,7 +466,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(first_round, tmp_path):
 
 def test_a_diverged_run_names_what_could_be_lowered():
     words = ["--lr_task", "0.1", "--lr_dec", "0.2", "--feat_wt", "5", "--lr_disc", "0.3", "--adv_wt", "0.4"]
-    advice = [", --lr_dec 0.2 or --feat_wt 5.0", ", --lr_disc 0.3 or --adv_wt 0.4"]
+    advice = [", --lr_dec 0.2 or --feat_wt 5.0", ", --lr_disc 0.3 or --adv_wt 0.4, --lr_vae 0.0005"]
     losses = {"ce": torch.tensor(1.0), "feat": torch.tensor(math.nan), "loss": torch.tensor(math.inf)}
     for method, count in (("Random", 0), ("KD", 1), ("EnCoDe", 2)):
         s = toy_session(method, *words[: [2, 6, 10][count]])

@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
-from common import cli
+from common import cli, unused_flags
 from common.losses import LOGIT_LOSSES, UNSOFTENED
 
-from .conftest import script
+from .conftest import parse, script
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ from .conftest import script
         ),
         ("KD", "--teacher_pool_epochs 2", "note: --teacher_pool_epochs changes nothing here: with --teacher_pool none"),
         ("KD", f"--teacher {__file__} --teacher_lr 2", "note: --teacher_lr changes nothing here: --teacher names one"),
+        ("KD", f"--teacher {__file__} --teacher_weight_decay 1", "note: --teacher_weight_decay changes nothing here"),
+        ("KD", f"--teacher {__file__} --teacher_pool_epochs 1", "note: --teacher_pool_epochs changes nothing here"),
         ("Random", "--fold_bn --feature_rms 3 --network teacher --step_size 3", ""),
         ("KD", "--logit_loss dkd --logit_wt 1 --temperature 2 --feature_loss mse --lr_dec 1 --teacher_seed 3", ""),
         ("KD", "--logit_loss confident_kl --logit_wt 1 --temperature 2", ""),
@@ -77,6 +79,14 @@ def test_a_logit_loss_of_ones_own_may_use_the_temperature(monkeypatch, capsys):
     module, words = script("KD"), ["--logit_loss", "mine", "--logit_wt", "1", "--temperature", "2"]
     cli.parse(module.__doc__, module.DEFAULTS, words)
     assert not capsys.readouterr().err
+
+
+def test_the_views_of_a_teacher_of_logits_are_said_to_be_in_vain():
+    args = parse("KD", "--feat_wt", "0", "--targets", "mean", "--views", "8")
+    assert unused_flags.notes(args, {"views"}) == []
+    args.teacher = "logits.npz"
+    (note,) = unused_flags.notes(args, {"views"})
+    assert note == "--views changes nothing here: a --teacher of logits has them without views"
 
 
 def test_the_temperature_is_said_to_be_in_vain_where_it_is():

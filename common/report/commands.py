@@ -79,7 +79,7 @@ def _words(folder: tuple[str, str, str], config: dict, recipe: str) -> list[str]
     said = [name for name in usual if name in _flags(*folder) & before.keys() - ELSEWHERE - SAID_ANYWAY]
     for name in said:
         words += _said(name, before[name]) if before[name] != usual[name] else []
-    words += _said("labels", config["labels"]) if config.get("labels") else []
+    words += _said("labels", config["labels"]) if isinstance(config.get("labels"), str) and config["labels"] else []
     made = (config.get(MADE_WITH) or [{}])[-1]
     for name in ("threads", "amp"):
         words += _said(name, made[name]) if made.get(name) else []
@@ -104,6 +104,6 @@ def _said(name: str, value) -> list[str]:
     values = value if isinstance(value, list) else [value]
     whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in values]
     words = [shlex.quote(str(each)) for each in whole]
-    if name == "dataset" and value not in datasets.DATASETS and not Path(value).is_absolute():
+    if name in ("dataset", "teacher", "labels") and value not in datasets.DATASETS and not Path(value).is_absolute():
         words = [f'"$OLDPWD"/{words[0]}']  # results that were moved name a file, which is looked for at the root
     return [f"--{name}", *words]

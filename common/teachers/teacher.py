@@ -116,7 +116,7 @@ class Teacher:
         accuracy = record.get("test_accuracy", "")
         known = f"{accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
         trained = record.get("trained", {})
-        run.log(f"teacher {path}: {known}{_split(trained, args)}")
+        run.log(f"teacher {path}: {known}{_split(trained, args, images.available)}")
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         key = networks.fingerprint(net)
@@ -143,18 +143,25 @@ def _idle(trained: dict, args) -> list[str]:
         asked, comes_to = getattr(args, f"teacher_{flag}"), getattr(made, name)  # few images or passes cap it
         if asked != usual[name] and comes_to != trained.get(name, comes_to):
             found += [f"--teacher_{flag} {asked:g} changes nothing, this teacher was trained with {trained[name]:g}"]
+    if args.teacher_passes and made.train_epochs != (epochs := trained.get("train_epochs", made.train_epochs)):
+        asked = f"--teacher_passes {args.teacher_passes:g} ({made.train_epochs} epochs)"
+        found += [f"{asked} changes nothing, this teacher was trained for {epochs}"]
     return found
 
 
-def _split(trained: dict, args) -> str:
-    """What a log says of a teacher whose validation images are not the run's, or that has no record of them."""
+def _split(trained: dict, args, available: int) -> str:
+    """What a log says of a teacher whose validation images are not the run's, or that has no record of them.
+
+    `available` is how many images the data set has: where a run takes all, it does not matter how they are taken.
+    """
     if not args.num_val:
         return ""
     if trained.get("seed") is None:
         return "; which images it was trained on is not recorded"
     if trained["seed"] != args.seed:
         return f"; its validation split is seed {trained['seed']}'s, so it has seen some of this run's"
-    own = {name: getattr(args, name) for name in ("num_images", "take", "num_val")}
+    names = ("num_images", "take", "num_val") if args.num_images < available else ("num_images", "num_val")
+    own = {name: getattr(args, name) for name in names}
     parts = [f"--{name} {trained[name]}" for name in own if trained.get(name, own[name]) != own[name]]
     parts += ["--val_labels extra"] if args.val_labels == "bought" else []
     return f"; its validation split is that of {' '.join(parts)}, so it has seen some of this run's" if parts else ""
