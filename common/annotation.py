@@ -44,7 +44,7 @@ def await_labels(args, run, this_round) -> None:
     wanted = torch.cat([this_round.labeled.cpu(), images.val.cpu()])
     missing = wanted[labels[wanted] < 0].tolist()
     if missing:
-        _write(to_label, [images.files[index] for index in missing])
+        write_csv(to_label, [COLUMNS, *([images.files[index], ""] for index in missing)])
         raise LabelsNeeded(
             f"{this_round.label}: {len(missing)} images need a label: fill in {to_label} and run the same command "
             f"again, which adds them to {args.labels} (classes: {', '.join(images.classes)})"
@@ -61,10 +61,6 @@ def check_teacher(args, images) -> None:
             f"--teacher_labels all: {unknown} training images have no label in {args.labels}; add --teacher_labels "
             "labeled, which trains a teacher on each round's labels, or name a --teacher"
         )
-
-
-def _write(path: Path, files: list[str]) -> None:
-    write_csv(path, [COLUMNS, *([file, ""] for file in files)])
 
 
 def _collect(args, images, to_label: Path) -> None:
