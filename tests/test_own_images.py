@@ -295,7 +295,7 @@ def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
     for number, expected in ((0, 1), (1, 0)):
         session = toy_session("KD", "--train_epochs", "3", "--feat_wt", "0.01", "--lr_task", "0.003", run=Kept())
         session.round.number = number
-        monkeypatch.setattr("common.training.accuracy", lambda *_: 50.0)
+        monkeypatch.setattr("common.evaluation.accuracy", lambda *_: 50.0)
         monkeypatch.setattr("common.imbalance.DWARFS", 0.0)
         for _ in range(2):
             session.train_epoch(Quiet())
