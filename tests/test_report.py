@@ -36,7 +36,7 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
     assert rows["CM"][0] == "55.00 ± 2.48 (n=3) [54.59, +0.41]"
     assert rows["CM"][1] == "63.00 ± 4.97 (n=3) [63.39, -0.39]"
     assert rows["EnCoDe†"][2] == "72.00 ± 0.00 (n=3) [71.48, +0.52]"
-    assert "† distilled from a teacher that was trained on every label" in lines[-4]
+    assert "† distilled from a teacher that saw labels which its student did not buy" in lines[-4]
     latex = (tmp_path / "out" / "table1.tex").read_text()
     assert "\\toprule" in latex and "$55.00 \\pm 2.48$" in latex and "\\quad paper &  & 54.59 & 63.39 & 68.85" in latex
     first = (tmp_path / "out" / "table1.csv").read_text().splitlines()[1]

@@ -1,5 +1,7 @@
 """What runs were made with: named under the tables, and refused or marked where a test compares unlike runs."""
 
+import re
+
 import pytest
 
 from common import report
@@ -69,6 +71,34 @@ def test_a_test_of_unlike_runs_is_refused_by_name_and_mixed_marks_it(tmp_path, t
     assert "‡ runs of one seed differ in" in text and "one of two runs has no record" not in text
     matrix = text[text.index("Pairwise penalty") :].splitlines()
     assert [line.count("‡") for line in matrix if line.startswith("| EnCoDe†")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"num_val": 0}, "images (num_val)"), ({"val_labels": "bought"}, "images (val_labels)"),
+                          ({"take": "first"}, "images (take)")]
+)  # fmt: skip
+def test_other_splits_are_not_paired(tmp_path, change, words):
+    """Runs of one seed with other validation images have other labels, and t-tests took them for pairs."""
+    usual = {"num_val": 5000, "val_labels": "extra", "take": "drawn"}
+    folders = rows(tmp_path, lambda seed: by()(seed) | usual, lambda seed: by()(seed) | usual | change)
+    with pytest.raises(InputError, match=re.escape(f"would be compared but differ in {words}; make them alike")):
+        compared(folders)
+    assert compared(folders, mixed=True)[0]["unlike"].tolist() == [frozenset({"images"})]
+
+
+@pytest.mark.parametrize(("updates", "marked"), [("100", False), ("200", True), ("", False)])
+def test_students_of_other_numbers_of_updates_are_compared_and_marked(tmp_path, updates, marked):
+    folders = rows(tmp_path, by(), by())
+    for folder in folders:
+        head, *lines = (folder / "results.csv").read_text().splitlines()
+        own = updates if folder.name == "en2" else "100"
+        text = "\n".join([f"{head},updates", *(f"{line},{own}" for line in lines)]) + "\n"
+        (folder / "results.csv").write_text(text)
+    table, unlike = compared(folders)
+    words = frozenset({builds.UPDATES} if marked else ())
+    assert table["unlike"].tolist() == [words] and set(unlike.values()) == {words}
+    said = "‡ runs of one seed differ in updates: the difference may come from that."
+    assert (said in claims(results.read(folders))) == marked
 
 
 @pytest.mark.parametrize("change", [{"torch": "2.15"}, {"machine": "H100"}, {"threads": 8}, {"fast": "off"}])

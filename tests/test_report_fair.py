@@ -261,6 +261,27 @@ def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
         builds.compare(made, [(str(tmp_path / "e"), str(tmp_path / "g"))], False)
 
 
+@pytest.mark.parametrize(
+    ("config", "labeled", "counted", "dagger"),
+    [
+        ({"keep": "last"}, (5000, 9000), (9000, 9000), True),  # a run's row has one name
+        ({"keep": "last"}, (5000, 9000), (5000, 9000), False),  # the teacher of its very labels, by --teacher
+        ({"keep": "best"}, (5000, 9000), (10000, 14000), False),  # validation labels chose the epoch
+        ({"keep": "best", "val_labels": "bought"}, (5000, 9000), (5001, 9000), True),
+        ({"keep": "best"}, (44000, 45000), (49000, 50000), True),  # all of them, as its teacher
+        ({"keep": "last"}, (5000, 9000), ("", ""), True),  # nobody knows: a checkpoint from elsewhere
+    ],
+)
+def test_a_teacher_of_other_labels_than_its_students_has_a_dagger(config, labeled, counted, dagger, tmp_path):
+    """Any --teacher had it, one of 120 labels too."""
+    run(tmp_path / "a", "KD", 1, {10: 60.5, 20: 61}, num_images=50000, num_val=5000, teacher="/x/round_00.pt", **config)
+    path = tmp_path / "a" / "results.csv"
+    head, *lines = path.read_text().splitlines()
+    more = [f"{line},{own},{all_}" for line, own, all_ in zip(lines, labeled, counted, strict=True)]
+    path.write_text("\n".join([f"{head},labeled,labels_in_all", *more]) + "\n")
+    assert set(results.read([tmp_path / "a"]).rows["label"]) == {"CM+KD†" if dagger else "CM+KD"}
+
+
 def test_logits_of_a_network_that_saw_every_label_have_its_dagger(tmp_path):
     for name, seen in (("a", 45000), ("b", 44999), ("c", "")):
         config = {"teacher": f"/x/{name}.npz", "num_images": 50000, "num_val": 5000}

@@ -10,7 +10,9 @@ import pandas as pd
 from common.errors import InputError
 
 MARK = "‡"
-IMAGES = ("image_size", "num_images", "data", "test_data")
+SPLIT = ("num_images", "num_val", "val_labels", "take")  # with the seed they decide who trains and who validates
+IMAGES = ("image_size", *SPLIT, "data", "test_data")
+UPDATES = "updates"  # of the student: for a test's reader to see, it is never refused
 ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differs: one of two runs has no record
 
 
@@ -101,11 +103,11 @@ def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: boo
 def _other_images(a: Made, b: Made) -> list[str]:
     """In which keys of config.json two runs have other images to train or to test on.
 
-    The SHA-256 of the same images at two sizes differ too: what is left to compare there is how many there are.
+    The SHA-256 of the same images at two sizes differ too: what is left to compare there is how they are split.
     """
     ours, theirs = dict(a.images), dict(b.images)
     alike = ours.get("image_size") == theirs.get("image_size")
-    names = IMAGES[1:] if alike else IMAGES[1:2]
+    names = IMAGES[1:] if alike else SPLIT
     return [name for name in names if name in ours and name in theirs and ours[name] != theirs[name]]
 
 

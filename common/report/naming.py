@@ -37,7 +37,8 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     """The rows with `shared_teacher`, whether all rounds had one teacher, `oracle` and `label`.
 
     A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a teacher
-    of all labels. A value that is missing, as in files of before its column was there, counts as the usual one.
+    that saw labels which its student did not buy. A value that is missing, as in files of before its column was there,
+    counts as the usual one.
 
     Args:
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
@@ -81,8 +82,8 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
     rows["label"] = _teachers_apart(rows, configs)
     rows["label"] = _runs_apart(rows, configs) if ablation else _recipes_apart(rows, configs)
-    saw_all = shared & ((logits == "") | _of_all_labels(rows, configs))
-    rows["label"] += saw_all.map({True: "†", False: ""})
+    more = shared & _saw_more(rows, configs, unknown=logits == "")
+    rows["label"] += more.groupby(rows["run"]).transform("any").map({True: "†", False: ""})
     return rows
 
 
@@ -121,12 +122,20 @@ def teacher_flags(config: dict) -> dict:
     return {name: _number(value) for name, value in found.items() if name not in unused}
 
 
-def _of_all_labels(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
-    """Did the networks of a row see as many labels as there are images to train on?"""
+def _saw_more(rows: pd.DataFrame, configs: dict[str, dict], unknown: pd.Series) -> pd.Series:
+    """Did a row's teacher see labels beyond its student's, or all that there are? `unknown` where no file says it."""
     if "labels_in_all" not in rows:
-        return pd.Series(False, rows.index)
+        return unknown
+
+    def held_out(run: str) -> int:
+        """Validation images whose labels count beside the bought ones."""
+        config = BEFORE | configs[run]
+        return config.get("num_val", 0) if config["keep"] == "best" and config["val_labels"] == "extra" else 0
+
+    counted = pd.to_numeric(rows["labels_in_all"], errors="coerce")
     images = rows["run"].map(lambda run: configs[run].get("num_images", np.inf) - configs[run].get("num_val", 0))
-    return pd.to_numeric(rows["labels_in_all"], errors="coerce") >= images
+    own = pd.to_numeric(rows["labeled"], errors="coerce") + rows["run"].map(held_out)
+    return (counted > own) | (counted >= images) | (unknown & counted.isna())
 
 
 def most(values: Iterable[str], usual: tuple[str, ...] = ()) -> str:

@@ -67,7 +67,7 @@ def read(folders: list[Path], ablation: bool = False) -> Results:
         if folder.resolve() in {Path(run).resolve() for run in configs}:
             raise InputError(f"{folder}: is named twice; name each run once")
         frame = reading.results(folder)
-        columns = list(dict.fromkeys([*frame.columns, *VARIANTS]))
+        columns = list(dict.fromkeys([*frame.columns, *VARIANTS, "labeled", "updates"]))
         frames.append(frame.reindex(columns=columns, fill_value="").assign(run=str(folder)))
         configs[str(folder)] = reading.config(folder)
         pools[str(folder)] = reading.pool(folder, configs[str(folder)])
@@ -108,7 +108,7 @@ def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame
     found = rows[fair & accuracy.between(0, 100)].copy()
     found["test_accuracy"] = accuracy[found.index]
     found = found.assign(method="Random", network="teacher")
-    if "labels_in_all" in found and "labeled" in found:  # images that chose the student's epoch chose nothing of its
+    if "labels_in_all" in found:  # images that chose the student's epoch chose nothing of its
         known = found["labels_in_all"].ne("") & found["labeled"].ne("")
         held_out = found["run"].map(lambda run: _held_out(configs[run]))
         found.loc[known, "labels_in_all"] = (pd.to_numeric(found["labeled"]) - held_out)[known].astype(str)
@@ -169,9 +169,20 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
                 changes = ", ".join(OTHER.get(name, f"--{name} {before[name]} and {after[name]}") for name in differing)
                 raise InputError(f"{first} and {other} are both {where} but differ in {changes}; report "
                                  "them apart, or --ablation makes them rows of their own")  # fmt: skip
+            if differing := _other_queries(rows, first, other, percent):
+                raise InputError(f"{first} and {other} are both {where} but came to it by other queries ({differing}); "
+                                 "report them apart")  # fmt: skip
         if cell["seed"].duplicated().any():
             twice = cell[cell["seed"].duplicated(keep=False)]
             raise InputError(f"{' and '.join(twice['run'])} are both {where} with one seed; name one of them")
+
+
+def _other_queries(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
+    """In which rounds' label counts up to this percent two runs differ; random labels are the same whatever these."""
+    own = rows[rows["own"] & (rows["percent"] <= percent) & ~rows["sampler"].isin(["random", ""])]
+    ours, theirs = (own.loc[own["run"] == run, "labeled"].astype(str).tolist() for run in (first, other))
+    known = "" not in ours + theirs  # files of before the column was there have none
+    return f"{', '.join(ours)} and {', '.join(theirs)} labels" if known and ours != theirs else ""
 
 
 def _held_out(config: dict) -> int:

@@ -138,7 +138,7 @@ def _difference(found: Results, runs: dict, rows: tuple[str, str], by_seed: pd.D
     a, b = rows
     difference = (by_seed[a] - by_seed[b]).dropna()
     pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
-    return difference, builds.compare(found.made, pairs, mixed or len(difference) == 1)  # one seed makes no test
+    return difference, _unlike(found, pairs, mixed or len(difference) == 1)  # one seed makes no test
 
 
 def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
@@ -207,7 +207,7 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
             tests = {at: values for at, values in zip(table.columns, differences, strict=True)
                      if not np.isnan(paired_p(values))}  # fmt: skip
             pairs = [(runs[a, seed, at], runs[b, seed, at]) for at, values in tests.items() for seed in values.index]
-            words = builds.compare(found.made, pairs, mixed)
+            words = _unlike(found, pairs, mixed)
             for row, column, sign in ((a, b, 1), (b, a, -1)):
                 if tests:
                     won = sum(sign * values.mean() > 0 and paired_p(values) < LEVEL for values in tests.values())
@@ -218,10 +218,18 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
     return pd.concat([matrix, matrix.mean().to_frame("mean").T]), unlike
 
 
-def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], str]:
-    """The run of each (label, seed, percent)."""
+def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], tuple[str, str]]:
+    """The run of each (label, seed, percent) and its updates, empty where they are the student's, or not known."""
     keys = zip(rows["label"], rows["seed"], rows["percent"], strict=True)
-    return dict(zip(keys, rows["run"], strict=True))
+    updates = rows["updates"].astype(str).where(rows["own"], "")
+    return dict(zip(keys, zip(rows["run"], updates, strict=True), strict=True))
+
+
+def _unlike(found: Results, pairs: list, mixed: bool) -> frozenset[str]:
+    """What differs between two of `_runs` in any of the pairs: `builds.compare`, and UPDATES."""
+    words = builds.compare(found.made, [(first[0], second[0]) for first, second in pairs], mixed)
+    other = any(len({first[1], second[1]} - {""}) > 1 for first, second in pairs)
+    return words | {builds.UPDATES} if other else words
 
 
 def label_efficiency(rows: pd.DataFrame) -> pd.DataFrame:

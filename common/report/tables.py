@@ -12,7 +12,7 @@ from common.report.results import Results, of, paper_accuracy
 from common.report.statistics import interval
 from common.report.style import percent as percent_text
 
-DAGGER = "† distilled from a teacher that was trained on every label, whatever the percent the student has."
+DAGGER = "† distilled from a teacher that saw labels which its student did not buy."
 
 
 def cells(found: Results) -> pd.DataFrame:
