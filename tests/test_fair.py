@@ -358,9 +358,11 @@ def test_pseudo_labels_count_where_the_teacher_is_sure():
 
 
 def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, capsys):
-    """Of 10 classes up to 23.5%, of 2 up to 57.5%."""
-    assert [teacher.hardly_better(classes) for classes in (10, 2)] == [pytest.approx(23.5), pytest.approx(57.5)]
+    """Of 10 equal classes up to 23.5%, of 2 up to 57.5%; of one with 4 of 5 images and two others up to 83%."""
+    of = [torch.arange(20) % 10, torch.arange(20) % 2, torch.tensor([0] * 8 + [1, 2])]
+    assert [teacher.hardly_better(labels) for labels in of] == pytest.approx([23.5, 57.5, 83])
     args, run, images, _ = first_round("KD")
+    images.test_labels = torch.arange(len(images.test)) % 10
     teach = teacher.Teacher(args, run, images)
     net = networks.build(args, "teacher")
     capsys.readouterr()
@@ -386,6 +388,44 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
     nets.reverse()
     with pytest.raises(InputError, match="is not the teacher this run began with; restore it or start under another"):
         teacher.Teacher(args, run, images)._shared()
+
+
+def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_round, capsys):
+    """`Single --network teacher` replaced it, and a run that had been stopped could never be finished."""
+    args, run, images, _ = first_round("KD", "--num_images", "200")
+    made = [networks.build(parse("KD", "--seed", seed), "teacher") for seed in ("1", "2")]
+    path = store.shared_path(args)
+    published = SimpleNamespace(**{**vars(training_args(args)), "seed": 1})
+    store.publish(published, run, images, made[0], 50.0)
+    store.publish(published, run, images, made[0], 50.0)  # the same once more
+    assert [each.name for each in path.parent.iterdir()] == [path.name] and "in place of" not in capsys.readouterr().out
+    first = teacher.Teacher(args, run, images)._shared()
+    store.publish(published, run, images, made[1], 60.0)
+    aside = path.with_name(f"{path.stem}-{networks.fingerprint(made[0])[:12]}.pt")
+    assert f"saved to {path}, in place of another, which is now {aside.name}\n" in capsys.readouterr().out
+    assert torch.equal(teacher.Teacher(args, run, images)._shared().logits, first.logits)
+    run.state["teacher"] = networks.fingerprint(made[1])
+    assert not torch.equal(teacher.Teacher(args, run, images)._shared().logits, first.logits)
+    path.write_bytes(b"no teacher")
+    store.publish(published, run, images, made[0], 50.0)
+    assert "in place of a file that was none" in capsys.readouterr().out
+
+
+def training_args(args):
+    return teacher.training.shared_recipe(args)
+
+
+def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_round, capsys):
+    """The teacher of a short trial served every later run, which the report called one of all labels."""
+    args, run, images, _ = first_round("KD", "--num_images", "200")
+    made = SimpleNamespace(**{**vars(training_args(args)), "num_images": 100, "precision": "off"})
+    store.publish(made, run, images, networks.build(args, "teacher"), 50.0)
+    path = store.shared_path(args)
+    with pytest.raises(InputError, match=f"^{path}: was trained with --num_images 100, this run has 200; delete it or"):
+        teacher.Teacher(args, run, images)._shared()
+    args.teacher = str(path)
+    teacher.Teacher(args, run, images)._shared()
+    assert f"teacher {path}: 50.00% test accuracy, 160 labels, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,10 +164,17 @@ def test_a_teacher_of_another_split_of_the_same_seed_is_told(changed, said):
     args = parse("KD", "--num_images", "100", "--num_val", "20", "--batch_size", "20", "--seed", "5")
     trained = {"seed": 5, "num_images": 100, "take": "drawn", "num_val": 20} | changed
     assert trained.keys() <= set(store.KEPT.split())
-    assert _split(trained, args, 200) == said
-    assert _split(trained, args, 100) == ("" if "take" in changed and changed["take"] == "first" else said)  # it is all
+    record = {"trained": trained}
+    images = SimpleNamespace(available=200, val=torch.arange(20), origin=torch.arange(100, 200))
+    assert _split(record, args, images) == said
+    if trained["seed"] is None:  # of a run's round, which says whose labels it saw
+        leak = "; it has seen some of this run's validation labels"
+        for first, expected in ((119, leak), (120, "")):
+            assert _split(record | {"seen": torch.arange(first, 130)}, args, images) == expected
+    images.available = 100
+    assert _split(record, args, images) == ("" if changed.get("take") == "first" else said)  # it is all
     args.val_labels = "bought"
-    assert changed or "of --val_labels extra, so it has seen" in _split(trained, args, 200)
+    assert changed or "of --val_labels extra, so it has seen" in _split(record, args, images)
 
 
 @pytest.mark.parametrize("text", [None, "no checkpoint"])

@@ -84,10 +84,10 @@ def still(net: nn.Module, on: bool = True) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def fingerprint(net: nn.Module) -> str:
-    """SHA-256 of a network's weights: what a cache of its outputs is keyed by."""
+def fingerprint(net: nn.Module | dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a network's weights, or of its state dict: what a cache of its outputs is keyed by."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
+    for name, tensor in sorted((net.state_dict() if isinstance(net, nn.Module) else net).items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()

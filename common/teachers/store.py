@@ -1,5 +1,6 @@
 """Where teachers are kept for all runs under one `--save_path`, and how one is read: checked against the experiment."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
 from common.errors import InputError
-from common.files import read_tensors
+from common.files import read_tensors, replacing
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, save_weights
 
@@ -33,6 +34,11 @@ def needed(args) -> Path | None:
     return shared_path(args)
 
 
+def replaced(path: Path, key: str) -> Path:
+    """Where the shared teacher with this fingerprint lies once another has taken its place at `path`."""
+    return path.with_name(f"{path.stem}-{key[:12]}.pt")
+
+
 def identity(args, images: Images) -> dict:
     """What a teacher must share with the experiment that uses it."""
     found = {
@@ -46,10 +52,13 @@ def identity(args, images: Images) -> dict:
 
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
-    """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained."""
+    """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained.
+
+    Another one that is there is kept beside it, for the runs that began with that.
+    """
     path = shared_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = ", in place of another" if path.exists() else ""
+    before = _set_aside(path, networks.fingerprint(net)) if path.exists() else ""
     trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
     save_weights(
         path,
@@ -64,6 +73,22 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
         probe=networks.probe(net, images.size),
     )
     run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
+
+
+def _set_aside(path: Path, key: str) -> str:
+    """Copies the teacher at `path` to where runs that began with it look, unless it has this fingerprint.
+
+    Returns what a log says of it.
+    """
+    try:
+        there = networks.fingerprint(read(path)[0])
+    except InputError:  # damaged, or no teacher
+        return ", in place of a file that was none"
+    if there == key:
+        return ""
+    with replacing(replaced(path, there)) as temporary:
+        shutil.copyfile(path, temporary)
+    return f", in place of another, which is now {replaced(path, there).name}"
 
 
 def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:

@@ -13,7 +13,7 @@ from common.networks import SplitNet
 from common.runs import Run
 from common.teachers import precomputed, training
 from common.teachers.per_round import fair
-from common.teachers.store import folder, load, needed, publish, shared_path
+from common.teachers.store import folder, load, needed, publish, replaced, shared_path
 
 Tensor = torch.Tensor
 
@@ -60,7 +60,7 @@ class Teacher:
         return self._cache(net, key, f"{accuracy:.2f}", self.images.origin[this_round.bought.cpu()])
 
     def _cache(self, net: SplitNet, key: str, accuracy: str, seen: Tensor | None) -> Targets:
-        self._mention(accuracy, "train it longer, or with another learning rate")
+        self._mention(accuracy, self.images.test_labels, "train it longer, or with another learning rate")
         features = self.args.feat_wt > 0
         found = distillation.cache(net, self.images, folder(self.args), key, accuracy, self.views, features)
         found.seen = seen
@@ -70,9 +70,12 @@ class Teacher:
             found.net = net
         return found
 
-    def _mention(self, accuracy: str, remedy: str, of: str = "") -> None:
-        """A line where the teacher's `accuracy`, in percent or empty, is that of one whose training failed."""
-        if accuracy and float(accuracy) < hardly_better(len(self.images.classes)):
+    def _mention(self, accuracy: str, labels: Tensor, remedy: str, of: str = "") -> None:
+        """A line where a teacher's `accuracy` on images with these labels is that of one whose training failed.
+
+        It is in percent, or empty where it is not known.
+        """
+        if accuracy and float(accuracy) < hardly_better(labels):
             self.run.log(
                 f"note: a teacher of {accuracy}%{of} is hardly better than guessing and has little to teach; {remedy}"
             )
@@ -81,16 +84,16 @@ class Teacher:
         """What a file of logits says, which is compared with this round's labels: its rows may be in another order."""
         found, key = precomputed.load(self.args, self.images)
         known = "unknown" if found.seen is None else len(found.seen.unique())
-        leak = found.seen is not None and bool(torch.isin(self.images.origin[self.images.val.cpu()], found.seen).any())
         self.run.log(
             f"teacher {self.args.teacher}: {found.accuracy or 'unknown'}% test accuracy, {known} labels"
-            + "; it has seen some of this run's validation labels" * leak
+            + ("" if found.seen is None else _leak(found.seen, self.images))
         )
         self._keep_to(key, self.args.teacher)
         labeled = this_round.labeled
         right = (found.logits[0, labeled].argmax(1) == self.images.labels[labeled]).double().mean().item()
         remedy = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
-        self._mention(f"{100 * right:.2f}", remedy, f" on this round's {len(labeled)} labels")
+        of = f" on this round's {len(labeled)} labels"
+        self._mention(f"{100 * right:.2f}", self.images.labels[labeled], remedy, of)
         return found
 
     def _keep_to(self, key: str, path: Path | str) -> None:
@@ -102,9 +105,14 @@ class Teacher:
         self.run.record_teacher(key)
 
     def _shared(self) -> Targets:
-        """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing."""
+        """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing.
+
+        A run that began with one in whose place another was put goes on with its own.
+        """
         args, images, run = self.args, self.images, self.run
         path = Path(args.teacher) if args.teacher else shared_path(args)
+        if not args.teacher and (own := replaced(path, run.state.get("teacher", ""))).exists():
+            path = own
         if not path.exists():
             epochs = training.shared_recipe(args).train_epochs
             run.log(
@@ -114,9 +122,15 @@ class Teacher:
             _train_shared(args, path)
         net, record = load(args, images, path)
         accuracy = record.get("test_accuracy", "")
-        known = f"{accuracy or 'unknown'}% test accuracy, {record.get('labels', 'unknown')} labels"
         trained = record.get("trained", {})
-        run.log(f"teacher {path}: {known}{_split(trained, args, images.available)}")
+        known = f"{accuracy or 'unknown'}% test accuracy, {_labels(record)} labels"
+        known += f", {trained['train_epochs']} epochs" if "train_epochs" in trained else ""
+        if not args.teacher and trained.get("num_images", args.num_images) < args.num_images:
+            raise InputError(
+                f"{path}: was trained with --num_images {trained['num_images']}, this run has {args.num_images}; "
+                f"delete it or use another --save_path to train another, or add --teacher {path} to take it as it is"
+            )
+        run.log(f"teacher {path}: {known}{_split(record, args, images)}")
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         key = networks.fingerprint(net)
@@ -129,9 +143,17 @@ ASKED = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", 
 ASKED |= {"feature_rms": "feature_rms", "seed": "seed"}
 
 
-def hardly_better(classes: int) -> float:
-    """Test accuracy in percent up to which a teacher is taken for one whose training failed."""
-    guessing = 100 / classes
+def _labels(record: dict) -> int | str:
+    """How many a teacher saw, by its file: of the shared one, or of a run's round."""
+    return record.get("labels", record.get("labeled", "unknown"))
+
+
+def hardly_better(labels: Tensor) -> float:
+    """Accuracy in percent on images with these labels (N,), up to which a teacher's training is taken to have failed.
+
+    Guessing is to say the commonest class each time.
+    """
+    guessing = 100 * labels.bincount().max().item() / len(labels)
     return guessing + 0.15 * (100 - guessing)
 
 
@@ -149,18 +171,24 @@ def _idle(trained: dict, args) -> list[str]:
     return found
 
 
-def _split(trained: dict, args, available: int) -> str:
-    """What a log says of a teacher whose validation images are not the run's, or that has no record of them.
+def _leak(seen: Tensor, images: Images) -> str:
+    """What a log says of a teacher that has seen these labels, by their place in the data set."""
+    leak = torch.isin(images.origin[images.val.cpu()], seen).any()
+    return "; it has seen some of this run's validation labels" if leak else ""
 
-    `available` is how many images the data set has: where a run takes all, it does not matter how they are taken.
-    """
+
+def _split(record: dict, args, images: Images) -> str:
+    """What a log says of a teacher whose validation images are not the run's, or that has no record of them."""
+    trained = record.get("trained", {})
     if not args.num_val:
         return ""
     if trained.get("seed") is None:
-        return "; which images it was trained on is not recorded"
+        seen = record.get("seen")
+        return "; which images it was trained on is not recorded" if seen is None else _leak(seen, images)
     if trained["seed"] != args.seed:
         return f"; its validation split is seed {trained['seed']}'s, so it has seen some of this run's"
-    names = ("num_images", "take", "num_val") if args.num_images < available else ("num_images", "num_val")
+    # where a run takes all of the data set's images, it does not matter how they are taken
+    names = ("num_images", "take", "num_val") if args.num_images < images.available else ("num_images", "num_val")
     own = {name: getattr(args, name) for name in names}
     parts = [f"--{name} {trained[name]}" for name in own if trained.get(name, own[name]) != own[name]]
     parts += ["--val_labels extra"] if args.val_labels == "bought" else []
