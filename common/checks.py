@@ -32,7 +32,7 @@ def flags(args: argparse.Namespace) -> None:
         )
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard: the package is not there; pip install tensorboard, or leave the flag out")
-    if args.extra and args.dataset.lower() != "svhn":
+    if args.extra and args.dataset != "svhn":
         raise InputError(f"--extra: only svhn has an extra split, not --dataset {args.dataset}")
     if args.fold_bn and not folding.foldable(args.model, getattr(args, "network", "student")):
         raise InputError(
@@ -87,6 +87,9 @@ def _check_teacher(args: argparse.Namespace) -> None:
             "--distill_on pool --feat_wt 0 --logit_wt 0: nothing is distilled; give one of them a weight, or add "
             "--distill_on labeled"
         )
+    asks = args.query_by == "teacher" or kind(args).needs_teacher
+    if args.method == "KD" and not (args.feat_wt or args.logit_wt or asks):
+        console.note("--feat_wt 0 --logit_wt 0: nothing is distilled; Random does the same without a teacher")
     if args.mixup and args.distill_on != "pool":
         raise InputError(f"--mixup {args.mixup:g}: blends the pool's images; add --distill_on pool")
     if args.mixup and args.logit_loss not in BLENDABLE:

@@ -58,12 +58,14 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
             hint = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} it, {defaults['method']} has not"
         parser.error(f"{unknown[0]}: no such flag; {hint}")
     args = _with_recipe(parser, argv)
+    if args.dataset.lower() in DATASETS:  # one name for records, commands and teachers, however it was typed
+        args.dataset = args.dataset.lower()
     checks.flags(args)
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
     for note in [*unused_flags.notes(args, given), *unused_flags.averages(args)]:
         console.note(note)
     for name in ("data_dir", "dataset", "labels", "save_path", "log_path", "teacher"):
-        if getattr(args, name, "") and not (name == "dataset" and args.dataset.lower() in DATASETS):
+        if getattr(args, name, "") and not (name == "dataset" and args.dataset in DATASETS):
             setattr(args, name, os.path.abspath(os.path.expanduser(getattr(args, name))))
     return args
 

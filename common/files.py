@@ -78,7 +78,7 @@ def write_tensors(path: Path, content: dict) -> None:
         archive = _Archive(file)
         try:
             torch.save(content, archive)
-        except RuntimeError:  # torch's archive writer reports a full disk as an unexpected position
+        except RuntimeError:  # torch's archive writer reports what stopped it as an unexpected position
             if archive.refused is None:
                 raise
         if archive.refused is not None:
@@ -145,13 +145,13 @@ class _Archive:
     """The file that `torch.save` writes to: keeps the error that torch would hide."""
 
     def __init__(self, file: IO[bytes]):
-        self.refused: OSError | None = None
+        self.refused: BaseException | None = None
         self._file = file
 
     def write(self, data: bytes | memoryview) -> int:
         try:
             return self._file.write(data)
-        except OSError as error:
+        except BaseException as error:  # a full disk, or Ctrl-C
             self.refused = self.refused or error
             raise
 

@@ -189,8 +189,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("sampler", "vae" if method == "EnCoDe" else "random", "which unlabelled images to query; balanced is an "
          "oracle, it reads their labels", type=_offered(method), choices=OFFERED[method])  # fmt: skip
     if method in DISTILLED:
-        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap and what learns",
-             choices=["student", "teacher"])  # fmt: skip
+        flag("query_by", "student", "the network that the sampler asks: not for random, balanced, gap, "
+             "teacher_confidence and what learns", choices=["student", "teacher"])  # fmt: skip
     flag = group("sampler network", ("EnCoDe",))
     flag("sampler_input", "features", "what the VAE sees: the student's features, or the images (VAAL; slow)",
          choices=["features", "images"])  # fmt: skip

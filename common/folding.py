@@ -101,7 +101,8 @@ def fold(trained: SplitNet, net: SequentialNet, sample: Tensor, feature_rms: flo
         target.bias.copy_(norm.bias - norm.running_mean * scale)
     factor = 1.0
     if feature_rms:
-        factor = feature_rms / net.eval().features(sample).square().mean().sqrt()
+        rms = net.eval().features(sample).square().mean().sqrt()
+        factor = feature_rms / rms if rms > 0 else 1.0  # of features that are all 0 there is nothing to scale
         last = _layers(net.features, nn.Conv2d)[-1]
         last.weight.mul_(factor)
         last.bias.mul_(factor)

@@ -362,6 +362,14 @@ def test_a_name_that_labels_cannot_hold_is_refused_before_it_is_asked_for(folder
         data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
 
 
+def test_a_name_with_a_carriage_return_is_refused_too(folder, tmp_path):
+    """Before Python 3.13 csv writes it without quotes: the list that the run made could not be read again."""
+    path, _ = folder
+    shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / "a\rb.png")
+    with pytest.raises(InputError, match=r"names of 1 training images are not, as 'unlabeled/a\\rb.png'; rename"):
+        data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
+
+
 def test_two_links_to_one_file_of_labels_have_one_lock(tmp_path):
     (tmp_path / "shared").mkdir()
     link = tmp_path / "mine.csv"

@@ -393,7 +393,29 @@ def test_a_tool_does_not_speak_of_what_only_a_training_has(answer, said, capsys)
 def test_a_distillation_of_nothing_is_refused():
     with pytest.raises(InputError, match="--distill_on pool --feat_wt 0 --logit_wt 0: nothing is distilled"):
         parse("KD", "--distill_on", "pool", "--feat_wt", "0", "--logit_wt", "0")
-    parse("KD", "--feat_wt", "0", "--logit_wt", "0")
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "vain"),
+    [
+        ("KD", [], True),
+        ("KD", ["--sampler", "margin"], True),
+        ("KD", ["--sampler", "margin", "--query_by", "teacher"], False),
+        ("KD", ["--sampler", "teacher_confidence"], False),
+        ("EnCoDe", [], False),
+    ],
+)
+def test_a_teacher_that_nothing_asks_is_mentioned(method, words, vain, capsys):
+    parse(method, "--feat_wt", "0", "--logit_wt", "0", *words)
+    assert ("nothing is distilled; Random does the same without a teacher" in capsys.readouterr().err) == vain
+
+
+def test_a_data_set_has_one_name_however_it_is_typed():
+    """Runs of `Digits` and `digits` were two data sets to records, commands and teachers."""
+    assert (
+        parse("KD", "--dataset", "CIFAR10").dataset == "cifar10" and parse("KD", "--dataset", "SVHN", "--extra").extra
+    )
+    assert parse("KD", "--dataset", "My_Images").dataset.endswith("/My_Images")
 
 
 def test_a_teacher_that_keeps_its_batch_norm_has_no_feature_rms(capsys):

@@ -129,6 +129,29 @@ def test_a_full_disk_is_an_oserror_and_the_file_before_stays(small_disk, write):
     assert list(small_disk.iterdir()) == [path]
 
 
+def test_ctrl_c_while_a_file_is_written_stays_one(tmp_path, monkeypatch):
+    """torch's archive writer made a RuntimeError of it, which ended in a traceback, or in a grid's next run."""
+    path, write = tmp_path / "state.pt", files._Archive.write
+    files.write_tensors(path, CONTENT)
+
+    class Interrupted:
+        def __init__(self, file):
+            self.file, self.written = file, 0
+
+        def write(self, data):
+            self.written += len(data)
+            if self.written > 500:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+    make = files._Archive.__init__
+    monkeypatch.setattr(files._Archive, "__init__", lambda self, file: make(self, Interrupted(file)))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_tensors(path, CONTENT | {"round": 4})
+    assert files._Archive.write is write and same(files.read_tensors(path), CONTENT)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # --- checksummed ---
 
 

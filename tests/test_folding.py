@@ -89,6 +89,19 @@ def test_folding_keeps_the_function(model, part, dtype):
     assert networks.fingerprint(trained) == kept
 
 
+def test_features_that_are_all_0_are_folded_as_they_are():
+    """They have no size to scale: the weights became infinite, the logits NaN."""
+    args = parse("Single", "--fold_bn")
+    net = networks.build(args, "student")
+    trained = folding.with_batch_norm(args, net, 0).eval()
+    for norm in folding._layers(trained.features, nn.BatchNorm2d):
+        nn.init.constant_(norm.bias, -100)
+    folding.fold(trained, net, torch.zeros(2, 3, 64, 64), 0.1)
+    with torch.no_grad():
+        sample = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        assert not net.eval().features(sample).any() and torch.equal(net(sample), trained(sample))
+
+
 @pytest.mark.parametrize("part", ["teacher", "student"])
 def test_a_network_with_its_own_batch_norm_is_refused(part):
     with pytest.raises(InputError, match=r"^--fold_bn: ResNet has its own batch norm"):

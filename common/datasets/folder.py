@@ -58,10 +58,10 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
     if not labels_file:
         return Source(*names, mirror=None)
     files = [str(file.relative_to(path / "train").as_posix()) for file in found.train]
-    if odd := [file for file in files if file != file.encode(errors="replace").decode()]:
+    if odd := [file for file in files if "\r" in file or file != file.encode(errors="replace").decode()]:
         raise InputError(
-            f"--labels {labels_file}: a file of labels is UTF-8, and the names of {len(odd)} training images are not, "
-            f"as {odd[0]!r}; rename them"
+            f"--labels {labels_file}: a file of labels is UTF-8 without carriage returns, and the names of {len(odd)} "
+            f"training images are not, as {odd[0]!r}; rename them"
         )
     y_train = labels.fill(Path(labels_file), files, found.y_train, found.classes)
     source = Source(*names, mirror=None, files=files, foldered=found.y_train >= 0)
