@@ -23,6 +23,10 @@ def seeds(tmp_path):
     return made
 
 
+def written(found, ratios, output):
+    return deployment.write(found, *deployment.table2(found, ratios), output)
+
+
 def rows_of(path):
     """The Markdown table's lines by (row, precision)."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines() if "|" in line]
@@ -30,7 +34,7 @@ def rows_of(path):
 
 
 def test_exported_rows_show_what_was_measured(seeds, tmp_path):
-    files = deployment.write(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    files = written(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
     assert [file.name for file in files] == ["table2.md", "table2.csv", "deployment.png", "deployment.svg"]
     assert all(file.stat().st_size for file in files)
     rows = rows_of(files[0])
@@ -50,7 +54,7 @@ def test_exported_rows_show_what_was_measured(seeds, tmp_path):
     assert "one thread of a CPU; median of 500 passes" in text and "busy" not in text
     with open(files[1], newline="") as file:
         assert next(csv.DictReader(file)) == teacher
-    again = deployment.write(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    again = written(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
@@ -60,7 +64,7 @@ def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
     base = run(tmp_path / "base", "Random", 1, {100: 80}, network="teacher")
     rows = rows_of(report.write([*seeds[:1], *others, base], tmp_path / "out", time_inference=False)[3])
     assert [row["time, teacher 1"] for row in rows.values()] == ["1", "", "", ""]
-    files = deployment.write(results.read([*seeds[:1], *others, base]), {"AlexNet": 0.25}, tmp_path)
+    files = written(results.read([*seeds[:1], *others, base]), {"AlexNet": 0.25}, tmp_path)
     assert [file.suffix for file in files] == [".md", ".csv"]  # no time of a device, no figure
     rows = rows_of(files[0])
     assert list(rows) == [(name, "fp32") for name in ("Baseline", "CM", "CM+KD†", "EnCoDe†")]
@@ -81,7 +85,7 @@ def test_the_papers_times_are_of_its_networks_on_its_data():
 
 def test_a_teachers_row_takes_its_time_from_the_students_export(seeds, tmp_path):
     base = run(tmp_path / "base", "Single", 1, {100: 80}, network="teacher")
-    rows = rows_of(deployment.write(results.read([*seeds, base]), {}, tmp_path)[0])
+    rows = rows_of(written(results.read([*seeds, base]), {}, tmp_path)[0])
     assert [name for name, _ in rows] == ["Single teacher", "EnCoDe†", "EnCoDe†"]
     assert rows["Single teacher", "fp32"]["ms an image"] == "4"
 
@@ -91,7 +95,7 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
     folders = [run(tmp_path / f"a{seed}", "Random", seed, {10: 70}, network="teacher") for seed in (1, 2)]
     edit(folders[1], "results.csv", ",random,", ",entropy,")
     folders.append(run(tmp_path / "cm", "Random", 1, {10: 55}))
-    rows = rows_of(deployment.write(results.read(folders), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read(folders), {"AlexNet": 0.25}, tmp_path)[0])
     found = {name: (row["parameters, M"], row["MACs, M"], row["time, teacher 1"]) for (name, _), row in rows.items()}
     teachers = ("57", "94.1", "1")
     assert found == {"Baseline": teachers, "Baseline (entropy)": teachers, "CM": ("0.601", "1.36", "0.25")}
@@ -100,13 +104,13 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
 def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
     """That of the pair's would be taken for it."""
     kd, other = (run(tmp_path / name, "KD", 1, {10: 60}, teacher=f"/t/{name}") for name in ("t.pt", "t.npz"))
-    rows = rows_of(deployment.write(results.read([kd, other]), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read([kd, other]), {"AlexNet": 0.25}, tmp_path)[0])
     names = ("CM+KD†", "fp32"), ("CM+KD (t.npz)", "fp32")
     assert {name: row["time, teacher 1"] for name, row in rows.items()} == dict(zip(names, ("0.25", ""), strict=True))
     edit(export(other, 0, (0.3, 0.1, 4), (60, 59, "")), "export.csv", "teacher", "gone")
     lines = [line for line in (other / "export.csv").read_text().splitlines() if "gone" not in line]
     (other / "export.csv").write_text("\n".join(lines) + "\n")
-    rows = rows_of(deployment.write(results.read([other]), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read([other]), {"AlexNet": 0.25}, tmp_path)[0])
     assert list(rows) == [(names[1][0], "fp32"), (names[1][0], "int8")]
     assert [(row["ms an image"], row["time, teacher 1"]) for row in rows.values()] == [("0.3", ""), ("0.1", "")]
 
@@ -116,21 +120,21 @@ def test_an_export_of_another_network_than_the_rounds_is_refused(seeds, tmp_path
     edit(seeds[0], "results.csv", ",100,70.0", ",100,69.4")
     words = r"en1/export\.csv: is of a network with 70% test accuracy, round 2 has 69\.4%; export the run again"
     with pytest.raises(InputError, match=words):
-        deployment.write(results.read(seeds), {}, tmp_path)
+        written(results.read(seeds), {}, tmp_path)
     edit(seeds[0], "results.csv", ",100,69.4", ",100,69.6")  # an image or two that rounding moved
-    deployment.write(results.read(seeds), {}, tmp_path)
+    written(results.read(seeds), {}, tmp_path)
 
 
 def test_a_row_has_the_cost_of_its_own_runs_images(tmp_path):
     runs = [run(tmp_path / "cm", "Random", 1, {10: 55}, image_size=64)]
     runs.append(run(tmp_path / "en", "EnCoDe", 1, {10: 58}, sampler="vae", image_size=128))
-    rows = rows_of(deployment.write(results.read(runs), {}, tmp_path)[0])
+    rows = rows_of(written(results.read(runs), {}, tmp_path)[0])
     assert {name: row["MACs, M"] for (name, _), row in rows.items()} == {"CM": "1.36", "EnCoDe†": "3.9"}
 
 
 def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
     export(seeds[2], 2, (3, 1, 10), (69, 66, ""), cpu="another", busy="True")
-    path = deployment.write(results.read(seeds), {}, tmp_path)[0]
+    path = written(results.read(seeds), {}, tmp_path)[0]
     rows = rows_of(path)
     assert rows["EnCoDe†", "fp32"]["ms an image"] == "" and rows["EnCoDe†", "fp32"]["time, teacher 1"] == "0.1"
     assert rows["teacher", "fp32"]["n"] == "1"  # of one its accuracy is unknown
@@ -140,7 +144,7 @@ def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
 def test_a_network_that_is_slower_than_the_teacher_has_more_than_its_time(tmp_path):
     """int8 may be, on a machine without its instructions."""
     folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (2, 10, 4), (55, 54, 80))
-    rows = rows_of(deployment.write(results.read([folder]), {}, tmp_path)[0])
+    rows = rows_of(written(results.read([folder]), {}, tmp_path)[0])
     assert {name: row["time, teacher 1"] for name, row in rows.items()} == {
         ("teacher", "fp32"): "1", ("CM", "fp32"): "0.5", ("CM", "int8"): "2.5"
     }  # fmt: skip
@@ -148,7 +152,7 @@ def test_a_network_that_is_slower_than_the_teacher_has_more_than_its_time(tmp_pa
 
 def test_a_teacher_of_unknown_accuracy_has_a_time_alone(tmp_path):
     folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (1, 1, 4), (55, 54, ""))
-    rows = rows_of(deployment.write(results.read([folder]), {}, tmp_path)[0])
+    rows = rows_of(written(results.read([folder]), {}, tmp_path)[0])
     teacher = rows["teacher", "fp32"]
     assert (teacher["accuracy, %"], teacher["n"], teacher["ms an image"]) == ("", "", "4")
 
@@ -168,5 +172,11 @@ def test_a_damaged_export_is_refused_by_name(old, new, message, seeds, tmp_path)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        deployment.write(results.read(seeds), {}, tmp_path)
+        written(results.read(seeds), {}, tmp_path)
     assert "en1" in str(caught.value) and "export the run again" in str(caught.value)
+
+
+def test_the_dagger_is_explained_where_a_row_has_it(seeds, tmp_path):
+    assert "† distilled from a teacher" in written(results.read(seeds), {}, tmp_path)[0].read_text()
+    alone = run(tmp_path / "cm", "Random", 1, {10: 50})
+    assert "†" not in written(results.read([alone]), {}, tmp_path)[0].read_text()

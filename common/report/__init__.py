@@ -63,7 +63,8 @@ def write(
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
         ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
-        files += deployment.write(found, ratios, output)
+        second, lines = deployment.table2(found, ratios)
+        files += deployment.write(found, second, lines, output)
         files += summary.write(summary.text(claims, found), output) + commands.write(found, output)
         changes, more = ablation.write(found, output) if ablated else ([], [])
         files += more
@@ -71,7 +72,7 @@ def write(
             files += draw(found, output)
         files += heatmaps.class_accuracy(found, output) + heatmaps.class_balance(found, output)
         files += drawn
-        files += page.write(found, deployment.table2(found, ratios), changes, claims, files, output)
+        files += page.write(found, second, changes, claims, files, output)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
     return files

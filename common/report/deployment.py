@@ -82,17 +82,17 @@ def _read(run: Path) -> pd.DataFrame:
     return table.assign(run=str(run), ratio=table["latency_ms"] / (math.nan if teacher.empty else teacher.iloc[0]))
 
 
-def lines(found: Results, ratios: dict[str, float]) -> pd.DataFrame:
+def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> pd.DataFrame:
     """A row for each network of Table II: model, dataset, HEAD's columns (numbers), half_width.
+
+    `exported` are `exports`.
 
     A row whose runs were exported shows what was measured there, in float32 and int8, at the percents that were
     exported. Any other has its best percent (EnCoDe: the paper's 60 where it is there), and `ratios`' time, by model.
     """
-    exported, table = exports(found), []
+    table, shown = [], cells(found)
     for setting in found.settings():
-        ours = of(exported, setting)
-        rows = cells(found)
-        rows = of(rows, setting)
+        ours, rows = of(exported, setting), of(shown, setting)
         teacher, of_teachers = ours[ours["network"] == "teacher"], teachers(found)
         labels = list(dict.fromkeys(rows["label"]))
         if not any(label in of_teachers for label in labels) and not teacher.empty:
@@ -162,27 +162,26 @@ def _paper_ratio(setting: tuple[str, str], label: str) -> float:
     return float(table.get(theirs[label] + network, math.nan)) if known else math.nan
 
 
-def table2(found: Results, ratios: dict[str, float]) -> Table:
-    """Table II with what is said below it.
+def table2(found: Results, ratios: dict[str, float]) -> tuple[Table, pd.DataFrame]:
+    """Table II with what is said below it, and its `lines`.
 
     Args:
         ratios: student's time by teacher's, by model, for rows that were not exported.
     Raises InputError when an export.csv is damaged.
     """
+    exported = exports(found)
+    table = lines(found, exported, ratios)
     rows = [
         [line["row"], line["model"], line["dataset"], *(_text(line, column) for column in HEAD if column != "row")]
-        for _, line in lines(found, ratios).iterrows()
+        for _, line in table.iterrows()
     ]
     head = ["row", "model", "dataset", *(name for column, name in HEAD.items() if column != "row")]
-    return Table("", head, rows, [*_notes(exports(found), bool(ratios)), DAGGER])
+    dagger = [DAGGER] if table["row"].str.endswith("†").any() else []
+    return Table("", head, rows, _notes(exported, bool(ratios)) + dagger), table
 
 
-def write(found: Results, ratios: dict[str, float], output: Path) -> list[Path]:
-    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg; returns them.
-
-    Arguments and errors are `table2`'s.
-    """
-    table, second = lines(found, ratios), table2(found, ratios)
+def write(found: Results, second: Table, table: pd.DataFrame, output: Path) -> list[Path]:
+    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg, from `table2`; returns them."""
     files = [output / "table2.md", output / "table2.csv"]
     write_text(files[0], "\n\n".join(second.markdown()) + "\n")
     frame = pd.DataFrame(second.rows, columns=second.head)
