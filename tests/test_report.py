@@ -46,6 +46,19 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files, again, strict=True))
 
 
+def test_flags_that_differ_along_a_row_are_told(tmp_path):
+    """Its curve and area join what was trained in other ways, and nothing said so."""
+    made = [run(tmp_path / f"{seed}{percent}", "Random", seed, {percent: 50 + percent / 10}, **config)
+            for seed in (1, 2) for percent, config in ((10, {"train_epochs": 12, "lr_task": 0.1}),
+                                                       (40, {"train_epochs": 12.0, "lr_task": 0.1}),
+                                                       (100, {"train_epochs": 24, "lr_task": 0.1}))]  # fmt: skip
+    made += [run(tmp_path / "kd", "KD", 1, {10: 60, 100: 61})]
+    told = "along a row, whose curve and area then are of several settings:\n- AlexNet on cifar10, CM: --train_epochs"
+    text = report.write(made, tmp_path / "out", time_inference=False)[0].read_text()
+    assert f"{told} 12 at 10% 40%, 24 at 100%\n\n" in text and text.count("--train_epochs") == 1
+    assert "along a row" not in report.write(made[-1:], tmp_path / "one", time_inference=False)[0].read_text()
+
+
 def test_a_bar_in_a_name_is_no_column(tmp_path):
     one = run(tmp_path / "a", "Random", 1, {10: 55}, dataset="a|b")
     line = report.write([one], tmp_path / "out", time_inference=False)[0].read_text().splitlines()[0]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +149,8 @@ def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
     labels = rows["label"].copy()
     for _, group in rows[~rows["own"]].groupby(["model", "dataset", "label"]):
         found = {run: teacher_flags(BEFORE | configs[run]) for run in group["run"].unique()}
-        texts = _texts(found)
-        differing = sorted(name for name in texts if len(set(texts[name].values())) > 1)
+        said = texts(found)
+        differing = sorted(name for name in said if len(set(said[name].values())) > 1)
         for row, label, run in group[["label", "run"]].itertuples():
             labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in differing])
     return labels
@@ -188,17 +188,17 @@ def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
         found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
         for each in found.values():
             each.pop(TRAIN_DATA, None)  # no flag: runs on other images are refused
-        texts = _texts(found)
+        said = texts(found)
         before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
-        usual = {name: most(values.values(), before.get(name, ())) for name, values in texts.items()}
+        usual = {name: most(values.values(), before.get(name, ())) for name, values in said.items()}
         for row, label, run in group[["label", "run"]].itertuples():
-            unusual = [name for name in sorted(usual) if run in found and texts[name][run] != usual[name]]
+            unusual = [name for name in sorted(usual) if run in found and said[name][run] != usual[name]]
             labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in unusual])
     return labels
 
 
-def _texts(found: dict[str, dict]) -> dict[str, dict[str, str]]:
-    """Flag -> run -> its value as text, of the flags that all runs have."""
+def texts(found: dict[Hashable, dict]) -> dict[str, dict[Hashable, str]]:
+    """Flag -> run, or whatever has flags -> its value as text, of the flags that all of them have."""
     shared = set.intersection(*map(set, found.values())) if found else set()
     return {name: {run: json.dumps(_number(each[name])) for run, each in found.items()} for name in shared}
 

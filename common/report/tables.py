@@ -6,11 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
-from common.report import builds, latex
+from common.report import builds, latex, naming
 from common.report.markdown import Table
 from common.report.results import Results, of, paper_accuracy
 from common.report.statistics import interval
 from common.report.style import percent as percent_text
+from common.runs import OTHER
+from common.schema import BEFORE
 
 DAGGER = "† distilled from a teacher that saw labels which its student did not buy."
 
@@ -45,7 +47,27 @@ def notes1(found: Results, table: pd.DataFrame) -> list[str]:
     """What stands below Table I."""
     notes = ["mean ± half its 95% interval over n seeds (none for n < 3) [the paper's number, ours less the paper's]"]
     notes += [DAGGER] if table["label"].str.endswith("†").any() else []
-    return notes + labels_counted(found)
+    return notes + other_flags(found) + labels_counted(found)
+
+
+def other_flags(found: Results) -> list[str]:
+    """In which flags the cells of a row differ from percent to percent; those of one cell are alike."""
+    lines = []
+    for setting in found.settings():
+        for label, row in found.of(setting).groupby("label", sort=False):
+            flags = naming.flags if row["own"].all() else naming.teacher_flags
+            runs = row.drop_duplicates("percent").set_index("percent")["run"].sort_index()
+            known = {percent: found.configs[run] for percent, run in runs.items() if found.configs[run]}
+            said = naming.texts({percent: flags(BEFORE | config) for percent, config in known.items()})
+            for name in sorted(said.keys() - OTHER.keys()):
+                at: dict[str, list[str]] = {}
+                for percent, value in said[name].items():
+                    at.setdefault(value, []).append(percent_text(percent))
+                if len(at) > 1:
+                    parts = [f"{value.removesuffix('.0')} at {' '.join(percents)}" for value, percents in at.items()]
+                    lines.append(f"- {' on '.join(setting)}, {label}: --{name} {', '.join(parts)}")
+    head = "Flags that differ along a row, whose curve and area then are of several settings:"
+    return ["\n".join([head, *lines])] if lines else []
 
 
 def labels_counted(found: Results) -> list[str]:
