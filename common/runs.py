@@ -236,8 +236,9 @@ def differing(before: dict, config: dict) -> list[str]:
     A flag that the file lacks was added after it; `schema.BEFORE` says what was done before.
     """
     before = BEFORE | before
-    if "dataset" in before and "dataset" in config:  # a path was kept as it was typed
-        same = os.path.abspath(os.path.expanduser(str(before["dataset"]))) == config["dataset"]
+    if "dataset" in before and "dataset" in config:  # a path, and a name's capitals, were kept as they were typed
+        typed = str(before["dataset"])
+        same = config["dataset"] in (typed.lower(), os.path.abspath(os.path.expanduser(typed)))
         before["dataset"] = config["dataset"] if same else before["dataset"]
     names = [name for name in sorted(config) if before.get(name, config[name]) != config[name]]
     names = [name for name in names if name != TRAIN_DATA or "data" not in names]  # one line for the same images

@@ -358,7 +358,9 @@ def test_a_name_that_labels_cannot_hold_is_refused_before_it_is_asked_for(folder
     """A list of labels is UTF-8: the answer for another name would name no image."""
     path, _ = folder
     shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / os.fsdecode(b"bad\xff.png"))
-    with pytest.raises(InputError, match=r"--labels .*labels\.csv: .* names of 1 training images are not, as .*bad"):
+    with pytest.raises(
+        InputError, match=r"--labels .*labels\.csv: .* names of 1 training images do not allow, as .*bad"
+    ):
         data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
 
 
@@ -366,7 +368,7 @@ def test_a_name_with_a_carriage_return_is_refused_too(folder, tmp_path):
     """Before Python 3.13 csv writes it without quotes: the list that the run made could not be read again."""
     path, _ = folder
     shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / "a\rb.png")
-    with pytest.raises(InputError, match=r"names of 1 training images are not, as 'unlabeled/a\\rb.png'; rename"):
+    with pytest.raises(InputError, match=r"names of 1 training images do not allow, as 'unlabeled/a\\rb.png'; rename"):
         data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
 
 

@@ -338,6 +338,8 @@ def test_a_data_set_of_ones_own_is_found_again_from_any_folder(tmp_path, monkeyp
         f"--dataset (was ../other.npz, now {args.dataset})"
     ]
     assert runs.differing({"dataset": "digits"}, {"dataset": "digits"}) == []
+    assert runs.differing({"dataset": "Digits"}, {"dataset": "digits"}) == []  # runs kept capitals
+    assert runs.differing({"dataset": "svhn"}, {"dataset": "digits"}) == ["--dataset (was svhn, now digits)"]
 
 
 def test_flags_that_cancel_each_other_are_mentioned(capsys):

@@ -74,16 +74,20 @@ def test_a_test_of_unlike_runs_is_refused_by_name_and_mixed_marks_it(tmp_path, t
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"num_val": 0}, "images (num_val)"), ({"val_labels": "bought"}, "images (val_labels)"),
-                          ({"take": "first"}, "images (take)")]
-)  # fmt: skip
+    ("change", "words"), [({"num_val": 0}, "images (num_val)"), ({"val_labels": "bought"}, "images (val_labels)")]
+)
 def test_other_splits_are_not_paired(tmp_path, change, words):
     """Runs of one seed with other validation images have other labels, and t-tests took them for pairs."""
-    usual = {"num_val": 5000, "val_labels": "extra", "take": "drawn"}
+    usual = {"num_val": 5000}  # val_labels came later, and was extra before
     folders = rows(tmp_path, lambda seed: by()(seed) | usual, lambda seed: by()(seed) | usual | change)
     with pytest.raises(InputError, match=re.escape(f"would be compared but differ in {words}; make them alike")):
         compared(folders)
     assert compared(folders, mixed=True)[0]["unlike"].tolist() == [frozenset({"images"})]
+
+
+def test_where_nothing_validates_it_does_not_matter_whose_labels_would(tmp_path):
+    none = [lambda seed, word=word: by()(seed) | {"num_val": 0, "val_labels": word} for word in ("extra", "bought")]
+    assert compared(rows(tmp_path, *none))[0]["unlike"].tolist() == [frozenset()]
 
 
 @pytest.mark.parametrize(("updates", "marked"), [("100", False), ("200", True), ("", False)])
@@ -97,7 +101,7 @@ def test_students_of_other_numbers_of_updates_are_compared_and_marked(tmp_path, 
     table, unlike = compared(folders)
     words = frozenset({builds.UPDATES} if marked else ())
     assert table["unlike"].tolist() == [words] and set(unlike.values()) == {words}
-    said = "‡ runs of one seed differ in updates: the difference may come from that."
+    said = "‡ runs of one seed differ in their number of updates: the difference may come from that."
     assert (said in claims(results.read(folders))) == marked
 
 

@@ -289,10 +289,12 @@ def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(
     assert "CM+KD†" in (tmp_path / "out" / "table1.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("sampler", "refuses"), [("entropy", True), ("random", False)])
-def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, refuses, tmp_path):
+@pytest.mark.parametrize(
+    ("sampler", "last", "refuses"), [("entropy", 90, True), ("random", 90, False), ("entropy", 100, False)]
+)
+def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, last, refuses, tmp_path):
     """One query of 70 and one of 20 and 50 were one cell of two seeds."""
-    for seed, counts in ((1, (20, 90)), (2, (20, 40, 90))):
+    for seed, counts in ((1, (20, last)), (2, (20, 40, last))):
         folder = run(tmp_path / str(seed), "Random", seed, dict.fromkeys(counts, 50), sampler=sampler)
         head, *lines = (folder / "results.csv").read_text().splitlines()
         more = [f"{line},{count}" for line, count in zip(lines, counts, strict=True)]
@@ -300,6 +302,6 @@ def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, refuses, t
     folders = [tmp_path / "1", tmp_path / "2"]
     if refuses:
         said = refused(*folders)
-        assert "at 90% but came to it by other queries (20, 90 and 20, 40, 90 labels); report them apart" in said
+        assert "at 90% but came to it by other rounds, of 20 90 and of 20 40 90 labels; report them apart" in said
     else:
         assert len(results.read(folders).rows) == 5

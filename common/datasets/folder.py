@@ -60,8 +60,8 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
     files = [str(file.relative_to(path / "train").as_posix()) for file in found.train]
     if odd := [file for file in files if "\r" in file or file != file.encode(errors="replace").decode()]:
         raise InputError(
-            f"--labels {labels_file}: a file of labels is UTF-8 without carriage returns, and the names of {len(odd)} "
-            f"training images are not, as {odd[0]!r}; rename them"
+            f"--labels {labels_file}: the file must be UTF-8 without carriage returns, which the names of {len(odd)} "
+            f"training images do not allow, as {odd[0]!r}; rename them"
         )
     y_train = labels.fill(Path(labels_file), files, found.y_train, found.classes)
     source = Source(*names, mirror=None, files=files, foldered=found.y_train >= 0)

@@ -4,8 +4,8 @@
 
 Reads the runs' text files and predictions. Rows are what was trained, columns percent of labels, cells the mean test
 accuracy in percent with its 95% interval over n seeds. Runs of one seed are tested against each other only if one
-build (commit, amp, teacher) made them, unless --mixed, which marks it. report.html has all of it on one page. The
-contact sheets of queried images need the data set too.
+build (commit, amp, teacher) made them of one split, unless --mixed, which marks it. report.html has all of it on one
+page. The contact sheets of queried images need the data set too.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def write(
         output: folder for tables and figures, made if missing.
         time_inference: time teacher and student here, for Table II.
         data_dir: where the data sets are; draws the queried images.
-        mixed: test and mark runs of one seed that differ in commit, amp or teacher.
+        mixed: test and mark runs of one seed that differ in commit, amp, teacher or images.
         reference: a row's name; the others are tested against it at each budget.
         ablated: runs of one cell with other flags are rows of their own, named by them.
     Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike (unless
@@ -90,7 +90,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--data_dir", type=Path, help="where the data sets are: draws the queried images, by class")
     parser.add_argument(
-        "--mixed", action="store_true", help="test and mark runs of one seed that differ in commit, amp or teacher"
+        "--mixed",
+        action="store_true",
+        help="test and mark runs of one seed that differ in commit, amp, teacher or images",
     )
     parser.add_argument(
         "--against", default="", help="a row's name, as 'CM+KD': test the others against it at each budget"

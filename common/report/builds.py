@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import InputError
+from common.schema import BEFORE
 
 MARK = "‡"
-SPLIT = ("num_images", "num_val", "val_labels", "take")  # with the seed they decide who trains and who validates
+SPLIT = ("num_images", "num_val", "val_labels")  # with the seed they decide who trains and who validates
 IMAGES = ("image_size", *SPLIT, "data", "test_data")
-UPDATES = "updates"  # of the student: for a test's reader to see, it is never refused
+UPDATES = "their number of updates"  # of the student: for a test's reader to see, it is never refused
 ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differs: one of two runs has no record
 
 
@@ -64,7 +65,9 @@ def made(folder: Path | str, config: dict, shared_teacher: str) -> Made:
             what = record["dirty"]  # True of before one change was told from another
             values["commit"] += f"-dirty-{what}" if isinstance(what, str) else "-dirty"
         sittings.append(Sitting(**values))
-    images = tuple((name, str(config[name])) for name in IMAGES if name in config)
+    known = BEFORE | config if config.get("num_val") else config  # of no validation image the labels are nobody's
+    names = [name for name in IMAGES if name in known and (name != "val_labels" or config.get("num_val"))]
+    images = tuple((name, str(known[name])) for name in names)
     return Made(tuple(sittings), tuple(teachers), shared_teacher, images)
 
 

@@ -90,10 +90,10 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
     A row whose runs were exported shows what was measured there, in float32 and int8, at the percents that were
     exported. Any other has its best percent (EnCoDe: the paper's 60 where it is there), and `ratios`' time, by model.
     """
-    table, shown = [], cells(found)
+    table, shown, of_teachers = [], cells(found), teachers(found)
     for setting in found.settings():
         ours, rows = of(exported, setting), of(shown, setting)
-        teacher, of_teachers = ours[ours["network"] == "teacher"], teachers(found)
+        teacher = ours[ours["network"] == "teacher"]
         labels = list(dict.fromkeys(rows["label"]))
         if not any(label in of_teachers for label in labels) and not teacher.empty:
             values = teacher.drop_duplicates(["accuracy"])["accuracy"].dropna()  # runs share one teacher

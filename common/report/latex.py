@@ -7,7 +7,7 @@ from common.report.results import Results
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$"}
 ESCAPES |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
-DAGGER = r"$^\dagger$ distilled from a teacher that saw labels which its student did not buy."
+DAGGER = r"$^\dagger$ distilled from a teacher that saw every label, or some that its student did not buy."
 
 
 def table(found: Results, setting: tuple[str, str], percents: list[float], labels: list[str], grid: dict) -> str:

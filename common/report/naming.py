@@ -37,8 +37,8 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     """The rows with `shared_teacher`, whether all rounds had one teacher, `oracle` and `label`.
 
     A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a teacher
-    that saw labels which its student did not buy. A value that is missing, as in files of before its column was there,
-    counts as the usual one.
+    that saw every label, or some that its student did not buy. A value that is missing, as in files of before its
+    column was there, counts as the usual one.
 
     Args:
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.

@@ -169,20 +169,25 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
                 changes = ", ".join(OTHER.get(name, f"--{name} {before[name]} and {after[name]}") for name in differing)
                 raise InputError(f"{first} and {other} are both {where} but differ in {changes}; report "
                                  "them apart, or --ablation makes them rows of their own")  # fmt: skip
-            if differing := _other_queries(rows, first, other, percent):
-                raise InputError(f"{first} and {other} are both {where} but came to it by other queries ({differing}); "
-                                 "report them apart")  # fmt: skip
+            if counts := _other_rounds(rows, first, other, percent):
+                raise InputError(f"{first} and {other} are both {where} but came to it by other rounds, of {counts} "
+                                 "labels; report them apart")  # fmt: skip
         if cell["seed"].duplicated().any():
             twice = cell[cell["seed"].duplicated(keep=False)]
             raise InputError(f"{' and '.join(twice['run'])} are both {where} with one seed; name one of them")
 
 
-def _other_queries(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
-    """In which rounds' label counts up to this percent two runs differ; random labels are the same whatever these."""
+def _other_rounds(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
+    """The label counts of two runs' rounds up to this percent, where they differ and queries depend on them.
+
+    Random labels are the same whatever the rounds were, and so are all labels.
+    """
+    if percent >= 100:
+        return ""
     own = rows[rows["own"] & (rows["percent"] <= percent) & ~rows["sampler"].isin(["random", ""])]
     ours, theirs = (own.loc[own["run"] == run, "labeled"].astype(str).tolist() for run in (first, other))
     known = "" not in ours + theirs  # files of before the column was there have none
-    return f"{', '.join(ours)} and {', '.join(theirs)} labels" if known and ours != theirs else ""
+    return f"{' '.join(ours)} and of {' '.join(theirs)}" if known and ours != theirs else ""
 
 
 def _held_out(config: dict) -> int:

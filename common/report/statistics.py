@@ -96,7 +96,7 @@ def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) 
     """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
 
     Columns: row, against, and what `_tested` adds.
-    Raises InputError when two compared runs differ in commit, amp or teacher, unless `mixed`.
+    Raises InputError when two compared runs differ in commit, amp, teacher or images, unless `mixed`.
     """
     rows = found.of(setting)
     area = areas(rows)
@@ -134,7 +134,7 @@ def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: b
 
 
 def _difference(found: Results, runs: dict, rows: tuple[str, str], by_seed: pd.DataFrame, percents, mixed: bool):
-    """Of two rows, by the seeds both have, and what the two runs of a seed differ in (`builds.compare`)."""
+    """Of two rows, by the seeds both have, and what the two runs of a seed differ in (`_unlike`)."""
     a, b = rows
     difference = (by_seed[a] - by_seed[b]).dropna()
     pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
@@ -146,7 +146,7 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
 
     Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
     can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
-    interval leaves; unlike (`builds.compare`).
+    interval leaves; unlike (`_unlike`).
     What is one test twice, as two rows of the same runs or an area over two budgets of which one is alike, counts once
     in the correction.
     """
@@ -192,8 +192,8 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
     For each setting and budget where row i is better than row j by a paired t-test over seeds (p < 0.05), entry (i, j)
     grows by one over the number of budgets at which the test can be made; NaN where there is none. The last row is
     each column's mean over the rows it was tested against: how often it is beaten.
-    Returns the matrix, and what the two runs of a seed differ in (`builds.compare`) by (i, j).
-    Raises InputError when that is the commit, amp or the teacher, unless `mixed`.
+    Returns the matrix, and what the two runs of a seed differ in (`_unlike`) by (i, j).
+    Raises InputError when that is the commit, amp, the teacher or the images, unless `mixed`.
     """
     rows = found.rows[~found.rows["oracle"]]  # nobody can choose as an oracle does
     labels = list(dict.fromkeys(rows["label"]))
@@ -219,9 +219,9 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
 
 
 def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], tuple[str, str]]:
-    """The run of each (label, seed, percent) and its updates, empty where they are the student's, or not known."""
+    """The run of each (label, seed, percent) and its student's updates, empty for a teacher and where not known."""
     keys = zip(rows["label"], rows["seed"], rows["percent"], strict=True)
-    updates = rows["updates"].astype(str).where(rows["own"], "")
+    updates = rows["updates"].astype(str).where(rows["network"] == "student", "")
     return dict(zip(keys, zip(rows["run"], updates, strict=True), strict=True))
 
 

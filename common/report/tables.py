@@ -1,5 +1,6 @@
 """Table I, as Markdown, LaTeX (booktabs) and CSV."""
 
+import json
 import math
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from common.report.style import percent as percent_text
 from common.runs import OTHER
 from common.schema import BEFORE
 
-DAGGER = "† distilled from a teacher that saw labels which its student did not buy."
+DAGGER = "† distilled from a teacher that saw every label, or some that its student did not buy."
 
 
 def cells(found: Results) -> pd.DataFrame:
@@ -64,10 +65,16 @@ def other_flags(found: Results) -> list[str]:
                 for percent, value in said[name].items():
                     at.setdefault(value, []).append(percent_text(percent))
                 if len(at) > 1:
-                    parts = [f"{value.removesuffix('.0')} at {' '.join(percents)}" for value, percents in at.items()]
+                    parts = [f"{_value(text)} at {' '.join(percents)}" for text, percents in at.items()]
                     lines.append(f"- {' on '.join(setting)}, {label}: --{name} {', '.join(parts)}")
-    head = "Flags that differ along a row, whose curve and area then are of several settings:"
+    head = "Flags that differ along a row; its curve, and its area where that goes over them, join several settings:"
     return ["\n".join([head, *lines])] if lines else []
+
+
+def _value(text: str) -> str:
+    """A flag's value, from JSON, as a command line has it."""
+    value = json.loads(text)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def labels_counted(found: Results) -> list[str]:

@@ -83,7 +83,7 @@ def _set_aside(path: Path, key: str) -> str:
     try:
         there = networks.fingerprint(read(path)[0])
     except InputError:  # damaged, or no teacher
-        return ", in place of a file that was none"
+        return ", in place of a file that was no teacher"
     if there == key:
         return ""
     with replacing(replaced(path, there)) as temporary:

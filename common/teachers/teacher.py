@@ -124,8 +124,10 @@ class Teacher:
         accuracy = record.get("test_accuracy", "")
         trained = record.get("trained", {})
         known = f"{accuracy or 'unknown'}% test accuracy, {_labels(record)} labels"
-        known += f", {trained['train_epochs']} epochs" if "train_epochs" in trained else ""
-        if not args.teacher and trained.get("num_images", args.num_images) < args.num_images:
+        known += f", epochs {trained['train_epochs']}" if "train_epochs" in trained else ""
+        key = networks.fingerprint(net)
+        smaller = trained.get("num_images", args.num_images) < args.num_images
+        if smaller and not args.teacher and run.state.get("teacher") != key:
             raise InputError(
                 f"{path}: was trained with --num_images {trained['num_images']}, this run has {args.num_images}; "
                 f"delete it or use another --save_path to train another, or add --teacher {path} to take it as it is"
@@ -133,7 +135,6 @@ class Teacher:
         run.log(f"teacher {path}: {known}{_split(record, args, images)}")
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
-        key = networks.fingerprint(net)
         self._keep_to(key, path)
         return self._cache(net, key, accuracy, record.get("seen"))
 
