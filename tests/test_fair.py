@@ -395,7 +395,7 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     args, run, images, _ = first_round("KD", "--num_images", "200")
     made = [networks.build(parse("KD", "--seed", seed), "teacher") for seed in ("1", "2")]
     path = store.shared_path(args)
-    published = SimpleNamespace(**{**vars(training_args(args)), "seed": 1})
+    published = SimpleNamespace(**{**vars(teacher.training.shared_recipe(args)), "seed": 1})
     store.publish(published, run, images, made[0], 50.0)
     store.publish(published, run, images, made[0], 50.0)  # the same once more
     assert [each.name for each in path.parent.iterdir()] == [path.name] and "in place of" not in capsys.readouterr().out
@@ -411,22 +411,18 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     assert "in place of a file that was no teacher" in capsys.readouterr().out
 
 
-def training_args(args):
-    return teacher.training.shared_recipe(args)
-
-
 def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_round, capsys):
     """The teacher of a short trial served every later run, which the report called one of all labels."""
     args, run, images, _ = first_round("KD", "--num_images", "200")
-    made = SimpleNamespace(**{**vars(training_args(args)), "num_images": 100, "precision": "off"})
+    made = SimpleNamespace(**{**vars(teacher.training.shared_recipe(args)), "num_images": 100})
     store.publish(made, run, images, networks.build(args, "teacher"), 50.0)
     path = store.shared_path(args)
     with pytest.raises(InputError, match=f"^{path}: was trained with --num_images 100, this run has 200; delete it or"):
         teacher.Teacher(args, run, images)._shared()
     run.state["teacher"] = networks.fingerprint(store.load(args, images, path)[0])  # it was begun before
     teacher.Teacher(args, run, images)._shared()
-    args.teacher, run.state["teacher"] = str(path), None
     del run.state["teacher"]
+    args.teacher = str(path)
     teacher.Teacher(args, run, images)._shared()
     assert capsys.readouterr().out.count(f"teacher {path}: 50.00% test accuracy, 160 labels, epochs ") == 2
 
