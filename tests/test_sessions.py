@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import evaluation, training
+from common import evaluation, networks, training
 from common.errors import InputError
 from common.schema import LOSSES, TABLES
 from common.seeds import derive
@@ -119,6 +119,31 @@ def test_a_killed_training_keeps_what_it_would_have(keep, monkeypatch):
     result, _, weights = fitted("EnCoDe", run.saves[1], words)
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert (result.best_epoch, result.validation) == (4, 40.0)
+
+
+@pytest.mark.parametrize(("first", "then"), [("auto", "off"), ("off", "auto")])
+def test_a_killed_training_goes_on_with_other_layers_and_its_momentum(first, then, monkeypatch):
+    """`--fast` decides how weights lie in memory. A fused step reads weight and momentum as they lie."""
+
+    def session(choice, state=None):
+        args, this_round, *_ = toys.parts("Random", "--train_epochs", "2", "--fast", choice)
+        monkeypatch.setattr(this_round.images, "train", this_round.images.train.repeat(1, 8, 8, 1))
+        s = training.Session(args, Kept(state), this_round, networks.build(args, "student"))
+        s.resume()
+        return s
+
+    s = session(first)
+    s.train_epoch(Bar())
+    s.save()
+    other = session(then, copy.deepcopy(s.run.saves[-1]))
+    for weight, same in zip(s.net.parameters(), other.net.parameters(), strict=True):
+        ours, theirs = (each.optimizers["task"].state[w]["momentum_buffer"] for each, w in ((s, weight), (other, same)))
+        assert torch.equal(ours, theirs) and theirs.stride() == same.stride()
+    for each in (s, other):
+        each.modules.train()
+        each.step(next(each.batches()))
+    for weight, same in zip(s.net.parameters(), other.net.parameters(), strict=True):
+        assert torch.allclose(weight, same, rtol=1e-4, atol=1e-6)
 
 
 class Normed(toys.Halves):
