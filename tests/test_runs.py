@@ -10,7 +10,7 @@ import torch
 from common import data, runs
 from common.errors import InputError
 
-from .conftest import BUDGET, TOY, parse
+from .conftest import BUDGET, TOY, parse, run
 from .launcher import launch
 
 WORDS = [*TOY, *BUDGET, "--train_epochs", "2", "--warmup_epochs", "1"]
@@ -86,6 +86,23 @@ def test_a_teachers_training_resumes_too(tmp_path):
         for name in ("single", "whole")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_finished_teacher_whose_file_is_gone_is_published_again(tmp_path, capsys):
+    """Runs that began with it are told to restore it."""
+    words = [*TOY, "--num_images", "48", "--num_val", "8", "--image_size", "8", "--train_epochs", "1"]
+    words += ["--network", "teacher", "--save_path", str(tmp_path)]
+    path = tmp_path / "teachers" / "ResNet-digits-8px.pt"
+    run("Single", *words, model="ResNet")
+    first = torch.load(path, weights_only=True)
+    path.unlink()
+    run("Single", *words, model="ResNet")
+    again = torch.load(path, weights_only=True)
+    assert all(torch.equal(first["state_dict"][name], again["state_dict"][name]) for name in first["state_dict"])
+    assert first["record"].keys() == again["record"].keys()
+    capsys.readouterr()
+    run("Single", *words, model="ResNet")
+    assert "saved to" not in capsys.readouterr().out
 
 
 def open_run(tmp_path, *words):

@@ -1,7 +1,7 @@
 """Teachers: how they are trained (`training`, `per_round`), kept (`store`), found (`teacher`), or
 read as another network's logits (`precomputed`)."""
 
-from common.teachers.store import needed, publish, shared_path
+from common.teachers.store import needed, publish_run, shared_path
 from common.teachers.teacher import Teacher, check, provide
 
-__all__ = ["Teacher", "check", "needed", "provide", "publish", "shared_path"]
+__all__ = ["Teacher", "check", "needed", "provide", "publish_run", "shared_path"]

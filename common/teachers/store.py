@@ -51,6 +51,14 @@ def identity(args, images: Images) -> dict:
     return found | ({"label_values": images.label_values} if images.label_values else {})
 
 
+def publish_run(args, run: Run, images: Images) -> None:
+    """Publishes the teacher of a finished run: now, or again where its file is gone or another took its place."""
+    weights = run.folder / "round_00.pt"
+    if weights.exists() or not shared_path(args).exists():
+        net, record = load(args, images, weights)
+        publish(args, run, images, net, float(record["test_accuracy"]))
+
+
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
     """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained.
 
@@ -58,7 +66,10 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
     """
     path = shared_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = _set_aside(path, networks.fingerprint(net)) if path.exists() else ""
+    found = _fingerprint(path) if path.exists() else None
+    if found == networks.fingerprint(net):
+        return
+    before = "" if found is None else _set_aside(path, found)
     trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
     save_weights(
         path,
@@ -75,20 +86,24 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
     run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
 
 
+def _fingerprint(path: Path) -> str:
+    """Of the teacher in a file; empty for one that is damaged, or no teacher."""
+    try:
+        return networks.fingerprint(read(path)[0])
+    except InputError:
+        return ""
+
+
 def _set_aside(path: Path, key: str) -> str:
-    """Copies the teacher at `path` to where runs that began with it look, unless it has this fingerprint.
+    """Copies the teacher at `path`, of this fingerprint, to where runs that began with it look.
 
     Returns what a log says of it.
     """
-    try:
-        there = networks.fingerprint(read(path)[0])
-    except InputError:  # damaged, or no teacher
+    if not key:
         return ", in place of a file that was no teacher"
-    if there == key:
-        return ""
-    with replacing(replaced(path, there)) as temporary:
+    with replacing(replaced(path, key)) as temporary:
         shutil.copyfile(path, temporary)
-    return f", in place of another, which is now {replaced(path, there).name}"
+    return f", in place of another, which is now {replaced(path, key).name}"
 
 
 def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:

@@ -34,9 +34,9 @@ def main(args) -> None:
     for this_round in budget.rounds(args, run, images):
         net = networks.build(args, args.network)
         fitted = training.fit(args, run, this_round, net)
-        accuracy = evaluation.record(args, run, this_round, net, fitted)
-        if args.network == "teacher":
-            teachers.publish(args, run, images, net, accuracy)
+        evaluation.record(args, run, this_round, net, fitted)
+    if args.network == "teacher":
+        teachers.publish_run(args, run, images)  # where KD and EnCoDe look
 
 
 if __name__ == "__main__":
