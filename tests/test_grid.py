@@ -208,6 +208,22 @@ def test_rounds_that_a_worker_did_count_whatever_its_machine_came_to(tmp_path):
         assert job.rounds_done() == rounds
 
 
+def test_a_trained_teacher_whose_file_is_gone_is_put_back(tmp_path):
+    """It counted as done, and the runs that began with it were given another. Once both copies are gone it is done."""
+    cells = ["--methods", "Single", "--networks", "teacher"]
+    (job,) = jobs.jobs(*runner.parse(["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *cells]))
+    job.folder.mkdir()
+    (job.folder / "results.csv").write_text("round\n0\n")
+    (job.folder / "config.json").write_text(json.dumps(runs.configuration(vars(job.args())) | {"data": "a"}))
+    own, shared = job.folder / "round_00.pt", teachers.shared_path(job.args())
+    assert job.rounds_done() == 1
+    own.touch()
+    assert job.rounds_done() == 0
+    shared.parent.mkdir()
+    shared.touch()
+    assert job.rounds_done() == 1
+
+
 def test_side_by_side_the_time_left_is_shared(tmp_path):
     args, passed = runner.parse(words(tmp_path, "--methods", "Random", "KD", "--seeds", "3"))
     teacher, *six = jobs.with_teachers(jobs.jobs(args, passed))

@@ -103,6 +103,12 @@ def test_a_finished_teacher_whose_file_is_gone_is_published_again(tmp_path, caps
     capsys.readouterr()
     run("Single", *words, model="ResNet")
     assert "saved to" not in capsys.readouterr().out
+    own = tmp_path / "single-seed5" / "round_00.pt"
+    own.unlink()
+    run("Single", *words, model="ResNet")
+    path.unlink()
+    with pytest.raises(InputError, match=f"^{own}: is gone, and so is {path}; delete {own.parent} to train this teach"):
+        run("Single", *words, model="ResNet")
 
 
 def open_run(tmp_path, *words):

@@ -50,14 +50,21 @@ class Job:
             return 0
 
     def rounds_done(self) -> int:
-        """Rounds in results.csv if the folder was begun with these very flags, else 0."""
+        """Rounds in results.csv if the folder was begun with these very flags, else 0.
+
+        0 too for a teacher whose file is gone from where runs look: its main.py puts it back.
+        """
         if self.teacher:
             return self.rows()
         try:
             begun = runs.read_config(self.folder / "config.json")
         except InputError:
             return 0
-        return 0 if runs.differing(begun, runs.configuration(vars(self.args()))) else self.rows()
+        args = self.args()
+        if runs.differing(begun, runs.configuration(vars(args))):
+            return 0
+        is_teacher = self.method == "Single" and args.network == "teacher" and (self.folder / "round_00.pt").exists()
+        return 0 if is_teacher and not teachers.shared_path(args).exists() else self.rows()
 
 
 @cache  # what the flags have to remark is said once

@@ -52,11 +52,16 @@ def identity(args, images: Images) -> dict:
 
 
 def publish_run(args, run: Run, images: Images) -> None:
-    """Publishes the teacher of a finished run: now, or again where its file is gone or another took its place."""
-    weights = run.folder / "round_00.pt"
-    if weights.exists() or not shared_path(args).exists():
+    """Publishes the teacher of a finished run: now, or again where its file is gone or another took its place.
+
+    Raises InputError where the run's own copy is gone too.
+    """
+    path, weights = shared_path(args), run.folder / "round_00.pt"
+    if weights.exists():
         net, record = load(args, images, weights)
         publish(args, run, images, net, float(record["test_accuracy"]))
+    elif not path.exists():
+        raise InputError(f"{weights}: is gone, and so is {path}; delete {run.folder} to train this teacher again")
 
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
