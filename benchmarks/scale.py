@@ -58,10 +58,10 @@ def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[fl
         with torch.no_grad():
             example = teacher.eval().features(torch.zeros(1, 3, size, size))
         z = torch.zeros(1, 1, *example.shape[1:]).expand(-1, count, *example.shape[1:])
-        if asked == "teacher" and (strategy in JOINT or kind.runs_teacher):  # no other strategy reads its features
+        if asked == "teacher" and (strategy in JOINT or kind.needs_dropout):  # no other strategy reads its features
             z = features(z.shape, source)
         targets = Targets(teacher.pool, z, torch.randn(1, count, args.num_classes, generator=source))
-        targets.net = teacher if kind.runs_teacher else None
+        targets.net = teacher if kind.needs_dropout else None
     sampler = samplers.build(args, this_round, networks.build(args, "student"), targets)
     candidates = this_round.unlabeled[:subset]
     before = machine.peak_memory(images.device)["peak_memory_mb"]
