@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from common import console, startup
-from common.errors import InputError, LabelsNeeded
+from common.errors import InputError, LabelsNeeded, reason
 
 
 def run(
@@ -40,7 +40,7 @@ def run(
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
-        _fail(f"memory does not suffice ({_first_line(error)}); use {smaller}")
+        _fail(f"memory does not suffice ({reason(error)}); use {smaller}")
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         sys.exit(130)
@@ -51,7 +51,3 @@ def _fail(message: str) -> None:
     module = script.stem in ("__main__", "__init__")  # python -m common.export
     print(f"{script.parent.name if module else script.name}: error: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

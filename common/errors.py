@@ -22,3 +22,8 @@ class LabelsNeeded(InputError):
 
 class Damaged(InputError):
     """A file that does not hold what was written to it; the message names the file and what to delete."""
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of others says, for a line of ours: on one line, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -21,7 +21,7 @@ from typing import IO
 
 import torch
 
-from common.errors import Damaged
+from common.errors import Damaged, reason
 
 CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
 FOLDER = 0x10  # among a zip member's attributes
@@ -107,7 +107,7 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
     except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
         raise Damaged(f"{path}: not readable (no file of tensors, as torch.save makes it); {remedy}") from None
     except Exception as error:  # zipfile and torch.load raise whatever a damaged archive makes them raise
-        raise Damaged(f"{path}: not readable ({' '.join(str(error).split())[:120]}); {remedy}") from None
+        raise Damaged(f"{path}: not readable ({reason(error)}); {remedy}") from None
     if not isinstance(content, dict):
         raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")
     return content

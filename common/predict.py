@@ -27,7 +27,7 @@ from torch import nn
 
 from common import entry, files, networks, reading
 from common.datasets import folder, pixels
-from common.errors import InputError
+from common.errors import InputError, reason
 from common.networks import PAIRS, SplitNet
 from common.parsing import COUNT, COUNT0, Parser
 
@@ -75,8 +75,7 @@ class Student(NamedTuple):
         try:
             return torch.from_numpy(pixels.read(Path(image), self.image_size))
         except Exception as error:  # no closed list: each of PIL's formats raises its own
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{image}: not a readable image ({reason})") from None
+            raise InputError(f"{image}: not a readable image ({reason(error)})") from None
 
     @torch.no_grad()
     def name(self, images: Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
@@ -106,8 +105,7 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     try:
         net.load_state_dict({name: tensor.contiguous() for name, tensor in weights.items()}, assign=True)
     except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: is not the {model} {network} of this version ({reason})") from None
+        raise InputError(f"{path}: is not the {model} {network} of this version ({reason(error)})") from None
     networks.check(net, record, record["image_size"], str(path), OTHER_CODE)
     record.pop("probe", None)  # it has served
     return Student(net.eval(), record["classes"], record["image_size"], record["normalization"], record, path)

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from common import augment, evaluation, fast, folding, imbalance, networks, objective, schedules
-from common.errors import Diverged, InputError
+from common.errors import Diverged, InputError, reason
 from common.evaluation import Fitted
 from common.objective import Forward
 from common.schema import LOSSES
@@ -100,10 +100,9 @@ class Session:
             for name in self.SAVED:
                 setattr(self, name, state[name])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{self.run.folder / 'state.pt'}: is not of this run's networks ({reason}); delete it to start the run "
-                "anew"
+                f"{self.run.folder / 'state.pt'}: is not of this run's networks ({reason(error)}); delete it to start "
+                "the run anew"
             ) from None
 
     def save(self) -> None:

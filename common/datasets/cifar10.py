@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.datasets.local import Arrays, cached, say, sha256, socket_timeout
 from common.datasets.source import Source
-from common.errors import InputError
+from common.errors import InputError, reason
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # Of x_train, y_train, x_test, y_test in that order: pixels (N, 32, 32, 3) uint8, labels int64, official order.
@@ -74,8 +74,8 @@ def _from_anywhere(data_dir: Path, source: str) -> Arrays:
             try:
                 return get(data_dir)
             except Exception as error:  # no closed list: network, archive, JSON and images raise their own
-                failures.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
-                say(f"CIFAR-10 could not be had from {name} ({failures[-1][:200]})")
+                failures.append(f"{name}: {reason(error)}")
+                say(f"CIFAR-10 could not be had from {name} ({failures[-1]})")
     raise InputError(
         f"--dataset cifar10: not in --data_dir {data_dir} and no download worked; put torchvision's "
         f"cifar-10-batches-py there, or use --dataset digits ({'; '.join(failures)})"

@@ -11,7 +11,7 @@ from torchvision.datasets import CIFAR100
 from common.datasets import cifar10
 from common.datasets.local import Arrays, cached, say, socket_timeout
 from common.datasets.source import Source
-from common.errors import InputError
+from common.errors import InputError, reason
 
 CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -45,5 +45,5 @@ def _decode(data_dir: Path) -> Arrays:
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(
             f"--dataset cifar100: no intact cifar-100-python in --data_dir {data_dir} and torchvision's download "
-            f"failed ({' '.join(str(error).split())[:200]}); put that folder there, or name an .npz"
+            f"failed ({reason(error)}); put that folder there, or name an .npz"
         ) from None

@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from common import memory
 from common.datasets import labels, pixels
 from common.datasets.source import Source, short_name
-from common.errors import InputError
+from common.errors import InputError, reason
 
 UNLABELED = "unlabeled"
 NAMED = 10  # files that one message names
@@ -133,14 +133,12 @@ def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
         try:
             images[number] = pixels.read(files[number], size)
         except Exception as error:  # no closed list: each of PIL's formats raises its own
-            return " ".join(str(error).split())[:200] or type(error).__name__
+            return reason(error)
         return ""
 
     names = [file.relative_to(path) for file in files]
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
-        wrong = [
-            (file, reason) for file, reason in zip(names, pool.map(read, range(len(files))), strict=True) if reason
-        ]
+        wrong = [(file, why) for file, why in zip(names, pool.map(read, range(len(files))), strict=True) if why]
     if len(wrong) == 1:
         raise InputError(f"--dataset {path}: {wrong[0][0]} is not a readable image ({wrong[0][1]})")
     if wrong:
@@ -150,5 +148,5 @@ def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
 
 def _listed(wrong: Iterable[tuple[Path, str]]) -> str:
     wrong = list(wrong)
-    shown = ", ".join(f"{file} ({reason})" for file, reason in wrong[:NAMED])
+    shown = ", ".join(f"{file} ({why})" for file, why in wrong[:NAMED])
     return shown + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")

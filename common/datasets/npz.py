@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from common.errors import Damaged, InputError
+from common.errors import Damaged, InputError, reason
 
 DEFLATE_LIMIT = 1100  # bytes out of one byte in: deflate cannot do better than 1032
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -39,8 +39,7 @@ def read(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict
     except Damaged:
         raise
     except Exception as error:  # no closed list: zipfile, zlib and numpy each raise their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Damaged(f"{path}: not a readable .npz file ({reason})") from None
+        raise Damaged(f"{path}: not a readable .npz file ({reason(error)})") from None
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:

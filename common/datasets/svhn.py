@@ -11,7 +11,7 @@ from torchvision.datasets import SVHN
 
 from common.datasets.local import Arrays, cached, say, socket_timeout
 from common.datasets.source import Source
-from common.errors import InputError
+from common.errors import InputError, reason
 
 CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files' label 10 is the digit 0
 
@@ -49,6 +49,6 @@ def _split(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(
             f"--dataset svhn: no intact {file} in --data_dir {data_dir} and torchvision's download failed "
-            f"({' '.join(str(error).split())[:200]}); put the .mat files there, or name an .npz"
+            f"({reason(error)}); put the .mat files there, or name an .npz"
         ) from None
     return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels

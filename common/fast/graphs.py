@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from common.errors import InputError
+from common.errors import InputError, reason
 from common.fast.inputs import Inputs
 
 Tensor = torch.Tensor
@@ -60,8 +60,7 @@ def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adv
     except torch.OutOfMemoryError:  # a RuntimeError that says itself what to do
         raise
     except RuntimeError as error:  # a layer or loss that copies to the CPU or waits for the GPU
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--compile: this update cannot be recorded ({reason}); use --compile off") from None
+        raise InputError(f"--compile: this update cannot be recorded ({reason(error)}); use --compile off") from None
 
 
 @contextmanager

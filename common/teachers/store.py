@@ -7,7 +7,7 @@ import torch
 
 from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
-from common.errors import InputError
+from common.errors import InputError, reason
 from common.files import read_tensors, replacing
 from common.networks import PAIRS, SplitNet
 from common.runs import Run, save_weights
@@ -123,9 +123,9 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
     try:
         net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()}, assign=True)
     except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--teacher {path}: not the weights of {args.model}'s teacher for {args.num_classes} classes ({reason})"
+            f"--teacher {path}: not the weights of {args.model}'s teacher for {args.num_classes} classes "
+            f"({reason(error)})"
         ) from None
     remedy = "train the teacher again, or check the commit out that it was made with"
     networks.check(net, record, images.size, f"--teacher {path}", remedy)
