@@ -67,31 +67,26 @@ def _show_memory(args, images: Images) -> None:
     print(f"memory     {', '.join(parts)}; networks and a batch's activations come to it")
 
 
-def seconds_a_round(args, images: Images) -> float:
-    """An estimate from a few timed updates, without evaluation, query and the teacher."""
-    return seconds_an_update(args, images) * (args.num_images // args.batch_size) * args.train_epochs
+def seconds_a_round(args, images: Images, epochs: int = 0) -> float:
+    """An estimate from a few timed updates, without evaluation, query and the teacher; 0: of `train_epochs`."""
+    updates = args.num_images // args.batch_size * (epochs or args.train_epochs)
+    return seconds_an_update(args, images) * updates
 
 
 def teacher_seconds(args, images: Images) -> float:
     """An estimate of a shared teacher's training, where a run with these flags trains one."""
-    return _recipe_seconds(shared_recipe(args), images)
+    return seconds_a_round(shared_recipe(args), images)
 
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
     """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
-    epoch = _recipe_seconds(per_round.fair_recipe(args, counts[0]), images, epochs=1)
+    epoch = seconds_a_round(per_round.fair_recipe(args, counts[0]), images, epochs=1)
     goes_on = Path("before") if args.teacher_start == "before" else None
     stages = [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
     # FixMatch: labelled and pool images forward and backward (3 passes each), an easy view forward (1): 7 against 3
     return [
         epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages
     ]
-
-
-def _recipe_seconds(recipe, images: Images, epochs: int = 0) -> float:
-    return (
-        seconds_an_update(recipe, images) * (epochs or recipe.train_epochs) * (recipe.num_images // recipe.batch_size)
-    )
 
 
 def runs_that_fit(device: torch.device) -> int:
