@@ -8,7 +8,7 @@ some: `--fast off` leaves it plain, and a test holds both equal, gradients inclu
 import torch
 from torch import nn
 
-from common.fast import graphs
+from common.errors import InputError
 from common.fast.graphs import captured
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
@@ -38,6 +38,6 @@ def check(compile: str, device: torch.device) -> str:
     """What `--compile` comes to on a device. Raises InputError when this machine cannot do what it asks for."""
     if compile == "auto":
         return "graph" if device.type == "cuda" else "off"
-    if compile == "graph":
-        graphs.check(device)
+    if compile == "graph" and device.type != "cuda":
+        raise InputError(f"--compile graph: {device} has no CUDA graphs; use --device cuda or --compile off")
     return compile

@@ -46,12 +46,6 @@ def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> C
     return run
 
 
-def check(device: torch.device) -> None:
-    """Raises InputError for anything but a GPU."""
-    if device.type != "cuda":
-        raise InputError(f"--compile graph: {device} has no CUDA graphs; use --device cuda or --compile off")
-
-
 def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adversarial: bool) -> dict[str, Tensor]:
     """Records an update, which does not run; the losses that each replay writes. Raises InputError where it cannot."""
     try:
