@@ -1,7 +1,5 @@
 """What every query strategy shares: the network it asks, and a query of the candidates that it scores highest."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 
@@ -20,9 +18,9 @@ class Sampler:
 
     It asks a network for its `logits`, or for features and logits (`outputs`): the student, or with
     `--query_by teacher` the teacher.
-    One that `learns` beside the student owns its networks in `networks` and its optimizers in `optimizers` (both are
-    saved and restored with the student's) and has `step`. If its D judges z, so that its verdict can train the student
-    through the adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
+    One that `learns` beside the student has `step`, and hands its networks to `own`: they and their optimizers are
+    saved and restored with the student's. If its D judges z, so that its verdict can train the student through the
+    adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
     """
 
     learns = False
@@ -75,12 +73,18 @@ class Sampler:
         """The candidates themselves, (B, 3, S, S), unmirrored and normalized."""
         return augment.pixels(self.images.train, View(index))
 
+    def own(self, name: str, network: nn.Module, rate: float) -> nn.Module:
+        """Takes a network of the sampler's, with its Adam of this rate; returns it, on the images' device."""
+        self.networks[name] = network.to(self.images.device)
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
+        return network
+
     @torch.no_grad()
-    def z_shape(self, this_round) -> tuple[int, int, int]:
+    def z_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of the student's z. In eval mode: else the look would move its batch norm's statistics."""
         training = self.student.training
         self.student.eval()
-        shape = self.student.features(self.look(this_round.labeled[:1])).shape[1:]
+        shape = self.student.features(self.look(self.labeled[:1])).shape[1:]
         self.student.train(training)
         return tuple(shape)
 
@@ -158,11 +162,6 @@ class Sampler:
                 f"--sampler {self.args.sampler}: needs features, of which --teacher {self.args.teacher} has none"
             )
         return self.targets.z[0, index].float().mean((2, 3))
-
-
-def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
-    """The optimizer of a sampler's network."""
-    return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:

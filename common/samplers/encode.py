@@ -3,7 +3,7 @@
 import torch
 
 from common.objective import sampler_loss, vae_loss
-from common.samplers.base import Sampler, adam, descend
+from common.samplers.base import Sampler, descend
 from common.samplers.nets import feature_vae, latent_discriminator
 from common.seeds import initialization
 
@@ -16,14 +16,10 @@ class EnCoDe(Sampler):
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
-        shape = self.z_shape(this_round)
+        shape = self.z_shape()
         with initialization(args.seed, "sampler", this_round.number):
-            self.vae = feature_vae(shape, args.latent_dim)
-            self.discriminator = latent_discriminator(args.latent_dim)
-        self.networks.update({"vae": self.vae, "discriminator": self.discriminator})
-        self.networks.to(self.images.device)
-        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
-        self.optimizers["vae"] = adam(self.vae.parameters(), args.lr_vae)
+            self.vae = self.own("vae", feature_vae(shape, args.latent_dim), args.lr_vae)
+            self.discriminator = self.own("discriminator", latent_discriminator(args.latent_dim), args.lr_disc)
 
     def judge(self, z):
         mean, _ = self.vae(z)

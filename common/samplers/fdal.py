@@ -1,7 +1,7 @@
 """FDAL, the authors' 2025 follow-up to EnCoDe: a discriminator D straight on the student's features."""
 
 from common.objective import sampler_loss
-from common.samplers.base import Sampler, adam, descend
+from common.samplers.base import Sampler, descend
 from common.samplers.nets import feature_discriminator
 from common.seeds import initialization
 
@@ -13,12 +13,9 @@ class FDAL(Sampler):
 
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
-        channels = self.z_shape(this_round)[0]
+        channels = self.z_shape()[0]
         with initialization(args.seed, "sampler", this_round.number):
-            self.discriminator = feature_discriminator(channels)
-        self.networks.update({"discriminator": self.discriminator})
-        self.networks.to(self.images.device)
-        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
+            self.discriminator = self.own("discriminator", feature_discriminator(channels), args.lr_disc)
 
     def judge(self, z):
         return self.discriminator(z)[:, 0]

@@ -10,7 +10,7 @@ has a batch of its own; here both have the same one.
 import torch
 
 from common.objective import adversarial_loss, frozen, sampler_loss, vae_loss
-from common.samplers.base import Sampler, adam, descend
+from common.samplers.base import Sampler, descend
 from common.samplers.nets import image_vae, latent_discriminator
 from common.seeds import initialization
 
@@ -26,12 +26,8 @@ class VAAL(Sampler):
     def __init__(self, args, this_round, student, targets):
         super().__init__(args, this_round, student, targets)
         with initialization(args.seed, "sampler", this_round.number):
-            self.vae = image_vae(self.images.size, args.latent_dim)
-            self.discriminator = latent_discriminator(args.latent_dim)
-        self.networks.update({"vae": self.vae, "discriminator": self.discriminator})
-        self.networks.to(self.images.device)
-        self.optimizers["discriminator"] = adam(self.discriminator.parameters(), args.lr_disc)
-        self.optimizers["vae"] = adam(self.vae.parameters(), args.lr_vae)
+            self.vae = self.own("vae", image_vae(self.images.size, args.latent_dim), args.lr_vae)
+            self.discriminator = self.own("discriminator", latent_discriminator(args.latent_dim), args.lr_disc)
 
     def step(self, labeled, unlabeled, noise):
         x, split = torch.cat([labeled.x, unlabeled.x]), len(labeled.x)
