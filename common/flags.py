@@ -112,12 +112,8 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("label_smoothing", 0.0, "0.05 helps a big network", type=number(float, 0, 0.9))
     flag("keep", "best", "the weights a round ends with. best: of best validation accuracy, whose labels count. "
          "last: of the last epoch. ema: their moving average", choices=["best", "last", "ema"])  # fmt: skip
-    flag(
-        "ema_decay",
-        0.999,
-        "with --keep ema: share of the average that each update keeps",
-        type=number(float, 0, 0.99999),
-    )
+    flag("ema_decay", 0.999, "with --keep ema: share of the average that each update keeps",
+         type=number(float, 0, 0.99999))  # fmt: skip
     flag("fold_bn", False, "train with batch norm behind each convolution and fold it into the weights at the end; "
          "what is saved is the plain network. For AlexNet and VGG", action=SWITCH)  # fmt: skip
     if method in PLAIN:
@@ -151,13 +147,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          "fixmatch: one from itself, what it is sure of", choices=["none", *recipes.POOL])  # fmt: skip
     flag("teacher_pool_epochs", 4, "one-cycle epochs of that; fixmatch's only ones while labels are left to buy",
          type=COUNT)  # fmt: skip
-    flag(
-        "teacher_feature_rms",
-        quick["feature_rms"],
-        "root mean square that its features are scaled to when batch norm is "
-        "folded; 0 leaves them. feat_wt 500 supposes 0.1",
-        type=WEIGHT,
-    )
+    flag("teacher_feature_rms", quick["feature_rms"], "root mean square that its features are scaled to when batch "
+         "norm is folded; 0 leaves them. feat_wt 500 supposes 0.1", type=WEIGHT)  # fmt: skip
 
     flag = group("objective", DISTILLED)
     flag("ce_wt", 1.0, "weight of the cross entropy of the labelled batch", type=WEIGHT)
