@@ -1,16 +1,15 @@
 """A data set in memory: uint8, resized once, split into validation images and a pool by the seed alone."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from common import annotation, datasets, memory, proposal
 from common.datasets import pixels
 from common.datasets.source import Source
 from common.errors import InputError
+from common.files import sha256
 from common.seeds import generator
 
 Tensor = torch.Tensor
@@ -70,7 +69,7 @@ def load(args, source: Source | None = None) -> Images:
         order = torch.cat([order[known], order[~known]])
     device = torch.device(args.device)
     # labels that are still to come must not make it another data set
-    whole = _sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
+    whole = sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
     taken = torch.from_numpy(source.x_train)
     if args.num_images < len(taken):
         taken = taken[kept]
@@ -89,24 +88,17 @@ def load(args, source: Source | None = None) -> Images:
         available=len(source.x_train),
         mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
         source=whole,
-        fingerprint=_sha256(kept.numpy(), str((whole, args.image_size)).encode()),
-        test_fingerprint=_sha256(
+        fingerprint=sha256(kept.numpy(), str((whole, args.image_size)).encode()),
+        test_fingerprint=sha256(
             source.x_test,
             source.y_test,
             json.dumps([source.x_test.shape, args.image_size, source.classes]).encode(),
         ),
         files=None if source.files is None else [source.files[index] for index in kept.tolist()],
-        label_values=_sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
+        label_values=sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
     )
     annotation.check_teacher(args, images)
     return images
-
-
-def _sha256(*parts: np.ndarray | bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part))
-    return digest.hexdigest()
 
 
 def _check(args, source: datasets.Source) -> None:

@@ -1,6 +1,5 @@
 """The teacher's outputs for every training view, computed once and looked up: the teacher never runs again."""
 
-import hashlib
 import math
 import sys
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from common import augment, memory, networks
 from common.augment import View, Views
 from common.data import Images
 from common.errors import Damaged, InputError
-from common.files import locked, read_tensors, write_tensors
+from common.files import locked, read_tensors, sha256, write_tensors
 from common.networks import SplitNet
 from common.objective import Outputs
 from common.seeds import generator
@@ -93,8 +92,7 @@ def cache(
     }
     kind = ""  # what a file's name says beyond the paper's outputs
     if views is not None:
-        drawn = views.mirrored.numpy().tobytes() + views.offsets.numpy().tobytes()
-        key["drawn"] = hashlib.sha256(drawn).hexdigest()
+        key["drawn"] = sha256(views.mirrored.numpy(), views.offsets.numpy())
         kind += f"-{key['drawn'][:8]}"
     if not features:
         key["features"] = "first"

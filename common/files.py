@@ -9,6 +9,7 @@ import csv
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import pickle
 import secrets
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 
 from common.errors import Damaged, reason
@@ -26,6 +28,14 @@ from common.errors import Damaged, reason
 CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
 FOLDER = 0x10  # among a zip member's attributes
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+
+
+def sha256(*parts: bytes | np.ndarray) -> str:
+    """Of all bytes, one part after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part))
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-from common.datasets.local import Arrays, cached, say, sha256, socket_timeout
+from common.datasets.local import Arrays, cached, say, socket_timeout
 from common.datasets.source import Source
 from common.errors import InputError, reason
+from common.files import sha256
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # Of x_train, y_train, x_test, y_test in that order: pixels (N, 32, 32, 3) uint8, labels int64, official order.
@@ -45,7 +46,7 @@ def verify(arrays: Arrays, origin: str) -> None:
         raise InputError(
             f"--dataset cifar10: {origin} has pixel mean {mean.round(4)} and std {std.round(4)}, not CIFAR-10's"
         )
-    if sha256(arrays) != SHA256:
+    if sha256(*arrays) != SHA256:
         raise InputError(f"--dataset cifar10: {origin} does not have CIFAR-10's checksum; delete it and run again")
 
 

@@ -1,7 +1,6 @@
 """What downloaded data sets share: a decoded copy on disk, and a download that does not hang."""
 
 import errno
-import hashlib
 import socket
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import numpy as np
 
 from common.datasets import npz
 from common.errors import Damaged, InputError
-from common.files import locked, replacing
+from common.files import locked, replacing, sha256
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 STALLED = 20  # seconds without a byte after which a download counts as unreachable
@@ -39,7 +38,7 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
             if arrays is None:
                 arrays = make()
                 with replacing(cache) as temporary, open(temporary, "wb") as file:
-                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(arrays)))
+                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(*arrays)))
             return arrays
     except OSError as error:
         refused = InputError(
@@ -55,14 +54,6 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
     return arrays
 
 
-def sha256(arrays: Arrays) -> str:
-    """Of the arrays' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
 def _read(cache: Path, checksum: str | None) -> Arrays | None:
     """The arrays of the local copy, or None (with a line on stderr) when the file is not what it should be."""
     if not cache.exists():
@@ -70,7 +61,7 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
     try:
         found = npz.read(cache, KEYS if checksum else (*KEYS, "sha256"))
         arrays = tuple(found[key] for key in KEYS)
-        if sha256(arrays) == (checksum or str(found["sha256"])):
+        if sha256(*arrays) == (checksum or str(found["sha256"])):
             return arrays
     except Damaged:
         pass

@@ -1,7 +1,6 @@
 """Teachers that saw the bought labels alone (`--teacher_labels labeled`), each made once for all runs that share it."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from common import distillation, recipes
 from common.data import Images
 from common.distillation import Targets
+from common.files import sha256
 from common.networks import SplitNet
 from common.runs import configuration, contents
 from common.teachers import training
@@ -78,12 +78,12 @@ def _kept(
     `start` is the folder of the one it goes on from; with `targets`, that one's outputs, it is a second stage.
     """
     config = {**configuration(vars(args)), **contents(images)}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    digest.update(images.origin[labeled.cpu()].numpy().tobytes())
+    parts = [json.dumps(config, sort_keys=True).encode(), images.origin[labeled.cpu()].numpy()]
     if images.files is not None:  # with --labels the data's fingerprint leaves the labels out
-        digest.update(images.labels[labeled].cpu().numpy().tobytes())
-    name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest.hexdigest()[:12]}"
-    place = folder(args) / name if targets is None else start / f"second-{digest.hexdigest()[:12]}"
+        parts.append(images.labels[labeled].cpu().numpy())
+    digest = sha256(*parts)[:12]
+    name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest}"
+    place = folder(args) / name if targets is None else start / f"second-{digest}"
     net, accuracy, run = training.teacher(args, images, labeled, place, targets, start, unfolded=targets is None)
     run.close()
     return net, accuracy, place

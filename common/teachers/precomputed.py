@@ -7,7 +7,6 @@ places of the training images whose labels the network saw, none for one that sa
 set's. `common.logits` writes all four.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from common.data import Images
 from common.datasets import npz
 from common.distillation import Targets
 from common.errors import InputError
+from common.files import sha256
 from common.teachers.store import there
 
 Tensor = torch.Tensor
@@ -52,12 +52,12 @@ def load(args, images: Images) -> tuple[Targets, str]:
     seen = _places(path, arrays["seen"], images) if "seen" in arrays else None
     if "labels" in arrays:
         _compare(path, arrays["labels"], images)
-    digest = hashlib.sha256()
+    parts = []
     for name in sorted(arrays):  # in float32, whatever the file has them in
-        array = arrays[name].astype(np.float32) if arrays[name].dtype.kind == "f" else arrays[name].astype(np.int64)
-        digest.update(name.encode() + array.tobytes())
+        kind = np.float32 if arrays[name].dtype.kind == "f" else np.int64
+        parts += [name.encode(), arrays[name].astype(kind)]
     logits = train[images.origin][None].to(images.device)
-    return Targets(nn.Identity(), None, logits, accuracy, seen), digest.hexdigest()
+    return Targets(nn.Identity(), None, logits, accuracy, seen), sha256(*parts)
 
 
 def flaw(found: np.ndarray) -> str:

@@ -1,7 +1,6 @@
 """A network trained with its recipe, plainly or with batch norm that is then folded; and a teacher with its files."""
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from common.data import Images
 from common.distillation import Targets
 from common.errors import Diverged, InputError
 from common.evaluation import Fitted
-from common.files import read_tensors, write_tensors
+from common.files import read_tensors, sha256, write_tensors
 from common.networks import SplitNet
 from common.runs import Run, contents
 from common.teachers.fixmatch import OwnOutputs
@@ -55,7 +54,7 @@ def teacher(
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     if images.files is not None:  # with --labels the data's SHA-256 leaves them out
-        config["label_values"] = hashlib.sha256(images.labels[labeled].cpu().numpy().tobytes()).hexdigest()
+        config["label_values"] = sha256(images.labels[labeled].cpu().numpy())
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
     with run.closed_on_error():  # its lock is released: the grid's next job in this process would wait for it for ever
