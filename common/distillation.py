@@ -130,14 +130,11 @@ def _make(
     return (memory.spilled(z) and _read(path, key)) or (z, logits)
 
 
-def _is_large(path: Path) -> bool:
-    return path.stat().st_size > memory.SHARE * memory.available()
-
-
 def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
     """z and logits from a cache's file; None, with a line about it, when it is damaged."""
     try:
-        content = read_tensors(path, "making it again", mmap=_is_large(path))
+        large = path.stat().st_size > memory.SHARE * memory.available()
+        content = read_tensors(path, "making it again", mmap=large)
         found, z, logits = content["key"], content["maps"], content["logits"]
     except Damaged as error:
         print(error, file=sys.stderr, flush=True)
