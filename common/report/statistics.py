@@ -65,11 +65,9 @@ def areas(rows: pd.DataFrame) -> pd.Series:
 
 def holm(p_values: list[float]) -> list[float]:
     """Holm's step-down correction, https://www.jstor.org/stable/4615733: p-values to compare with the level itself."""
-    order = np.argsort(p_values)
-    corrected, highest = np.empty(len(p_values)), 0.0
-    for rank, number in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
-        corrected[number] = highest
+    order, corrected = np.argsort(p_values), np.empty(len(p_values))
+    stepped = np.arange(len(p_values), 0, -1) * np.take(p_values, order)  # smallest first
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, stepped))
     return corrected.tolist()
 
 
