@@ -26,8 +26,8 @@ NAMES = {
 }
 ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels that they ask for
 # Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
-OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget"}
-OWN |= {"made_with", "teacher_sha256", "pool", "labels", "data", "dataset", "recipe", "amp", "fast", "compile"}
+OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget", "data", "dataset"}
+OWN |= {"made_with", "teacher_sha256", "pool"}
 RECIPES = ["own", *STUDENTS, *TEACHERS]  # --recipe: the first one of a row goes without saying
 # Flags beside --teacher_* that a fair teacher depends on.
 TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
