@@ -8,7 +8,6 @@ float32 and in int8, how int8 changes it, and what the row gains over --against 
 seed; ± is half a 95% interval over the n seeds.
 """
 
-import math
 import tempfile
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from common.parsing import RATE, Parser
 from common.predict import load_student
 from common.report import markdown, naming, results
 from common.report.statistics import interval
+from common.report.tables import plain
 
 KEY = ["model", "dataset", "label", "percent"]
 
@@ -63,17 +63,11 @@ def summary(measured: pd.DataFrame, against: str) -> str:
             gain = of - base[["fp32", "int8"]]  # seeds that both have; empty on the base's own line
             gain = gain.dropna() if label != against else gain[:0]
             values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
-            signs = ("", "", "+", "+", "+")
-            lines.append([label, f"{percent:.3g}", str(len(of)), *map(_mean, values, signs)][: len(head)])
+            signed = zip(values, ("", "", "+", "+", "+"), strict=True)
+            said = ["" if column.empty else plain(*interval(column), sign) for column, sign in signed]
+            lines.append([label, f"{percent:.3g}", str(len(of)), *said][: len(head)])
         texts.append(f"{model} on {dataset}, test accuracy in percent\n\n{markdown.table(lines)}")
     return "\n\n".join(texts)
-
-
-def _mean(values: pd.Series, sign: str) -> str:
-    if values.empty:
-        return ""
-    mean, half_width = interval(values)
-    return f"{mean:{sign}.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
 
 
 def main(argv: list[str] | None = None) -> None:

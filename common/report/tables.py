@@ -123,8 +123,8 @@ def _grid(table: pd.DataFrame, setting: tuple[str, str]) -> tuple[list[float], l
     return sorted(part["percent"].unique()), list(dict.fromkeys(part["label"])), grid
 
 
-def plain(mean: float, half_width: float) -> str:
-    return f"{mean:.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
+def plain(mean: float, half_width: float, sign: str = "") -> str:
+    return f"{mean:{sign}.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
 
 
 def _markdown(cell) -> str:
