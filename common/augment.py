@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 Tensor = torch.Tensor
-NORMALIZATION = {"mean": 0.5, "std": 0.5}  # what `see` brings pixels of 0 to 1 to; kept beside a network's weights
+NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; kept beside a network's weights
 
 
 class View(NamedTuple):
@@ -52,7 +52,7 @@ def draw(views: int, count: int, mirror: bool, shift: int, source: torch.Generat
 
 
 def pixels(images: Tensor, view: View) -> Tensor:
-    """Gathers, moves, mirrors and normalizes images to mean 0.5 and std 0.5, so that pixels span [-1, 1].
+    """Gathers, moves, mirrors and normalizes images with mean 0.5 and std 0.5, so that pixels span [-1, 1].
 
     Args:
         images: (N, S, S, 3) uint8.

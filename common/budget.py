@@ -59,7 +59,7 @@ def percent(args, labeled: int, pool: int) -> float:
 
 
 def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
-    """The rounds that are still to do, each with its pools; what the loop's body did is saved when it comes back."""
+    """The rounds that are still to do, each with its pools; a round is saved when the caller asks for the next one."""
     counts = label_counts(args, len(images.pool))
     if run.state["labeled"] is None:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels

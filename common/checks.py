@@ -70,6 +70,15 @@ def image_size(args: argparse.Namespace) -> None:
         raise InputError(f"--image_size {args.image_size}: {args.model} needs {least} pixels or more")
 
 
+def pair(args: argparse.Namespace) -> None:
+    """Raises InputError for a pair whose networks do not fit each other, before one of them is trained."""
+    parts = [getattr(args, "network", "student")]
+    if "teacher_labels" in args and not precomputed.named(args):
+        parts += ["teacher", "decoder"] if args.feat_wt else ["teacher"]
+    if wrong := networks.misfit(args.model, args.image_size, args.num_classes, tuple(parts)):
+        raise InputError(f"common.networks.PAIRS[{args.model!r}]: {wrong}; mend its file in common/networks")
+
+
 def _check_teacher(args: argparse.Namespace) -> None:
     """Do the flags of views and of fair teachers have what they need? Raises InputError: none is silently ignored."""
     if args.shift and args.views < 2 and args.targets == "view":  # the first view is the image itself
@@ -95,7 +104,7 @@ def _check_teacher(args: argparse.Namespace) -> None:
     if args.mixup and args.logit_loss not in BLENDABLE:
         raise InputError(
             f"--mixup {args.mixup:g}: blends the teacher's softened probabilities, and --logit_loss {args.logit_loss} "
-            f"needs its logits for each image; use {' or '.join(BLENDABLE)}"
+            f"needs its logits for each image; use one of {', '.join(BLENDABLE)}"
         )
     if args.teacher_labels == "labeled" and args.teacher:
         raise InputError(

@@ -22,6 +22,7 @@ def start(main: Callable[[argparse.Namespace], None], doc: str, defaults: dict) 
     def experiment() -> None:
         args = parse(doc, defaults)
         checks.image_size(args)
+        checks.pair(args)
         budget.label_counts(args, data.pool_size(args))
         machine.prepare(args)
         main(args)

@@ -28,7 +28,7 @@ class Targets:
     """A teacher's outputs for the fixed views of each image, the first of which is the image itself."""
 
     pool: nn.Module  # the teacher's average pool: features are kept before it, where they are far fewer
-    z: Tensor | None  # (views, N, C, h, w); of the first view alone where features are not distilled; None: unknown
+    z: Tensor | None  # (views, N, C, h, w); one view's where features are not distilled; None: logits of a file
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
     seen: Tensor | None = None  # images whose labels the teacher saw, by their place in the data set, (n,) int64
@@ -37,7 +37,7 @@ class Targets:
 
     @property
     def precomputed(self) -> bool:
-        """Are they logits alone, of a network that is none of the pair (`--teacher FILE.npz`)?"""
+        """True for logits alone, of a network outside the pair (`--teacher FILE.npz`)."""
         return self.z is None
 
     def averaged(self) -> "Targets":
@@ -188,7 +188,7 @@ def compute(
 ) -> tuple[Tensor, Tensor]:
     """z (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
-    `only` stops after so many images; `spill` is a file for features that do not fit the memory; `views` and
+    `only`: of the first so many images; `spill` is a file for features that do not fit the memory; `views` and
     `features` are `cache`'s. Raises InputError for outputs that are not finite.
     """
     teacher.eval()

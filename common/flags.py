@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from common import fast, recipes
+from common.datasets import DATASETS
 from common.experiments import DISTILLED, LOOPS, PLAIN, ROOT
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, UNSOFTENED
 from common.networks import PAIRS
@@ -63,7 +64,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     flag("dry_run", False, "print the plan of rounds, labels, updates and time, and stop", action="store_true")
 
     flag = group("data")
-    flag("dataset", "cifar10", "cifar10, cifar100, svhn, digits, an .npz (x_train, y_train, x_test, y_test), or a "
+    flag("dataset", "cifar10", f"{', '.join(DATASETS)}, an .npz (x_train, y_train, x_test, y_test), or a "
          "folder with train/ and test/")  # fmt: skip
     flag("labels", "", "CSV file (file,label) of a folder's images in train/ or train/unlabeled/; the run stops where "
          "it needs more, with the list to_label.csv")  # fmt: skip
@@ -134,7 +135,8 @@ def declare(parser: Parser, defaults: dict) -> None:
          choices=["all", "labeled"])  # fmt: skip
     flag("teacher_seed", recipes.SHARED_SEED, "seed of a teacher for all rounds that is trained here: the same for "
          "every --seed", type=COUNT0)  # fmt: skip
-    flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs", type=COUNT)
+    flag("teacher_epochs", quick["train_epochs"], "where a teacher is trained here: one-cycle epochs, at most with "
+         "--teacher_passes", type=COUNT)  # fmt: skip
     flag("teacher_batch_size", quick["batch_size"], "its batch size", type=COUNT)
     flag("teacher_lr", quick["lr_task"], "its peak learning rate", type=RATE)
     flag("teacher_weight_decay", quick["weight_decay"], "its weight decay", type=WEIGHT)

@@ -1,8 +1,9 @@
 """Distillation losses by name. Adding one is a function here and its line in a registry; its flag offers it then.
 
 A loss takes the student's and the teacher's tensors and the run's flags, and returns a scalar. `objective` hands it
-float32 tensors, whatever the autocast. One that also wants the batch's labels is named in `WITH_LABELS`, one that
-`--mixup` fits in `BLENDABLE`, and one that ignores `--temperature` in `UNSOFTENED`, so that a flag in vain is said.
+float32 tensors, whatever the autocast. It is finite, with finite gradients, for equal rows and for huge logits,
+and at least 0. One that also wants the batch's labels is named in `WITH_LABELS`, one that `--mixup` fits in
+`BLENDABLE`, and one that ignores `--temperature` in `UNSOFTENED`, so that a flag without effect is reported.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def standardized_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """`kl` of logits of which each image's have mean 0 and deviation 1: the student learns their shape, not their size.
+    """`kl` of logits standardized per image (mean 0, standard deviation 1): the student learns their shape, not size.
 
     Sun et al. 2024, https://arxiv.org/abs/2403.01427, algorithm 1; the authors' code has n - 1 in the deviation, and
     weighs the loss by 9 at temperature 2.
@@ -134,7 +135,7 @@ def similarity(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def relational(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """Relational KD: how the images of a batch lie to each other, RKD_DISTANCE * pairs + RKD_ANGLE * triplets.
+    """Relational KD: distances and angles among a batch's images, RKD_DISTANCE * pairs + RKD_ANGLE * triplets.
 
     Huber losses (delta 1) between student and teacher of the distances of all pairs, each divided by their mean, and of
     the cosines of the angles that i and k make at j, for all triplets; means over both. The cosines follow from the
@@ -199,6 +200,6 @@ LOGIT_LOSSES: dict[str, Callable] = {
     "slam": slam,
     "pseudo_label": pseudo_label,
 }
-WITH_LABELS = {dkd}  # these take the batch's labels (B,) too, None where it has none
+WITH_LABELS = ("dkd",)  # these take the batch's labels (B,) too, None where it has none
 UNSOFTENED = ("mse", "cosine", "slam", "pseudo_label")  # these ignore --temperature
 BLENDABLE = ("kl", "dkd", "dist")  # these compare softened probabilities alone, which --mixup blends

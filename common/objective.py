@@ -50,7 +50,7 @@ def task_loss(
 
     Args:
         args: the weights; `--feature_loss` and `--logit_loss` name what stands in place of the two MSEs.
-        sampler: has D as `judge`, and D's networks.
+        sampler: D is `sampler.judge(z)`; `sampler.networks` are frozen here.
         labeled: a batch of L with its labels; None where no term needs it.
         distilled: the batch that is distilled, with its teacher's outputs; None trains without a teacher. The paper's
             is `labeled` itself, with `--distill_on pool` a batch of L and U.
@@ -109,14 +109,13 @@ def feature_loss(args, phi_z: Tensor, teacher: Tensor) -> Tensor:
 
 def logit_loss(args, logits: Tensor, teacher: Tensor, y: Tensor | None = None) -> Tensor:
     """`--logit_loss` between the student's and the teacher's logits, (B, classes) each; y (B,) are labels, if known."""
-    loss = LOGIT_LOSSES[args.logit_loss]
-    labels = (y,) if loss in WITH_LABELS else ()
+    labels = (y,) if args.logit_loss in WITH_LABELS else ()
     with _float32(logits):
-        return loss(logits.float(), teacher, args, *labels)
+        return LOGIT_LOSSES[args.logit_loss](logits.float(), teacher, args, *labels)
 
 
 def mixed(x: Tensor, teacher: Outputs, share: Tensor, temperature: float) -> tuple[Tensor, Outputs]:
-    """Each image blended with its batch's next one, and so what the teacher says of the two.
+    """Blends each image with the next one of its batch, and the teacher's probabilities in the same share.
 
     mixup, Zhang et al. 2018, https://arxiv.org/abs/1710.09412, with the teacher's outputs in the labels' place.
     Softened probabilities are blended, so that `kl` compares with exactly their blend.

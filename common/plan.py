@@ -26,11 +26,10 @@ def show(args, images: Images) -> None:
     updates = args.num_images // args.batch_size
     mirror = "mirrored views too" if images.mirror else "no mirroring"
     print(f"{args.model} {args.method} on {images.name}, {args.device}, amp {args.precision}, {args.threads} threads")
-    validation = f"{len(images.val)} validation"
-    inside = len(images.pool) == len(images.train)  # --val_labels bought
+    inside = args.num_val > 0 and len(images.pool) == len(images.train)  # --val_labels bought
     print(
         f"images     {len(images.train)} training = {len(images.pool)} pool"
-        f"{f', of its first labels {validation}' if inside else f' + {validation}'}; "
+        f"{', of its first labels' if inside else ' +'} {len(images.val)} validation; "
         f"{len(images.test)} test; {images.size}x{images.size}, {len(images.classes)} classes, {mirror}"
     )
     logits_alone = "teacher" in args and precomputed.named(args)
@@ -45,7 +44,9 @@ def show(args, images: Images) -> None:
     seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args and args.teacher_labels == "labeled":
         each = fair_seconds(args, images, counts)
-        print(f"teacher    one of each round's labels, {' + '.join(map(duration, each))} where it is not there already")
+        epochs = [sum(flags.train_epochs for flags in stages) for stages in _fair_stages(args, counts)]
+        said = [f"{duration(seconds)} ({number} epochs)" for seconds, number in zip(each, epochs, strict=True)]
+        print(f"teacher    one of each round's labels, {' + '.join(said)} where it is not there already")
         seconds += sum(each)
     elif "teacher" in args:
         path = args.teacher or store.shared_path(args)
@@ -64,7 +65,7 @@ def _show_memory(args, images: Images) -> None:
         parts.append(f"teacher's outputs {memory.megabytes(outputs)}")
         if images.device.type == "cpu" and outputs > memory.SHARE * memory.available():
             parts[-1] += " (more than half of what is available: kept on the disk)"
-    print(f"memory     {', '.join(parts)}; networks and a batch's activations come to it")
+    print(f"memory     {', '.join(parts)}; plus networks and a batch's activations")
 
 
 def seconds_a_round(args, images: Images, epochs: int = 0) -> float:
@@ -81,12 +82,17 @@ def teacher_seconds(args, images: Images) -> float:
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
     """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
     epoch = seconds_a_round(per_round.fair_recipe(args, counts[0]), images, epochs=1)
-    goes_on = Path("before") if args.teacher_start == "before" else None
-    stages = [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
     # FixMatch: labelled and pool images forward and backward (3 passes each), an easy view forward (1): 7 against 3
     return [
-        epoch * sum(each.train_epochs * (7 / 3 if "own_outputs" in each else 1) for each in all_) for all_ in stages
+        epoch * sum(flags.train_epochs * (7 / 3 if "own_outputs" in flags else 1) for flags in stages)
+        for stages in _fair_stages(args, counts)
     ]
+
+
+def _fair_stages(args, counts: list[int]) -> list[list]:
+    """The trainings of each round's fair teacher, as flags."""
+    goes_on = Path("before") if args.teacher_start == "before" else None
+    return [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
 
 
 def runs_that_fit(device: torch.device) -> int:

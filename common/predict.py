@@ -132,9 +132,15 @@ def _round_file(run: Path, number: int | None) -> Path:
     if run.is_file():
         raise InputError(f"--round {number}: {run} is a round's file already; name its folder or leave the flag out")
     found = rounds(run)
+    last = max(reading.results(run)["round"]) if (run / "results.csv").exists() else found[-1]
+    if number is None and last not in found:
+        raise InputError(
+            f"{run}: round_{last:02d}.pt is not there, though results.csv has this round; put it back, or take another "
+            f"with --round ({', '.join(map(str, found))})"
+        )
     if number is not None and number not in found:
         raise InputError(f"--round {number}: {run} has finished the rounds {', '.join(map(str, found))}, from 0")
-    return run / f"round_{found[-1] if number is None else number:02d}.pt"
+    return run / f"round_{last if number is None else number:02d}.pt"
 
 
 def image_files(named: Iterable[str]) -> list[Path]:

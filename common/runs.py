@@ -168,7 +168,8 @@ class Run:
         self.changed = ""  # what differs from the code and machine the run began with
         self.config = config | {MADE_WITH: [made_with]}
         self._unnoted = False  # is this sitting not in config.json yet?
-        if not (self.folder / "state.pt").exists():  # nothing done yet that could be mixed up
+        begun, finished = (self.folder / "state.pt").exists(), any(self.folder.glob("round_*.pt"))
+        if not begun and not finished:  # nothing done yet that could be mixed up
             self._write_config()
             return
         before = read_config(path)
@@ -178,6 +179,10 @@ class Run:
             raise InputError(
                 f"{self.folder} holds a run with other flags or data: {', '.join(changes)}; {self._remedy}"
             )
+        if not begun:
+            self.log(f"{self.folder}: state.pt, from which it would go on, is gone; it begins anew")
+            self._write_config()
+            return
         first, *others = before.get(MADE_WITH, [{}])
         begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
         if amp == "auto" and begun_amp != made_with["amp"]:

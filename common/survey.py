@@ -1,4 +1,4 @@
-"""What a data set holds, and four commands that fit it.
+"""What a data set holds, and commands that fit it.
 
     python -m common.data PATH        a folder with train/<class>/ and test/<class>/, an .npz, or a data set's name
 
@@ -137,7 +137,7 @@ def _equal(source: Source, found: folder.Listing | None, path: Path) -> list[str
 
 
 def commands(args, source: Source) -> list[str]:
-    """The teacher, then the student alone, distilled, and distilled with the sampler, in a short schedule.
+    """The teacher, the student alone, distilled, distilled with the sampler, and with labels counted once: all short.
 
     With labels still to come there is no teacher of all of them: each round trains its own.
     """
@@ -159,15 +159,22 @@ def commands(args, source: Source) -> list[str]:
         distil += (
             f" --teacher_labels labeled --teacher_epochs {epochs} --teacher_batch_size {batch} --teacher_lr {rate}"
         )
-    lines = {
-        "Single": f"--network teacher --recipe quick --batch_size {batch} --train_epochs {epochs} --lr_task {rate}",
-        "Random": f"{budget} {short} --lr_task {alone}",
-        "KD": f"{budget} {short} {distil}",
-        "EnCoDe": f"{budget} {short} {distil} --warmup_epochs {max(1, epochs // 5)}",
-    }
-    if args.labels:
-        del lines["Single"]
-    return [f"(cd {args.model}/CIFAR10/{method} && python main.py {data} {words})" for method, words in lines.items()]
+    fair = recipes.student("fair", "KD", args.model)  # its rates are for its batch sizes, too
+    fair_batch = min(found["batch_size"], fair["teacher_batch_size"])
+    rates = (
+        f"--lr_task {fair['lr_task'] * found['batch_size'] / fair['batch_size']:.2g}",
+        f"--teacher_lr {fair['teacher_lr'] * fair_batch / fair['teacher_batch_size']:.2g}",
+    )
+    lines = [
+        ("Single", f"--network teacher --recipe quick --batch_size {batch} --train_epochs {epochs} --lr_task {rate}"),
+        ("Random", f"{budget} {short} --lr_task {alone}"),
+        ("KD", f"{budget} {short} {distil}"),
+        ("EnCoDe", f"{budget} {short} {distil} --warmup_epochs {max(1, epochs // 5)}"),
+        ("KD", f"{budget} --recipe fair --expt fair --batch_size {found['batch_size']} --train_epochs {epochs} "
+               f"{rates[0]} --teacher_batch_size {fair_batch} {rates[1]}"),
+    ]  # fmt: skip
+    lines = lines[1:] if args.labels else lines
+    return [f"(cd {args.model}/CIFAR10/{method} && python main.py {data} {words})" for method, words in lines]
 
 
 def _quoted(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Trains one network for one round and leaves it with what `--keep` names. The loss stands in `objective`."""
+"""Trains one network for one round and leaves it with the weights that `--keep` names. The loss is in `objective`."""
 
 import copy
 import math
@@ -48,7 +48,7 @@ def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sam
         while session.epoch < args.train_epochs:
             session.train_epoch(bar)
             session.save()
-    return session.restore_best()
+    return session.restore_kept()
 
 
 class Session:
@@ -116,8 +116,8 @@ class Session:
         }
         self.run.save()
 
-    def restore_best(self) -> Fitted:
-        """Puts the weights that are kept back and says how good they are on the validation images."""
+    def restore_kept(self) -> Fitted:
+        """Restores the kept weights; returns their validation accuracy, and what they took."""
         self.modules.load_state_dict(self.best)
         self.compiled = None  # frees the CUDA graph
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
@@ -154,7 +154,7 @@ class Session:
             self.run.log(note)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update, of which the adversarial term is a part after the warm-up; returns the losses."""
+        """One update; after the warm-up it includes the adversarial term. Returns the losses."""
         args, sampler = self.args, self.sampler
         adversarial = bool(sampler) and sampler.reaches_student and self.epoch >= args.warmup_epochs and args.adv_wt > 0
         return (self.compiled or self.update)(batch, adversarial)
@@ -178,10 +178,10 @@ class Session:
         return {name: value.detach() for name, value in losses.items()}
 
     def forward(self, batch: Batch, adversarial: bool) -> tuple[Forward | None, Forward | None, Forward | None]:
-        """The labelled, the distilled and the unlabelled images, each with the student's features; None is not needed.
+        """The labelled, the distilled and the unlabelled images, each with the student's features; None: not needed.
 
         Passes that serve the sampler alone leave the student's batch norms as they are, so that it trains as KD's
-        does; through the unlabelled images' features of such a pass no gradient flows.
+        does. No gradient flows through the unlabelled images' features in such a pass.
         """
         args, F, images, targets = self.args, self.net.features, self.images, self.targets
         on_pool, features = batch.pool is not None, targets is not None and args.feat_wt > 0

@@ -88,6 +88,24 @@ def test_a_plan_says_where_the_validation_images_are(words, said, capsys, monkey
     assert f"images     200 training {said}idation; " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--teacher_passes", "8"], "10.0 min (2 epochs) + 20.0 min (4 epochs) where"),  # 8 x 40 and 100 of 192
+        (["--teacher_start", "before"], "25.0 min (5 epochs) + 15.0 min (3 epochs) where"),
+        (["--teacher_pool", "self_training"], "40.0 min (8 epochs) + 40.0 min (8 epochs) where"),
+    ],
+)
+def test_a_plan_says_how_long_each_rounds_teacher_is_trained(words, said, capsys, monkeypatch):
+    """--teacher_passes caps --teacher_epochs where there are few labels."""
+    monkeypatch.setattr(plan, "seconds_a_round", lambda args, images, epochs=0: 300.0 * epochs)
+    flags = ["--teacher_labels", "labeled", "--teacher_epochs", "5", "--teacher_more_epochs", "3"]
+    flags += ["--teacher_pool_epochs", "3", "--teacher_batch_size", "32", "--initial_budget", "40", "--rounds", "2"]
+    args = parse("KD", *flags, *words)
+    plan.show(args, data.load(args))
+    assert f"teacher    one of each round's labels, {said}" in capsys.readouterr().out
+
+
 def test_bought_validation_labels_leave_some_to_train_on():
     args = parse("KD", "--val_labels", "bought")  # 40 of 40
     with pytest.raises(InputError, match=r"--val_labels bought --num_val 40.*lower --num_val"):

@@ -173,5 +173,5 @@ def test_the_flag_means_graphs_on_a_gpu_alone():
 def test_a_round_that_ends_lets_its_graph_go(gpu):
     s = toy_session("Random", "--train_epochs", "1", "--compile", "graph", run=Quiet())
     s.train_epoch(Quiet())
-    s.restore_best()
+    s.restore_kept()
     assert s.compiled is None

@@ -105,6 +105,8 @@ def test_a_learning_rate_for_each_method():
 def test_a_learning_rate_of_no_method_is_refused(wrong):
     with pytest.raises(InputError, match=f"--lr_tasks {' '.join(wrong)}: write METHOD=RATE, each of Random, KD"):
         runner.parse(["--methods", "Random", "KD", "--lr_tasks", *wrong])
+    with pytest.raises(InputError, match=r"^--lr_tasks KD=fast: 'fast' is not a number$"):
+        runner.parse(["--methods", "Random", "KD", "--lr_tasks", "Random=0.1", "KD=fast"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
-from common import networks
+from common import checks, networks
+from common.errors import InputError
 
 from .conftest import MODELS, parse
 
@@ -118,6 +120,41 @@ def test_a_teacher_is_torchvisions(model):
         cut = -1 if model != "ResNet" else -2  # before the flattening; ResNet's average is its classifier's
         features = nn.Sequential(*list(theirs.children())[:cut])(x)
         assert torch.equal(teacher.pool(teacher.features(x)), features) and features.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "changed", "said"),
+    [
+        (("student", "teacher", "decoder"), {}, ""),
+        (("student", "teacher", "decoder"), {"decoder": lambda: nn.AdaptiveAvgPool2d(6)},
+         "its decoder makes (1, 32, 6, 6) of a batch of (1, 32, 3, 3), wanted is (1, 256, 6, 6)"),
+        (("student", "teacher", "decoder"), {"decoder": lambda: nn.Conv2d(16, 256, 1)},
+         "its decoder does not take a batch of (1, 32, 3, 3) (Invalid channel dimensions)"),
+        (("student", "teacher"), {"decoder": lambda: None}, ""),  # no features are distilled
+        (("teacher",), {"teacher": lambda classes: networks.PAIRS["AlexNet"].teacher(classes - 1)},
+         "its teacher makes (1, 9) of a batch of (1, 3, 64, 64), wanted is (1, 10)"),
+    ],
+)  # fmt: skip
+def test_a_pair_that_does_not_fit_is_refused_before_its_teacher_is_trained(parts, changed, said, monkeypatch):
+    pair = SimpleNamespace(**{**vars(networks.PAIRS["AlexNet"]), **changed})
+    monkeypatch.setitem(networks.PAIRS, "Odd", pair)
+    assert networks.misfit.__wrapped__("Odd", 64, 10, parts) == said
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "parts"),
+    [
+        ("KD", [], ("student", "teacher", "decoder")),
+        ("KD", ["--feat_wt", "0", "--logit_wt", "1"], ("student", "teacher")),
+        ("Random", [], ("student",)),
+        ("Single", ["--network", "teacher"], ("teacher",)),
+    ],
+)
+def test_the_parts_that_a_run_uses_are_looked_at(method, words, parts, monkeypatch):
+    monkeypatch.setattr(networks, "misfit", lambda *found: str(found))
+    with pytest.raises(InputError) as refused:
+        checks.pair(parse(method, *words))
+    assert str(refused.value).startswith(f"common.networks.PAIRS['AlexNet']: {('AlexNet', 64, 10, parts)}; mend")
 
 
 @pytest.mark.parametrize("model", ["AlexNet", "VGG"])

@@ -198,11 +198,13 @@ def printed(said: str) -> list[tuple[str, list[str]]]:
 
 
 def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
-    """All four as they are planned; each trained for an epoch, in the order they are printed."""
+    """All as they are planned; each trained for an epoch, in the order they are printed."""
     monkeypatch.setattr("common.plan.seconds_an_update", lambda *_: 1.0)
     survey.main([str(birds), "--model", "ResNet"])
     commands = printed(capsys.readouterr().out)
-    assert [method for method, _ in commands] == ["Single", "Random", "KD", "EnCoDe"]
+    assert [method for method, _ in commands] == ["Single", "Random", "KD", "EnCoDe", "KD"]
+    fair = "--batch_size 16 --train_epochs 60 --lr_task 0.005 --teacher_batch_size 16 --teacher_lr 0.015"
+    assert " ".join(commands[-1][1]).endswith(f"--recipe fair --expt fair {fair}")  # 0.04 at 128, 0.03 at 32
     for method, words in commands:
         assert (ROOT / "ResNet" / "CIFAR10" / method / "main.py").exists()
         quick = ["--save_path", str(tmp_path), "--device", "cpu", "--threads", "1", "--train_epochs", "1"]
@@ -213,6 +215,7 @@ def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
             module.main(prepared(module, [*words, *more]))
     assert "training one first" not in capsys.readouterr().out  # the first command's teacher is where KD looks
     assert (tmp_path / "encode-seed2023" / "round_01.pt").exists()
+    assert (tmp_path / "fair-seed2023" / "round_01.pt").exists()
 
 
 def test_the_command_that_prints_commands_can_be_pasted(birds):

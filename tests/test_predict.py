@@ -80,6 +80,15 @@ def test_rounds_of_a_run_before_this_one_in_its_folder_are_not_taken(trained, tm
     assert predict.rounds(copy) == [0, 1]
 
 
+def test_an_older_network_does_not_answer_for_a_round_whose_file_is_gone(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / "round_01.pt").unlink()
+    with pytest.raises(InputError, match=r"round_01\.pt is not there, though results\.csv has this .* --round \(0\)$"):
+        predict.load_student(copy)
+    assert predict.load_student(copy, round=0).path == copy / "round_00.pt"
+
+
 def test_pixels_are_normalized_as_in_training(random_images):
     seen = augment.pixels(random_images.train, View(torch.arange(8)))
     assert torch.equal(predict.OnPixels(nn.Identity(), **augment.NORMALIZATION)(random_images.train), seen)

@@ -80,7 +80,10 @@ def test_missing_cells_stay_blank_and_two_seeds_have_no_interval(tmp_path):
     cm, kd = text.splitlines()[2:4]
     assert [cell.strip() for cell in cm.split("|")[2:-1]] == ["55.00 (n=1) [54.59, +0.41]", ""]
     assert "64.50 (n=1) [63.57, +0.93]" in kd
-    assert "needs two seeds of two rows" in (tmp_path / "out" / "statistics.md").read_text()
+    assert (
+        "takes two common seeds of two rows, and differences that vary"
+        in (tmp_path / "out" / "statistics.md").read_text()
+    )
 
 
 def test_flags_added_later_do_not_keep_runs_apart_but_those_both_have_do(tmp_path):
@@ -431,8 +434,10 @@ def test_latex_has_what_a_paper_needs(grid, tmp_path):
     assert lines["EnCoDe (teacher\\_confidence)$^\\dagger$"][:2] == ["1", "$59.00$"]
     assert text.count("\\mathbf") == 3 and text.count("{") == text.count("}")
     assert text.count("\\begin{") == text.count("\\end{") == 2 and "\\label{tab:alexnet-cifar10}" in text
-    assert "\\caption{Test accuracy in percent of AlexNet on cifar10" in text and "$^\\dagger$ distilled from" in text
+    assert "\\caption{Test accuracy (\\%) of AlexNet on cifar10 by share of labels: mean $\\pm$ half" in text
+    assert "$^\\dagger$ distilled from" in text
     assert latex.escape("a_b & 5% {x}~\\") == "a\\_b \\& 5\\% \\{x\\}\\textasciitilde{}\\textbackslash{}"
+    assert latex.escape("a<b|c>") == "a\\textless{}b\\textbar{}c\\textgreater{}"
 
 
 def test_the_only_student_is_not_the_best(tmp_path):

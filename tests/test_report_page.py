@@ -193,5 +193,5 @@ def test_a_report_without_a_picture_or_a_figure_of_queries_has_no_such_section(t
     (folder / "queries.csv").unlink()
     page = Path(report.write([folder], tmp_path / "out", time_inference=False)[-1])
     text = page.read_text(encoding="utf-8")
-    assert "Queried images" not in text and "(needs two seeds of two rows)" in text
+    assert "Queried images" not in text and "(takes two common seeds of two rows, and differences that vary)" in text
     Page(text)

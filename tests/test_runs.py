@@ -111,6 +111,25 @@ def test_a_finished_teacher_whose_file_is_gone_is_published_again(tmp_path, caps
         run("Single", *words, model="ResNet")
 
 
+def test_a_run_whose_state_is_gone_is_not_replaced_by_one_of_other_flags(tmp_path, capsys):
+    """Its state is large, and its results are what one wants to keep. With the same flags they come again."""
+    words = [*TOY, "--num_images", "48", "--num_val", "8", "--image_size", "8", "--initial_budget", "10", "--budget",
+             "10", "--subset", "20", "--rounds", "2", "--train_epochs", "1", "--save_path", str(tmp_path)]  # fmt: skip
+    folder = tmp_path / "random-seed5"
+    run("Random", *words, model="ResNet")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".json")}
+    (folder / "state.pt").unlink()
+    with pytest.raises(
+        InputError, match=r"holds a run with other flags or data: --lr_task \(was .*, now 0\.5\); use its"
+    ):
+        run("Random", *words, "--lr_task", "0.5", model="ResNet")
+    assert all((folder / name).read_bytes() == content for name, content in kept.items())
+    capsys.readouterr()
+    run("Random", *words, model="ResNet")
+    assert f"{folder}: state.pt, from which it would go on, is gone; it begins anew\n" in capsys.readouterr().out
+    assert (folder / "results.csv").read_bytes() == kept["results.csv"]
+
+
 def open_run(tmp_path, *words):
     args = parse("Random", "--save_path", str(tmp_path), *words)
     return runs.begin(args, data.load(args))

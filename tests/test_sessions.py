@@ -166,7 +166,7 @@ def test_the_average_of_weights_has_the_average_of_batch_norms_statistics():
     for now in seen[1:]:
         expected = 0.75 * expected + 0.25 * now
     assert len(seen) == 4 and not torch.allclose(seen[-1], expected)
-    s.restore_best()
+    s.restore_kept()
     assert torch.allclose(s.modules["net"].norm.running_var, expected)
 
 
@@ -258,7 +258,7 @@ def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(m
         {"round": 0, "epoch": 1, "loss": "2", "ce": "0.123456", "val_accuracy": "25.00"},
         {"round": 0, "epoch": 2, "loss": "2", "ce": "0.123456", "val_accuracy": "50.00"},
     ]
-    assert s.restore_best().seconds == 121
+    assert s.restore_kept().seconds == 121
 
 
 def test_every_term_is_kept_by_epoch_and_one_without_a_column_is_only_said(monkeypatch):

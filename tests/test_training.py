@@ -387,7 +387,7 @@ def test_the_best_validation_weights_are_kept_the_earliest_of_equals(monkeypatch
     weights = scripted(monkeypatch, s, [40.0, 60.0, 60.0, 50.0])
     for _ in range(4):
         s.train_epoch(Quiet())
-    fitted = s.restore_best()
+    fitted = s.restore_kept()
     assert (fitted.best_epoch, fitted.validation, fitted.updates) == (2, 60.0, 16)
     assert torch.equal(s.net.linear.weight, weights[1]) and not torch.equal(weights[1], weights[2])
     assert [row["val_accuracy"] for row in s.run.rows] == ["40.00", "60.00", "60.00", "50.00"]
@@ -400,7 +400,7 @@ def test_the_sampler_is_put_back_with_the_best_weights(monkeypatch):
     s.train_epoch(Quiet())
     then = copy.deepcopy(s.sampler.networks.state_dict())
     s.train_epoch(Quiet())
-    s.restore_best()
+    s.restore_kept()
     assert all(torch.equal(then[name], value) for name, value in s.sampler.networks.state_dict().items())
 
 

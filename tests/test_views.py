@@ -231,7 +231,7 @@ def test_without_best_the_validation_labels_decide_nothing(keep):
         s.images.labels[6:] = torch.tensor(labels)
         for _ in range(3):
             s.train_epoch(Quiet())
-        fitted = s.restore_best()
+        fitted = s.restore_kept()
         assert fitted.best_epoch == 3
         kept.append((copy.deepcopy(s.net.state_dict()), fitted.validation))
     assert all(torch.equal(kept[0][0][name], kept[1][0][name]) for name in kept[0][0])
@@ -244,7 +244,7 @@ def test_the_last_epochs_weights_are_kept():
         s.train_epoch(Quiet())
     last = copy.deepcopy(s.net.state_dict())
     s.net.linear.weight.data.zero_()
-    s.restore_best()
+    s.restore_kept()
     assert all(torch.equal(last[name], value) for name, value in s.net.state_dict().items())
 
 
@@ -262,7 +262,7 @@ def test_the_moving_average_is_of_all_updates_weights():
     s.step = followed
     for _ in range(3):
         s.train_epoch(Quiet())
-    s.restore_best()
+    s.restore_kept()
     assert torch.allclose(s.net.linear.weight, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -142,6 +142,11 @@ def _by_method(words: list[str], methods: list[str]) -> dict[str, str]:
     found = dict(word.split("=", 1) for word in words if "=" in word)
     if len(found) < len(words) or not found.keys() <= set(methods):
         raise InputError(f"--lr_tasks {' '.join(words)}: write METHOD=RATE, each of {', '.join(methods)} at most once")
+    for word in words:
+        try:
+            RATE(word.split("=", 1)[1])
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"--lr_tasks {word}: {error}") from None
     return found
 
 

@@ -1,7 +1,8 @@
 """The teacher and student of each pair, and the decoder between their features: plain torch.nn, as the paper has them.
 
-A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)` and `decoder()`. Adding one is a
-file here and its line in `PAIRS`. What makes them fast stands in `common.fast`.
+A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)` and `decoder()`, which maps the
+student's z (B, c, h, w) to the teacher's features after its pool, (B, C, H, W). Adding one is a file here and its line
+in `PAIRS`. What makes them fast is in `common.fast`.
 """
 
 import functools
@@ -16,12 +17,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import fast
+from common.errors import reason
 from common.networks.probe import check, near, probe
 from common.networks.split import SequentialNet, SplitNet
 from common.seeds import initialization
 
 __all__ = [
-    "PAIRS", "SequentialNet", "SplitNet", "build", "check", "cost", "drops", "fingerprint", "near", "probe",
+    "PAIRS", "SequentialNet", "SplitNet", "build", "check", "cost", "drops", "fingerprint", "misfit", "near",
+    "probe",
     "smallest_image", "still",
 ]  # fmt: skip
 
@@ -68,6 +71,32 @@ def smallest_image(model: str, part: str) -> int:
                 continue
             return size
     return PAIRS[model].IMAGE_SIZE
+
+
+@functools.cache
+def misfit(model: str, size: int, num_classes: int, parts: tuple[str, ...]) -> str:
+    """What does not fit in a pair, found on shapes alone; empty where all does.
+
+    Args:
+        size: of an image's side.
+        parts: those that are used, of `student`, `teacher` and `decoder`; the last one with both others.
+    """
+    with torch.device("meta"), torch.no_grad():
+        x, pair, nets = torch.zeros(1, 3, size, size), PAIRS[model], {}
+        for part in parts:
+            try:
+                if part == "decoder":
+                    net, given = pair.decoder(), nets["student"].features(x)
+                    wanted = tuple(nets["teacher"].pool(nets["teacher"].features(x)).shape)
+                else:
+                    net, given, wanted = getattr(pair, part)(num_classes), x, (1, num_classes)
+                nets[part] = net.eval()
+                found = tuple(net(given).shape)
+            except (RuntimeError, ValueError) as error:
+                return f"its {part} does not take a batch of {tuple(given.shape)} ({reason(error)})"
+            if found != wanted:
+                return f"its {part} makes {found} of a batch of {tuple(given.shape)}, wanted is {wanted}"
+    return ""
 
 
 @contextmanager

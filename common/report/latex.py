@@ -7,6 +7,7 @@ from common.report.results import Results
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$"}
 ESCAPES |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+ESCAPES |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other glyphs in OT1 fonts
 DAGGER = r"$^\dagger$ distilled from a teacher that saw every label, or some that its student did not buy."
 
 
@@ -27,8 +28,8 @@ def table(found: Results, setting: tuple[str, str], percents: list[float], label
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{Test accuracy in percent of {name} by percent of labels: mean and half of its 95\% interval over "
-        r"$n$ seeds; the best student in bold.}",
+        rf"\caption{{Test accuracy (\%) of {name} by share of labels: mean $\pm$ half the width of the 95\% confidence "
+        r"interval (Student's $t$) over $n$ seeds; the best student in bold.}",
         rf"\label{{tab:{slug('-'.join(setting))}}}",
         rf"\begin{{tabular}}{{lr{'r' * len(percents)}}}",
         r"\toprule",

@@ -84,7 +84,7 @@ def _over(rows: pd.DataFrame) -> list[str]:
 def _tests(title: str, tests: pd.DataFrame) -> Table:
     """A table of paired tests, and what its marks mean."""
     if tests.empty:
-        return Table(title, [], [], lacking="needs two seeds of two rows")
+        return Table(title, [], [], lacking="takes two common seeds of two rows, and differences that vary")
     marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
     shown = tests.assign(difference=marked).drop(columns="unlike")
     rows = [[_cell(value) for value in row] for row in shown.to_numpy()]
@@ -119,7 +119,7 @@ def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
 def _penalties(matrix: pd.DataFrame, unlike: dict[tuple[str, str], frozenset[str]]) -> Table:
     """The penalty matrix, and what its marks mean."""
     if matrix.empty:
-        return Table(PENALTIES, [], [], lacking="needs two seeds of two rows")
+        return Table(PENALTIES, [], [], lacking="takes two common seeds of two rows, and differences that vary")
     tested = matrix.notna().any() | matrix.notna().drop("mean").any(axis=1)
     kept = [label for label in matrix.columns if tested[label]]
     shown = matrix.loc[[*kept, "mean"], kept].map(_cell)

@@ -9,7 +9,7 @@ from common.seeds import initialization
 
 
 class EnCoDe(Sampler):
-    """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
+    """Queries the images that D judges unlabelled; D's logit on z enters the task loss as the adversarial term."""
 
     learns = reaches_student = scores_are_logits = True
     draws = 1

@@ -134,6 +134,8 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
 
 def there(path: Path) -> None:
     """Raises InputError where no file is."""
+    if path.is_dir():
+        raise InputError(f"--teacher {path}: is a folder; name a file of weights, as {path / 'round_00.pt'} of a run")
     if not path.is_file():
         raise InputError(f"--teacher {path}: no such file; leave the flag out to train a teacher")
 
