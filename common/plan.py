@@ -41,6 +41,7 @@ def show(args, images: Images) -> None:
         asked = f", then {counts[number + 1] - count} queried" if number + 1 < len(counts) else ""
         print(f"round {number + 1:2}   {count} labels ({budget.percent(args, count, len(images.pool)):.4g}%){asked}")
     _show_memory(args, images)
+    _show_disk(args, images, counts)
     seconds = seconds_a_round(args, images) * len(counts)
     if "teacher" in args and args.teacher_labels == "labeled":
         each = fair_seconds(args, images, counts)
@@ -66,6 +67,19 @@ def _show_memory(args, images: Images) -> None:
         if images.device.type == "cpu" and outputs > memory.SHARE * memory.available():
             parts[-1] += " (more than half of what is available: kept on the disk)"
     print(f"memory     {', '.join(parts)}; plus networks and a batch's activations")
+
+
+def _show_disk(args, images: Images, counts: list[int]) -> None:
+    """What the teachers that are still to train leave under `--save_path`; a student takes far less."""
+    if "teacher" not in args or args.teacher:
+        return
+    fair, path = args.teacher_labels == "labeled", store.shared_path(args)
+    trainings = sum(map(len, _fair_stages(args, counts))) if fair else int(not path.exists())
+    if trainings:
+        parameters, _ = networks.cost(args.model, "teacher", args.num_classes, args.image_size)
+        each = memory.megabytes(4 * parameters + distillation.size(args, images))
+        many = f"{trainings} teachers at most, each" if fair else "a teacher,"
+        print(f"disk       {many} with its outputs about {each}, in {path.parent}")
 
 
 def seconds_a_round(args, images: Images, epochs: int = 0) -> float:
