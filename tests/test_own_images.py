@@ -142,7 +142,7 @@ def test_named_data_is_described(capsys):
     survey.main(["digits", "--model", "ResNet"])
     said = capsys.readouterr().out
     assert "--recipe quick --batch_size 32 --train_epochs 17 --lr_task 0.025" in said  # 0.1 at a batch of 128
-    assert said.count("--batch_size 16 --train_epochs 17 ") == 3
+    assert said.count("--batch_size 16 --train_epochs 17 ") == 4
     assert said.count("--lr_task 0.1)") == 1  # of the student alone; distilled ones end in --feat_wt or --warmup_epochs
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10)") == 1
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10 --warmup_epochs 3)") == 1

@@ -47,22 +47,7 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
             else the choices of VARIANTS go without saying, and beyond VARIANTS only recipes are told apart.
     Raises InputError when a method trains no such network.
     """
-    values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
-    alike = ["method", "network", *(("model", "dataset") if ablation else ())]
-    for name, choices in VARIANTS.items():
-        for _, group in values.groupby([rows[name] for name in alike], sort=False):
-            there = set(group[name])
-            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]
-            if name == "sampler":  # what is no random choice, or not EnCoDe's own, is named whatever the others have
-                usual = ["vae" if rows.loc[group.index[0], "method"] == "EnCoDe" else "random"]
-            filled = group[name].replace("", usual[0])
-            if ablation and name != "sampler":
-                usual = [most(filled[~rows.loc[group.index, "run"].duplicated()], choices)]
-            values.loc[group.index, name] = filled
-            if filled.nunique() > 1 or name == "sampler":
-                mentioned.loc[group.index, name] = filled.replace(usual[0], "")
-    oracle = rows["sampler"].isin(ORACLES)
-    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there
+    values, mentioned = _choices(rows, ablation)
     columns_of = {
         value: [name for name in VARIANTS if (mentioned[name] == value).any()]
         for value in set(mentioned.to_numpy().ravel())
@@ -79,12 +64,33 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     logits = rows["run"].map(lambda run: logits_file(configs[run])).where(rows["method"].isin(DISTILLED), "")
     shared = rows["method"].isin(DISTILLED) & (values["teacher_labels"] == "all")
     names = [_added(name, [file] if file else []) for name, file in zip(names, logits, strict=True)]
-    rows = rows.assign(shared_teacher=shared, oracle=oracle, label=names)
+    rows = rows.assign(shared_teacher=shared, oracle=rows["sampler"].isin(ORACLES), label=names)
     rows["label"] = _teachers_apart(rows, configs)
     rows["label"] = _runs_apart(rows, configs) if ablation else _recipes_apart(rows, configs)
     more = shared & _saw_more(rows, configs, unknown=logits == "")
     rows["label"] += more.groupby(rows["run"]).transform("any").map({True: "†", False: ""})
     return rows
+
+
+def _choices(rows: pd.DataFrame, ablation: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Each row's choices of VARIANTS, and those of them that its name mentions: empty for what goes without saying."""
+    values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
+    alike = ["method", "network", *(("model", "dataset") if ablation else ())]
+    for name, choices in VARIANTS.items():
+        for _, group in values.groupby([rows[name] for name in alike], sort=False):
+            there = set(group[name])
+            usual = [choice for choice in choices if choice in there][-1:] or choices[:1]
+            if name == "sampler":  # what is no random choice, or not EnCoDe's own, is named whatever the others have
+                usual = ["vae" if rows.loc[group.index[0], "method"] == "EnCoDe" else "random"]
+            filled = group[name].replace("", usual[0])
+            if ablation and name != "sampler":
+                usual = [most(filled[~rows.loc[group.index, "run"].duplicated()], choices)]
+            values.loc[group.index, name] = filled
+            if filled.nunique() > 1 or name == "sampler":
+                mentioned.loc[group.index, name] = filled.replace(usual[0], "")
+    oracle = rows["sampler"].isin(ORACLES)
+    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there
+    return values, mentioned
 
 
 def row_named(rows: pd.DataFrame, reference: str) -> str:

@@ -180,7 +180,7 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
 def _other_rounds(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
     """The label counts of two runs' rounds up to this percent, where they differ and queries depend on them.
 
-    Random labels are the same whatever the rounds were, and so are all labels.
+    Random labels are drawn alike whatever the rounds were (others, but no better ones), and all labels are the same.
     """
     if percent >= 100:
         return ""
