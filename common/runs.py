@@ -168,7 +168,8 @@ class Run:
         self.changed = ""  # what differs from the code and machine the run began with
         self.config = config | {MADE_WITH: [made_with]}
         self._unnoted = False  # is this sitting not in config.json yet?
-        begun, finished = (self.folder / "state.pt").exists(), any(self.folder.glob("round_*.pt"))
+        begun = (self.folder / "state.pt").exists()
+        finished = any(self.folder.glob("round_*.pt")) or _has_rows(self.folder / "results.csv")
         if not begun and not finished:  # nothing done yet that could be mixed up
             self._write_config()
             return
@@ -259,6 +260,10 @@ def read_config(path: Path) -> dict:
     if not isinstance(config, dict) or not _are_records(config.get(MADE_WITH, [{}])):
         raise _not_a_config(path)
     return config
+
+
+def _has_rows(table: Path) -> bool:
+    return table.exists() and table.read_bytes().count(b"\n") > 1
 
 
 def _are_records(found: object) -> bool:
