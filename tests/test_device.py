@@ -386,8 +386,14 @@ def draws_of_the_device(monkeypatch):
 
 
 def sampler_on_the_cpu(monkeypatch):
-    """`networks.to(device)` forgotten."""
-    monkeypatch.setattr(nn.ModuleDict, "to", lambda networks, device: networks)
+    """`network.to(device)` forgotten."""
+
+    def planted(sampler, name, network, rate):
+        sampler.networks[name] = network
+        sampler.optimizers[name] = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
+        return network
+
+    monkeypatch.setattr(Sampler, "own", planted)
 
 
 def noise_for_each_update(monkeypatch):
