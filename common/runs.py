@@ -169,8 +169,7 @@ class Run:
         self.config = config | {MADE_WITH: [made_with]}
         self._unnoted = False  # is this sitting not in config.json yet?
         begun = (self.folder / "state.pt").exists()
-        finished = any(self.folder.glob("round_*.pt")) or _has_rows(self.folder / "results.csv")
-        if not begun and not finished:  # nothing done yet that could be mixed up
+        if not begun and not _has_rows(self.folder / "results.csv"):  # nothing done yet that could be mixed up
             self._write_config()
             return
         before = read_config(path)
