@@ -84,12 +84,13 @@ def misfit(model: str, size: int, num_classes: int, parts: tuple[str, ...]) -> s
     with torch.device("meta"), torch.no_grad():
         x, pair, nets = torch.zeros(1, 3, size, size), PAIRS[model], {}
         for part in parts:
+            given = x
             try:
                 if part == "decoder":
                     net, given = pair.decoder(), nets["student"].features(x)
                     wanted = tuple(nets["teacher"].pool(nets["teacher"].features(x)).shape)
                 else:
-                    net, given, wanted = getattr(pair, part)(num_classes), x, (1, num_classes)
+                    net, wanted = getattr(pair, part)(num_classes), (1, num_classes)
                 nets[part] = net.eval()
                 found = tuple(net(given).shape)
             except (RuntimeError, ValueError) as error:
