@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common import checks, cli, entry, machine, runs
+from common.datasets import DATASETS
 from common.errors import InputError
 from common.teachers import training
 
@@ -92,6 +93,7 @@ def test_no_default_is_a_private_path():
         ),
         ("KD", "--teacher_labels labeled --teacher t.pt", "--teacher t.pt: --teacher_labels labeled trains one"),
         ("KD", "--teacher t.pt", "--teacher t.pt: no such file; leave the flag out"),
+        ("KD", "--teacher /", "--teacher /: is a folder; name a file of weights, as /round_00.pt of a run"),
         ("KD", "--views 1 --shift 2", "--shift 2: the teacher's outputs are of unmoved images; add --views 4"),
         ("EnCoDe", "--sampler_input images --image_size 40", "--image_size 40: --sampler_input images halves it 4"),
         ("KD", "--teacher_start before", "--teacher_start before: one teacher serves all rounds; add --teacher_labels"),
@@ -294,6 +296,13 @@ def test_help_beside_a_recipe_shows_the_recipes_values(words, capsys):
     assert ended.value.code == 0
     assert "--temperature TEMPERATURE softens" in shown and "standardized_kl, confident_kl (default: 0.8)" in shown
     assert "Lower it when the loss is not finite (default: 0.04)" in shown
+
+
+def test_help_lists_a_data_set_that_was_added(monkeypatch, capsys):
+    monkeypatch.setitem(DATASETS, "stripes", None)
+    with pytest.raises(SystemExit):
+        parse("Random", "--help")
+    assert "stripes, an .npz (x_train" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_groups_flags_and_shows_true_defaults():
