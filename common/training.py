@@ -74,9 +74,7 @@ class Session:
         self.schedule = schedules.of(args, self.optimizers["task"], self.updates)
         self.average = None
         if args.keep == "ema":
-            self.average = AveragedModel(
-                self.modules, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True
-            )
+            self.average = Average(self.modules, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
         self.epoch, self.seconds = 0, 0.0
         self.best_accuracy, self.best_epoch, self.best = -1.0, 0, None
         self.compiled = None
@@ -239,6 +237,25 @@ class Session:
         parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         parts += "".join(f" {name} {value}" for name, value in self.shown.items())
         self.run.log(f"{self.round.label}: epoch {self.epoch}/{self.args.train_epochs} {parts}, {left} left")
+
+
+class Average(AveragedModel):
+    """torch's moving average, of weights and statistics, without its wait at each update.
+
+    torch's own copies the number of its updates to the device each time, for which the host waits.
+    """
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        averaged, now = self.module.state_dict(), model.state_dict()
+        if self.n_averaged == 0:  # that number is on the CPU
+            self.module.load_state_dict(now)
+        else:
+            for floating in (True, False):  # a batch norm counts its batches
+                names = [name for name, value in averaged.items() if value.is_floating_point() == floating]
+                if names:
+                    self.multi_avg_fn(*([state[name] for name in names] for state in (averaged, now)), None)
+        self.n_averaged += 1
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

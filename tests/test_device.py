@@ -335,13 +335,14 @@ def test_every_strategy_queries_the_same_images_on_any_device(name, device, argu
     assert found[0] == found[1] and len(set(found[0])) == 3
 
 
-def test_an_epoch_of_twice_the_updates_waits_no_more_often(device, arguments):
+@pytest.mark.parametrize("keep", ["best", "ema"])
+def test_an_epoch_of_twice_the_updates_waits_no_more_often(keep, device, arguments):
     """Losses are read every READ_EVERY updates and at the epoch's end, batches and noise moved at its start."""
     waits = []
     with device:
         for batch_size in (4, 2):
             args, run, this_round, student = seen(arguments, DEVICE)
-            args.batch_size = batch_size
+            args.batch_size, args.keep = batch_size, keep
             sampler = samplers.build(args, this_round, student)
             session = training.Session(args, run, this_round, student, sampler=sampler)
             with run.bar(1, 0, "") as bar:
