@@ -38,6 +38,7 @@ class Stream:
 
     def __init__(self, device=None):
         self.device, self.name = device, "beside" if device is not None else "current"
+        LOG.append(f"{self.name} is made")
 
     def wait_stream(self, other) -> None:
         LOG.append(f"{self.name} waits for {other.name}")
@@ -47,7 +48,7 @@ class Stream:
 def gpu(monkeypatch):
     """Stand-ins in torch.cuda, and `--compile graph` on the CPU."""
     MADE.clear()
-    LOG.clear()
+    graphs._stream.cache_clear()
     monkeypatch.setattr(fast, "check", lambda compile, device: compile)
 
     @contextmanager
@@ -61,6 +62,7 @@ def gpu(monkeypatch):
             yield
 
     current = Stream()
+    LOG.clear()
     stand_ins = {"Stream": Stream, "stream": stream, "current_stream": lambda device: current}
     for name, stand_in in {**stand_ins, "CUDAGraph": Graph, "graph": graph}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
@@ -125,7 +127,15 @@ def test_losses_are_kept_when_the_next_replay_overwrites_them(gpu):
 
 def test_what_is_launched_beside_waits_and_is_waited_for(gpu):
     trained("Random", "--compile", "graph")
-    assert LOG == ["beside waits for current", "on beside", "current waits for beside"] * 4  # three plain, one recorded
+    each = ["beside waits for current", "on beside", "current waits for beside"]
+    assert ["beside is made", *each * 4] == LOG  # three plain, one recorded
+
+
+def test_trainings_share_a_stream(gpu):
+    """Each would have a cuBLAS workspace of its own, which is never given back."""
+    for _ in range(2):
+        trained("Random", "--compile", "graph")
+    assert LOG.count("beside is made") == 1
 
 
 def test_adam_is_capturable_while_it_is_recorded_alone(gpu, monkeypatch):

@@ -7,6 +7,7 @@ Python numbers, so whatever changes goes through a tensor that stays where it is
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -25,7 +26,7 @@ def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> C
         optimizers: all that it steps, fused ones: the kernel takes a rate that is a tensor.
     """
     inputs = Inputs(optimizers)
-    stream = torch.cuda.Stream(inputs.device)
+    stream = _stream(inputs.device)
     plain: dict[bool, int] = {}
     graphs: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
 
@@ -44,6 +45,12 @@ def captured(update: Callable, optimizers: Iterable[torch.optim.Optimizer]) -> C
         return {name: value.clone() for name, value in losses.items()}  # the next replay overwrites them
 
     return run
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all of a process's trainings: cuBLAS keeps a workspace for each stream, 32 MiB with `:4096:8`."""
+    return torch.cuda.Stream(device)
 
 
 def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adversarial: bool) -> dict[str, Tensor]:
