@@ -26,7 +26,7 @@ from common import (
     teachers,
     training,
 )
-from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 from common.samplers import Sampler, nets, vaal
 
 from . import fake_device
@@ -176,8 +176,11 @@ def test_a_round_runs_on_the_device(model, case, first_round):
     first_round(model, case)
 
 
-@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *FEATURE_LOSSES])
-def test_each_loss_and_its_gradient_run_on_the_device_without_waiting(name, device):
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [*((name, None) for name in [*LOGIT_LOSSES, *FEATURE_LOSSES]), *((name, [0, 4, 1, 1]) for name in WITH_LABELS)],
+)
+def test_each_loss_and_its_gradient_run_on_the_device_without_waiting(name, labels, device):
     """slam summed with cumsum, which has no fixed order on CUDA."""
     shape = (4, 5) if name in LOGIT_LOSSES else (4, 3, 2, 2)
     student, teacher = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).unbind()
@@ -188,8 +191,9 @@ def test_each_loss_and_its_gradient_run_on_the_device_without_waiting(name, devi
         with device:
             here = student.detach().to(where).requires_grad_()
             there = teacher.to(where)
+            y = [] if labels is None else [torch.tensor(labels).to(where)]
             with device.no_waiting():
-                value = loss(here, there, args)
+                value = loss(here, there, args, *y)
                 value.backward()
             found.append((value.cpu().item(), here.grad.cpu().tolist()))
     assert found[0] == found[1]

@@ -1,6 +1,7 @@
 """On a real GPU, where there is one: what `test_device` cannot see without it."""
 
 import csv
+import gc
 import itertools
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from common import data, folding, networks, plan, samplers
 from common.fast import graphs
 from common.files import read_tensors
+from common.losses import FEATURE_LOSSES, LOGIT_LOSSES
 from common.training import Session
 
 from .conftest import BUDGET, MODELS, TOY, parse, run
@@ -23,6 +25,10 @@ CASES = {
     "discriminator": ("EnCoDe", "student", ["--sampler", "discriminator"]),
     "batch norm": ("KD", "student", ["--fold_bn"]),
     "mixup": ("KD", "student", ["--mixup", "1", "--shift", "3", "--targets", "mean", "--views", "2", "--feat_wt", "0"]),
+    "moved, cut out": ("Random", "student", ["--shift", "3", "--cutout", "8", "--label_smoothing", "0.1"]),
+    "labels": ("KD", "student", ["--distill_on", "labeled", "--logit_loss", "dkd", "--logit_wt", "1"]),
+    **{name: ("KD", "student", ["--logit_loss", name, "--logit_wt", "1"]) for name in LOGIT_LOSSES},
+    **{f"{name} of features": ("KD", "student", ["--feature_loss", name]) for name in FEATURE_LOSSES},
 }
 
 
@@ -71,23 +77,85 @@ def test_a_recorded_update_has_the_plain_ones_losses_to_the_last_bit(model, case
     assert losses_of(model, method, *words, network=network, each=5) == recorded
 
 
-@pytest.mark.parametrize("compile", ["off", "graph"])
-@pytest.mark.parametrize("method", ["Single", "Random", "KD", "EnCoDe", "fair"])
-def test_a_seed_gives_the_same_bytes_twice(method, compile, tmp_path):
-    words = [*TOY, "--device", "cuda", "--compile", compile, "--train_epochs", "3"]
-    words += [] if method == "Single" else BUDGET
-    words += ["--teacher_epochs", "1"] if method in ("KD", "EnCoDe", "fair") else []
-    words += ["--recipe", "fair"] if method == "fair" else []
-    words += ["--warmup_epochs", "1"] if method == "EnCoDe" else []
+RUNS = {
+    "Single": ("Single", []),
+    "teacher": ("Single", ["--network", "teacher", "--keep", "last"]),  # with dropout
+    "Random": ("Random", BUDGET),
+    "ema": ("Random", [*BUDGET, "--keep", "ema", "--ema_decay", "0.8"]),
+    "KD": ("KD", [*BUDGET, "--teacher_epochs", "1"]),
+    "EnCoDe": ("EnCoDe", [*BUDGET, "--teacher_epochs", "1", "--warmup_epochs", "1"]),
+    "fair": ("KD", [*BUDGET, "--teacher_epochs", "1", "--recipe", "fair"]),
+    "fixmatch": ("KD", [*BUDGET, "--recipe", "fair", "--teacher_pool", "fixmatch", "--teacher_pool_epochs", "1"]),
+}
+
+
+def run_in(folder, case: str, *words: str) -> None:
+    """One run of three epochs a round on the GPU."""
+    method, more = RUNS[case]
+    words = [*TOY, "--device", "cuda", "--train_epochs", "3", *more, *words]
+    run(method, *words, "--expt", "run", "--save_path", str(folder))
+
+
+def same_bytes(one, two) -> bool:
+    """Have two runs the same accuracies and weights?"""
     found = []
-    for name in ("one", "two"):
-        run("KD" if method == "fair" else method, *words, "--expt", "run", "--save_path", str(tmp_path / name))
-        folder = tmp_path / name / "run-seed5"
+    for folder in (one / "run-seed5", two / "run-seed5"):
         weights = [read_tensors(path)["state_dict"] for path in sorted(folder.glob("round_*.pt"))]
         with open(folder / "results.csv") as file:
-            rows = [row["test_accuracy"] for row in csv.DictReader(file)]
-        found.append((rows, weights))
+            found.append(([row["test_accuracy"] for row in csv.DictReader(file)], weights))
     (rows, weights), (again, same) = found
-    assert rows == again and len(rows) == len(weights) > 0
-    for ours, theirs in zip(weights, same, strict=True):
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert len(rows) == len(weights) > 0
+    pairs = zip(weights, same, strict=True)
+    return rows == again and all(torch.equal(ours[name], theirs[name]) for ours, theirs in pairs for name in ours)
+
+
+@pytest.mark.parametrize("compile", ["off", "graph"])
+@pytest.mark.parametrize("case", RUNS)
+def test_a_seed_gives_the_same_bytes_twice(case, compile, tmp_path):
+    for name in ("one", "two"):
+        run_in(tmp_path / name, case, "--compile", compile)
+    assert same_bytes(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.parametrize("case", RUNS)
+def test_a_killed_run_ends_with_the_bytes_of_a_whole_one(case, amp, tmp_path, monkeypatch):
+    """Its first updates are plain where the whole run's were replayed, and the other way round."""
+    words = ["--compile", "graph", "--amp", amp]
+    run_in(tmp_path / "whole", case, *words)
+    train_epoch = Session.train_epoch
+
+    def killed(session, bar):
+        if session.epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(session, bar)
+
+    with monkeypatch.context() as killing, pytest.raises(KeyboardInterrupt):
+        killing.setattr(Session, "train_epoch", killed)
+        run_in(tmp_path / "killed", case, *words)
+    gc.collect()  # the run's lock goes with it
+    run_in(tmp_path / "killed", case, *words)
+    assert same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_trainings_one_after_the_other_take_no_more_memory():
+    """Each had a stream of its own, and that one's cuBLAS workspace for good."""
+    taken = []
+    for _ in range(3):
+        losses_of("AlexNet", "EnCoDe", "--device", "cuda", "--compile", "graph", each=5)
+        gc.collect()
+        taken.append(torch.cuda.memory_allocated())
+    assert taken[1] == taken[2]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+@pytest.mark.parametrize("compile", ["off", "graph"])
+def test_another_gpu_is_used_alone(compile):
+    """Its losses are the first one's where both are of one kind; the first one's memory stays as it is."""
+    words = ["--compile", compile, "--amp", "bf16"]
+    first = losses_of("AlexNet", "EnCoDe", "--device", "cuda:0", *words, each=5)
+    before = torch.cuda.memory_reserved(0)
+    second = losses_of("AlexNet", "EnCoDe", "--device", "cuda:1", *words, each=5)
+    assert torch.cuda.memory_reserved(0) <= before and torch.cuda.max_memory_allocated(1) > 0
+    if torch.cuda.get_device_name(0) == torch.cuda.get_device_name(1):
+        assert first == second
