@@ -140,6 +140,7 @@ def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float
             started = time.perf_counter()
         session.step(next(batches, None) or next(batches := session.batches()))
     _synchronize(images.device)
+    session.compiled = None  # lets its graph go, and with it the memory, before another configuration is timed
     return (time.perf_counter() - started) / timed
 
 

@@ -1,12 +1,14 @@
 """`--compile graph`: an update recorded once serves for all, on stand-ins for a GPU's streams and graphs."""
 
+import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from common import fast
+from common import data, fast, plan
 from common.errors import InputError
 from common.fast import graphs
 from common.fast.inputs import Inputs
@@ -185,3 +187,16 @@ def test_a_round_that_ends_lets_its_graph_go(gpu):
     s.train_epoch(Quiet())
     s.restore_kept()
     assert s.compiled is None
+
+
+def test_a_configuration_that_was_timed_lets_its_graph_go(gpu):
+    """The memory of one more would count when the grid says how many runs fit the GPU."""
+    args = parse("Random", "--compile", "graph")
+    images = data.load(args)
+    gc.disable()
+    try:
+        plan.seconds_an_update(args, images, timed=1)
+        graph = weakref.ref(MADE.pop())
+        assert graph() is None
+    finally:
+        gc.enable()
