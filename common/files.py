@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 import torch
 
-from common.errors import Damaged, reason
+from common.errors import Damaged, InputError, reason
 
 CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
 FOLDER = 0x10  # among a zip member's attributes
@@ -121,6 +121,33 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
     if not isinstance(content, dict):
         raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")
     return content
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool = False) -> None:
+    """Replaces an .npz atomically; `read_arrays` reads it back. Raises OSError when the disk refuses."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        (np.savez_compressed if compress else np.savez)(file, **arrays)
+
+
+def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The named arrays of an .npz, the `optional` ones where it has them; its checksums are compared.
+
+    Raises Damaged when the file is no .npz, lacks an array or holds Python objects, and InputError when there is not
+    enough memory for it.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no archive of arrays, as np.savez makes it")
+        with np.load(path, allow_pickle=False) as archive:
+            if missing := [name for name in names if name not in archive]:
+                raise Damaged(f"{path}: no array {', '.join(missing)}; it needs {', '.join(names)}")
+            return {name: archive[name] for name in (*names, *optional) if name in archive}
+    except MemoryError:
+        raise InputError(f"{path}: not enough memory for its arrays; use fewer or smaller images") from None
+    except Damaged:
+        raise
+    except Exception as error:  # no closed list: zipfile, zlib and numpy each raise their own
+        raise Damaged(f"{path}: not a readable .npz file ({reason(error)})") from None
 
 
 def lock(path: Path, wait: bool = False, purpose: str = "another process") -> IO | None:

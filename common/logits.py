@@ -23,7 +23,7 @@ from common import data, datasets, distillation, entry, evaluation, predict, rea
 from common.data import Images
 from common.errors import InputError
 from common.experiments import ROOT
-from common.files import replacing
+from common.files import write_arrays
 from common.parsing import COUNT0, MOST_VIEWS, SHIFT, Parser, number
 from common.teachers.precomputed import flaw
 
@@ -63,7 +63,7 @@ def write(
             batch = images[start : start + batch_size]
             rows[start : start + batch_size] = _checked(network(batch), len(batch), len(source.classes))
         arrays[part] = rows
-    _save(path, arrays)
+    write_arrays(path, arrays)
 
 
 def write_run(
@@ -96,7 +96,7 @@ def write_run(
     _, train = distillation.compute(trained.net, whole, views=drawn, features=False)
     test = evaluation.logits(trained.net, whole.test)
     arrays = {"labels": whole.labels, "train": train.mean(0), "test": test, **({} if seen is None else {"seen": seen})}
-    _save(path, {name: tensor.numpy() for name, tensor in arrays.items()})
+    write_arrays(path, {name: tensor.numpy() for name, tensor in arrays.items()})
 
 
 def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.Tensor | None:
@@ -119,11 +119,6 @@ def _target(path: str | Path) -> Path:
     if path.suffix != ".npz" or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: must be an .npz in a folder that is there")
     return path
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
 
 
 def _places(seen: str | list[int], count: int) -> np.ndarray:

@@ -2,16 +2,15 @@
 
 import csv
 import json
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from common.datasets.files import MOST_CLASSES
+from common.datasets.npz import MOST_CLASSES
 from common.errors import InputError
 from common.experiments import METHODS
+from common.files import read_arrays
 from common.networks import PAIRS
 from common.runs import POOL
 from common.schema import LOSSES
@@ -132,11 +131,7 @@ def classes(folder: Path, rounds: pd.DataFrame) -> pd.DataFrame:
         path = folder / f"predictions_{number:02d}.npz"
         if not path.exists():
             continue
-        try:
-            with np.load(path, allow_pickle=False) as columns:
-                predicted, labels = columns["predicted"], columns["labels"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: not a round's predictions ({error})") from None
+        predicted, labels = read_arrays(path, ("predicted", "labels")).values()
         if predicted.shape != labels.shape or labels.ndim != 1 or {predicted.dtype.kind, labels.dtype.kind} != {"u"}:
             raise InputError(f"{path}: predicted and labels must be classes of one test set, one an image; they have "
                              f"{predicted.size} and {labels.size}")  # fmt: skip

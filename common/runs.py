@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common import console, provenance, state
 from common.board import Board
 from common.errors import InputError
-from common.files import lock, replacing, write_csv, write_tensors, write_text
+from common.files import lock, write_arrays, write_csv, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
 # Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
@@ -286,8 +286,7 @@ def save_predictions(path: Path, predicted: torch.Tensor, labels: torch.Tensor) 
     """A round's classes of the test images, (M,) each, as found and as they are: a byte an image before compression."""
     kind = np.min_scalar_type(int(max(predicted.max(), labels.max())))
     columns = {"predicted": predicted.cpu().numpy().astype(kind), "labels": labels.cpu().numpy().astype(kind)}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **columns)
+    write_arrays(path, columns, compress=True)
 
 
 def save_weights(path: Path, net: torch.nn.Module, **record: object) -> None:

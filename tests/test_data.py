@@ -8,7 +8,6 @@ import pickle
 import shutil
 import struct
 import tarfile
-import zipfile
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,8 +103,8 @@ def test_grey_images_become_rgb(tmp_path):
         ({"y_test": None}, "no array y_test"),
         ({"x_train": np.zeros((30, 16, 16, 3), np.float32)}, "must be uint8"),
         ({"x_train": np.zeros((30, 16, 16, 4), np.uint8)}, "must be uint8"),
-        ({"x_train": np.array([None] * 30)}, "x_train holds Python objects"),
-        ({"x_train": np.zeros(30, "M8[s]")}, r"x_train holds the type datetime64"),
+        ({"x_train": np.array([None] * 30)}, "Object arrays cannot be loaded"),
+        ({"x_train": np.zeros(30, "M8[s]")}, "x_train is datetime64"),
         ({"x_train": np.zeros((30, 0, 0, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
         ({"x_train": np.zeros((0, 16, 16, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
         ({"x_test": np.zeros((0, 16, 16), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test is .*, which holds no"),
@@ -162,21 +161,6 @@ def test_fortran_order_is_the_same_data(tmp_path):
     )  # fmt: skip
 
 
-def _header(shape, dtype="|u1") -> bytes:
-    """A .npy header that claims `shape`, and 64 bytes behind it."""
-    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(64)
-
-
-def _zip(path: Path, x_train: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    toy(path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()} | {"x_train.npy": x_train}
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-
-
 def _damage(path: Path, how: str) -> None:
     if how == "cut short":
         path.write_bytes(toy(path).read_bytes()[:500])
@@ -186,15 +170,10 @@ def _damage(path: Path, how: str) -> None:
     elif how in ("flipped", "flipped, compressed"):
         toy(path)
         if "compressed" in how:
-            _zip(path, zipfile.ZipFile(path).read("x_train.npy"), zipfile.ZIP_DEFLATED)
+            np.savez_compressed(path, **np.load(path))
         content = bytearray(path.read_bytes())
         content[2000] ^= 255
         path.write_bytes(content)
-    elif how == "zip claims 4 GB":  # the header and the directory's size of the array agree
-        _zip(path, _header((2**32 - 130,)))
-        content, size = path.read_bytes(), struct.pack("<II", 192, 192)  # compressed and not
-        assert content.count(size) == 2  # before the array and in the directory
-        path.write_bytes(content.replace(size, struct.pack("<II", 192, 2**32 - 2)))
     elif how == "method 99":
         content = toy(path).read_bytes()
         path.write_bytes(content.replace(b"PK\1\2\x2d\3\x2d\0\0\0\0\0", b"PK\1\2\x2d\3\x2d\0\0\0\x63\0"))
@@ -203,50 +182,26 @@ def _damage(path: Path, how: str) -> None:
         content = toy(path).read_bytes()
         path.write_bytes(content.replace(b"PK\1\2\x2d\3\x2d\0\0\0", b"PK\1\2\x2d\3\x2d\0\1\0"))
         assert path.read_bytes() != content
-    else:
-        _zip(path, **HEADERS[how])
 
 
-HEADERS = {
-    "claims terabytes": {"x_train": _header((30, 2**20, 2**20, 3))},
-    "claims more than 2^64": {"x_train": _header((2**40, 2**40, 3))},
-    "claims a little more": {"x_train": _header((65,))},
-    "claims less": {"x_train": _header((63,))},
-    "negative": {"x_train": _header((-8, -8))},
-    "no header": {"x_train": b"\x93NUMPY\x01\x00"},
-    "no python": {"x_train": _header("(1,)) + (")},
-    "another version": {"x_train": b"\x93NUMPY\x09" + _header((64,))[7:]},
-    "lzma": {"x_train": _header((64,)), "compression": zipfile.ZIP_LZMA},
-}
-HINTS = {
-    "npy": "from np.save; use np.savez",
-    "lzma": "compressed by method 14; use np.savez",
-    "method 99": "compressed by method 99; use np.savez",
-}
-DAMAGES = ["cut short", "npy", "flipped", "flipped, compressed", "zip claims 4 GB", "method 99", "encrypted"]
+DAMAGES = ["cut short", "npy", "flipped", "flipped, compressed", "method 99", "encrypted"]
 
 
-@pytest.mark.parametrize("how", [*DAMAGES, *HEADERS])
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_npz_is_one_line(tmp_path, how):
     path = tmp_path / "broken.npz"
     _damage(path, how)
     message = message_of(lambda: load(path), f"--dataset {path}: not a readable .npz file")
-    assert HINTS.get(how, "") in message
-
-
-@pytest.mark.parametrize(("how", "claimed"), [("claims terabytes", 98956046499840), ("zip claims 4 GB", 4294967166)])
-def test_memory_is_taken_only_for_what_the_file_holds(tmp_path, monkeypatch, how, claimed):
-    _damage(tmp_path / "broken.npz", how)
-    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("memory was taken"))
-    message_of(lambda: load(tmp_path / "broken.npz"), f"claims .* {claimed} bytes, and the file does not hold them")
+    assert "np.savez makes it" in message or how not in ("npy", "cut short")
 
 
 def test_too_little_memory_is_said_and_is_no_damage(tmp_path, monkeypatch):
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(np.lib.format, "read_array", full)
-    message_of(lambda: load(toy(tmp_path / "large.npz")), "large.npz: not enough memory")
+    path = toy(tmp_path / "large.npz")
+    monkeypatch.setattr(np, "load", full)
+    message_of(lambda: load(path), "large.npz: not enough memory")
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -528,7 +483,7 @@ def test_svhn_images_are_drawn_or_the_first(svhn_files):
     assert extra.name == "svhn-extra" and np.array_equal(extra.train[12:].numpy(), pixels["extra"])
 
 
-@pytest.mark.parametrize("how", [*DAMAGES, *HEADERS])
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_svhn_copy_is_made_again(svhn_files, capsys, how):
     folder, pixels = svhn_files
     _damage(folder / "svhn.npz", how)

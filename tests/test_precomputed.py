@@ -92,7 +92,7 @@ RIGHT = np.zeros((10, 2))
         ({"train": RIGHT, "seen": [-1, 3]}, "`seen` has other"),
         ({"train": RIGHT, "seen": [0.5]}, "`seen` has other"),
         ({"train": RIGHT, "seen": [[1, 2]]}, "`seen` has other"),
-        ({"train": np.array([object()])}, "not a readable .npz file .train holds Python objects"),
+        ({"train": np.array([object()])}, "not a readable .npz file .Object arrays cannot be loaded"),
     ],
 )
 def test_a_file_that_does_not_fit_the_data_set_is_refused(arrays, said, ten, tmp_path):

@@ -235,12 +235,12 @@ def test_predictions_must_be_the_rounds_own(tmp_path):
     np.savez_compressed(path, predicted=np.zeros(2), labels=np.zeros(2))
     assert refused(folder).startswith(f"{path}: predicted and labels must be classes")
     np.savez_compressed(path, predicted=np.zeros(2, np.uint8))
-    assert refused(folder).startswith(f"{path}: not a round's predictions (")
+    assert refused(folder).startswith(f"{path}: no array labels; it needs predicted, labels")
     predictions(folder, 0, [0, 1, 1, 1, 1], [0, 1, 1, 0, 0])
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], whole[:60] + b"\xff" * 4 + whole[64:], b"no archive"):
         path.write_bytes(damaged)
-        assert refused(folder).startswith(f"{path}: not a round's predictions (")
+        assert refused(folder).startswith(f"{path}: not a readable .npz file (")
 
 
 def test_a_folder_given_twice_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from common.datasets import cifar10, cifar100, digits, files, folder, svhn
+from common.datasets import cifar10, cifar100, digits, folder, npz, svhn
 from common.datasets.source import Source, short_name
 from common.errors import InputError
 
@@ -32,10 +32,10 @@ def load(args) -> Source:
     if labels and (path.exists() or known):
         raise InputError(f"--labels {labels}: names images by their files; --dataset {dataset} is no folder of images")
     if known:
-        source = files.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
+        source = npz.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
         return source._replace(name=name(args))  # found by it, unread, are teachers
     if path.is_file():
-        return files.load_npz(path)
+        return npz.load(path)
     raise InputError(
         f"--dataset {dataset}: neither a known data set ({', '.join(DATASETS)}) nor an existing .npz file or image "
         "folder"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets import npz
 from common.errors import Damaged, InputError
-from common.files import locked, replacing, sha256
+from common.files import locked, read_arrays, sha256, write_arrays
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 STALLED = 20  # seconds without a byte after which a download counts as unreachable
@@ -37,8 +36,8 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
             arrays = _read(cache, checksum)
             if arrays is None:
                 arrays = make()
-                with replacing(cache) as temporary, open(temporary, "wb") as file:
-                    np.savez(file, **dict(zip(KEYS, arrays, strict=True)), sha256=np.array(sha256(*arrays)))
+                named = dict(zip(KEYS, arrays, strict=True))
+                write_arrays(cache, {**named, "sha256": np.array(sha256(*arrays))})
             return arrays
     except OSError as error:
         refused = InputError(
@@ -59,7 +58,7 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
     if not cache.exists():
         return None
     try:
-        found = npz.read(cache, KEYS if checksum else (*KEYS, "sha256"))
+        found = read_arrays(cache, KEYS if checksum else (*KEYS, "sha256"))
         arrays = tuple(found[key] for key in KEYS)
         if sha256(*arrays) == (checksum or str(found["sha256"])):
             return arrays

@@ -1,69 +1,80 @@
-"""Arrays out of an .npz, believed in nothing: what a header claims is compared with the file before memory is taken."""
+"""A user's own images in an .npz, in Keras' convention."""
 
-import math
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from common.errors import Damaged, InputError, reason
+from common.datasets.local import KEYS
+from common.datasets.source import Source, short_name
+from common.errors import InputError
+from common.files import read_arrays
 
-DEFLATE_LIMIT = 1100  # bytes out of one byte in: deflate cannot do better than 1032
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-KINDS = "biufU"  # of the arrays' types: bool, integers, floats, text
+MOST_CLASSES = 10_000  # a larger label is a mistake, and each class up to the largest gets a name and a weight
 
 
-def read(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz, the `optional` ones where it has them, as they were saved (C or Fortran order).
+def load(path: Path) -> Source:
+    """Reads x_train, y_train, x_test, y_test: uint8 images (N, H, W), (N, H, W, 1) or (N, H, W, 3), integer labels.
 
-    The archive's own checksums are compared.
+    Labels are (N,) or (N, 1), of any integer type, below MOST_CLASSES. Bool and float labels are refused even where
+    they are whole: scores, one-hot vectors and targets of a regression come in these types. The classes are all numbers
+    up to the largest label, also those that no image has.
 
-    Raises Damaged when the file is no .npz, lacks an array, holds Python objects or claims other sizes than it has,
-    and InputError when there is not enough memory for it.
+    Raises InputError when the file is not an .npz, lacks an array, or holds another shape or type.
     """
     try:
-        with open(path, "rb") as file:
-            if file.read(6) == np.lib.format.MAGIC_PREFIX:
-                raise ValueError("it is a single array, from np.save; use np.savez")
-            with zipfile.ZipFile(file) as archive:
-                held = archive.namelist()
-                missing = [name for name in names if f"{name}.npy" not in held]
-                if missing:
-                    raise Damaged(f"{path}: no array {', '.join(missing)}; it needs {', '.join(names)}")
-                wanted = [*names, *(name for name in optional if f"{name}.npy" in held)]
-                return {name: _member(archive, name, path.stat().st_size) for name in wanted}
-    except MemoryError:
-        raise InputError(f"{path}: not enough memory for its arrays; use fewer or smaller images") from None
-    except Damaged:
-        raise
-    except Exception as error:  # no closed list: zipfile, zlib and numpy each raise their own
-        raise Damaged(f"{path}: not a readable .npz file ({reason(error)})") from None
+        arrays = read_arrays(path, KEYS)
+    except InputError as error:
+        raise InputError(f"--dataset {error}") from None
+    arrays = _usable(path, arrays)
+    classes = [str(label) for label in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
+    return Source(short_name(path), *(arrays[key] for key in KEYS), classes, mirror=None)
 
 
-def _member(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
-    info = archive.getinfo(f"{name}.npy")
-    limit = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: DEFLATE_LIMIT}.get(info.compress_type)
-    if limit is None:
-        raise ValueError(f"{name} is compressed by method {info.compress_type}; use np.savez or np.savez_compressed")
-    with archive.open(info) as member:
-        shape, dtype = _header(member, name)
-        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-    if claimed != held or info.file_size > limit * min(info.compress_size, size):
-        raise ValueError(f"{name} claims {shape} {dtype}, {claimed} bytes, and the file does not hold them")
-    with archive.open(info) as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
-        member.read()  # to the end, where the archive's checksum is compared
-    return array
+def checked(name: str, source: Source) -> Source:
+    """What a registered data set gives, with RGB images and int64 labels. Raises InputError as `load` does."""
+    arrays = _usable(name, {key: np.asarray(getattr(source, key)) for key in KEYS})
+    most = int(max(arrays["y_train"].max(), arrays["y_test"].max()))
+    if most >= len(source.classes):
+        raise InputError(f"--dataset {name}: has labels up to {most} and names of {len(source.classes)} classes")
+    return source._replace(**arrays)
 
 
-def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(member)
-    if version not in HEADERS:
-        raise ValueError(f"{name} is of .npy version {version}")
-    shape, _, dtype = HEADERS[version](member)
-    if dtype.kind not in KINDS:
-        kind = "Python objects" if dtype.hasobject else f"the type {dtype}"
-        raise ValueError(f"{name} holds {kind}, not numbers")
-    return shape, dtype
+def _usable(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are used."""
+    found = {}
+    for part in ("train", "test"):
+        found[f"x_{part}"] = _rgb(path, part, arrays[f"x_{part}"])
+        found[f"y_{part}"] = _labels(path, part, arrays[f"y_{part}"], len(found[f"x_{part}"]))
+    if found["x_train"].shape[1:] != found["x_test"].shape[1:]:
+        raise InputError(f"--dataset {path}: training and test images differ in size")
+    return found
+
+
+def _rgb(path: str | Path, part: str, images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8."""
+    shape = images.shape
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise InputError(
+            f"--dataset {path}: x_{part} is {images.dtype} {shape}; it must be uint8 (N, H, W, 3) or (N, H, W)"
+        )
+    if not images.size:
+        raise InputError(f"--dataset {path}: x_{part} is {shape}, which holds no pixel; it needs one image or more")
+    return images if images.shape[3] == 3 else np.repeat(images, 3, axis=3)
+
+
+def _labels(path: str | Path, part: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """(N,) int64."""
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"--dataset {path}: y_{part} must hold {count} integers, one an image, it is {labels.dtype} "
+            f"{labels.shape}; save class numbers with .astype(np.int64)"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= MOST_CLASSES:
+        raise InputError(
+            f"--dataset {path}: y_{part} holds labels from {least} to {most}; number the classes from 0, "
+            f"at most {MOST_CLASSES} of them"
+        )
+    return labels.reshape(count).astype(np.int64)

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from common.data import Images
-from common.datasets import npz
 from common.distillation import Targets
 from common.errors import InputError
-from common.files import sha256
+from common.files import read_arrays, sha256
 from common.teachers.store import there
 
 Tensor = torch.Tensor
@@ -41,7 +40,7 @@ def load(args, images: Images) -> tuple[Targets, str]:
     path = Path(args.teacher)
     there(path)
     try:
-        arrays = npz.read(path, ["train"], ["test", "seen", "labels"])
+        arrays = read_arrays(path, ["train"], ["test", "seen", "labels"])
     except InputError as error:
         raise InputError(f"--teacher {error}") from None
     train = _logits(path, "train", arrays["train"], images.available, images)
