@@ -256,7 +256,8 @@ def read_config(path: Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = None
-    if not isinstance(config, dict) or not _are_records(config.get(MADE_WITH, [{}])):
+    records = config.get(MADE_WITH, [{}]) if isinstance(config, dict) else None
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise _not_a_config(path)
     return config
 
@@ -265,13 +266,8 @@ def _has_rows(table: Path) -> bool:
     return table.exists() and table.read_bytes().count(b"\n") > 1
 
 
-def _are_records(found: object) -> bool:
-    """Is this what config.json has under made_with: a list of dictionaries, one for each kind of sitting?"""
-    return isinstance(found, list) and bool(found) and all(isinstance(each, dict) for each in found)
-
-
 def _not_a_config(path: Path) -> InputError:
-    return InputError(f"{path}: not readable; put a copy back, choose another --expt or delete the folder")
+    return InputError(f"{path}: not readable; put a copy back or delete the folder")
 
 
 def log_file(folder: Path, log_path: str) -> Path:

@@ -49,7 +49,7 @@ def again(folder, *words, **options):
 
 def test_a_config_that_is_a_list(folder):
     (folder / "config.json").write_text("[1, 2]")
-    refused(again(folder), "config.json: not readable; put a copy back, choose another --expt or delete the folder")
+    refused(again(folder), "config.json: not readable; put a copy back or delete the folder")
 
 
 def test_a_state_with_a_flipped_bit(folder):

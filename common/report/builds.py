@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -47,17 +46,12 @@ class Made:
         return {getattr(sitting, name) for sitting in self.sittings}
 
 
-def made(folder: Path | str, config: dict, shared_teacher: str) -> Made:
-    """The record in a run's configuration. Raises InputError when it is none."""
-    path = Path(folder) / "config.json"
-    records, teachers = config.get("made_with", []), config.get("teacher_sha256") or []
+def made(config: dict, shared_teacher: str) -> Made:
+    """The record in a run's configuration."""
+    teachers = config.get("teacher_sha256") or []
     teachers = [teachers] if isinstance(teachers, str) else teachers
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise InputError(f"{path}: made_with must be a list of objects, one a sitting")
-    if not isinstance(teachers, list) or not all(isinstance(teacher, str) for teacher in teachers):
-        raise InputError(f"{path}: teacher_sha256 must be a string, or a list of them, one a round")
     sittings = []
-    for record in records or [{}]:
+    for record in config.get("made_with", [{}]):
         # Before there were records, amp was a flag among the others.
         known = {"amp": config.get("amp"), **{name: record[name] for name in Sitting.__annotations__ if name in record}}
         values = {name: "" if value is None else str(value) for name, value in known.items()}

@@ -85,7 +85,7 @@ def read(folders: list[Path], ablation: bool = False) -> Results:
     _check(rows, configs)
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     teachers = {run: naming.logits_file(configs[run]) or "the pair's" for run in shared[shared].index}
-    made = {run: builds.made(run, configs[run], teachers.get(run, "")) for run in shared.index}
+    made = {run: builds.made(configs[run], teachers.get(run, "")) for run in shared.index}
     heads = [list(naming.NAMES).index(pair) for pair in zip(rows["method"], rows["network"], strict=True)]
     rows = rows.iloc[pd.Series(heads).argsort(kind="stable")].reset_index(drop=True)
     keys = rows.loc[rows["own"], ["run", "round", "label", "model", "dataset", "seed", "percent"]]
