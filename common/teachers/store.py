@@ -153,22 +153,7 @@ def read(path: Path) -> tuple[dict, dict]:
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"--teacher {path}: {broken[0]} has values that are not finite; train the teacher again")
-    if not _is_record(record):
-        raise InputError(f"--teacher {path}: its record of how it was trained is none; train the teacher again")
     return weights, record
-
-
-def _is_record(record: object) -> bool:
-    """Is this what `publish` writes, or a part of it, as older files have?"""
-    try:
-        trained = record.get("trained", {})
-        float(record.get("test_accuracy", "0"))
-        seen = record.get("seen", torch.zeros(0, dtype=torch.int64))  # files of before it was kept have none
-        counts = record.get("labels", 0), trained.get("num_val", 0)
-        numbers = all(type(logit) is float for logit in record.get("probe", []))
-        return numbers and all(type(count) is int for count in counts) and seen.dtype == torch.int64 and seen.ndim == 1
-    except (AttributeError, TypeError, ValueError):
-        return False
 
 
 def _kind(tensor: Tensor) -> str:
