@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.fast.graphs import captured
 from common.fast.layers import replacement
 from common.fast.loss import mse_loss
-from common.fast.memory import keep_freed_memory, release_freed_memory
+from common.fast.malloc import keep_freed_memory, release_freed_memory
 
 __all__ = [
     "CHOICES", "COMPILE", "apply", "captured", "check",
