@@ -13,7 +13,6 @@ from common.machine import fast_bf16_cpu
 
 CPUINFO = Path("/proc/cpuinfo")
 CODE = ("common/*.py", ":(glob)*/*/*/*.py")  # what decides a result: git's patterns, the second of the main.py
-BEFORE = {"compile": "off"}  # what records lack that are older than the flag
 
 
 def describe(args) -> dict:
@@ -34,7 +33,7 @@ def describe(args) -> dict:
 
 def changes(before: dict, now: dict) -> str:
     """What differs between two records, as `threads 2 > 1, torch 2.13.0 > 2.14.1`; empty when nothing does."""
-    before = BEFORE | before
+    before = {"compile": "off"} | before  # older records lack it
     before["dirty"] = before.get("dirty") or ""  # of before it told one change from another: False or True
     names = [name for name in now if before.get(name) != now[name]]
     return ", ".join(f"{name} {_short(before.get(name))} > {_short(now[name])}" for name in names)
