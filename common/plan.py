@@ -12,7 +12,7 @@ from common import budget, distillation, folding, memory, networks, samplers, tr
 from common.data import Images
 from common.distillation import Targets
 from common.teachers import per_round, precomputed, store, teacher
-from common.teachers.training import shared_recipe
+from common.teachers.trainer import shared_recipe
 
 TIMED_UPDATES = 10
 FIRST_UPDATES = 5  # they allocate, and record what a GPU replays

@@ -10,7 +10,7 @@ import torch
 from common import checks, cli, entry, machine, runs
 from common.datasets import DATASETS
 from common.errors import InputError
-from common.teachers import training
+from common.teachers import trainer
 
 from .conftest import METHODS, ROOT, parse, script
 from .launcher import launch
@@ -219,7 +219,7 @@ def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
     alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
     kd = flags("KD", "--step_size", "3", "--weight_decay", "0.1", "--seed", "9", "--amp", "off")
     kd.precision = "off"
-    assert machine_free(training.shared_recipe(kd)) == alone
+    assert machine_free(trainer.shared_recipe(kd)) == alone
 
 
 def test_few_passes_shorten_the_teacher_of_all_labels_too():
@@ -227,8 +227,8 @@ def test_few_passes_shorten_the_teacher_of_all_labels_too():
     small = "--num_images 60 --num_val 10 --batch_size 16 --teacher_epochs 4 --teacher_batch_size 16 --amp off".split()  # noqa: SIM905
     few, many = flags("KD", *small, "--teacher_passes", "0.5"), flags("KD", "--teacher_passes", "80", "--amp", "off")
     few.precision = many.precision = "off"
-    assert training.shared_recipe(few).train_epochs == 1
-    assert training.shared_recipe(many).train_epochs == 11
+    assert trainer.shared_recipe(few).train_epochs == 1
+    assert trainer.shared_recipe(many).train_epochs == 11
 
 
 @pytest.mark.parametrize(

@@ -120,13 +120,13 @@ def test_bought_validation_labels_leave_some_to_train_on():
 @pytest.fixture
 def trainings(monkeypatch):
     """The names of the rounds that were trained."""
-    fit, found = teachers.training.fit, []
+    fit, found = teachers.trainer.fit, []
 
     def counted(args, run, this_round, net, targets=None, start=None, unfolded=False):
         found.append(this_round.label)
         return fit(args, run, this_round, net, targets, start, unfolded)
 
-    monkeypatch.setattr(teachers.training, "fit", counted)
+    monkeypatch.setattr(teachers.trainer, "fit", counted)
     return found
 
 
@@ -161,7 +161,7 @@ def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
     """With --labels the data's fingerprint leaves the labels out."""
     places = []
     monkeypatch.setattr(
-        teachers.training,
+        teachers.trainer,
         "teacher",
         lambda args, images, labels, place, *_, **__: places.append(place) or (None, 0.0, CLOSED),
     )
@@ -216,7 +216,7 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
         seen.append((args, targets, this_round))
         return evaluation.Fitted(1, 0.0, 1.0, 1)
 
-    monkeypatch.setattr(teachers.training, "fit", fit)
+    monkeypatch.setattr(teachers.trainer, "fit", fit)
     words = ["--teacher_pool", "self_training", "--teacher_pool_epochs", "7", "--save_path", str(tmp_path)]
     words += ["--targets", kind, "--views", "3", "--shift", "2", "--feat_wt", "0"]
     words += ["--temperature", "0.8", "--logit_wt", "2"]  # the student's
@@ -415,7 +415,7 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     args, run, images, _ = first_round("KD", "--num_images", "200")
     made = [networks.build(parse("KD", "--seed", seed), "teacher") for seed in ("1", "2")]
     path = store.shared_path(args)
-    published = SimpleNamespace(**{**vars(teacher.training.shared_recipe(args)), "seed": 1})
+    published = SimpleNamespace(**{**vars(teacher.trainer.shared_recipe(args)), "seed": 1})
     store.publish(published, run, images, made[0], 50.0)
     store.publish(published, run, images, made[0], 50.0)  # the same once more
     assert [each.name for each in path.parent.iterdir()] == [path.name] and "in place of" not in capsys.readouterr().out
@@ -434,7 +434,7 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
 def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_round, capsys):
     """The teacher of a short trial served every later run, which the report called one of all labels."""
     args, run, images, _ = first_round("KD", "--num_images", "200")
-    made = SimpleNamespace(**{**vars(teacher.training.shared_recipe(args)), "num_images": 100})
+    made = SimpleNamespace(**{**vars(teacher.trainer.shared_recipe(args)), "num_images": 100})
     store.publish(made, run, images, networks.build(args, "teacher"), 50.0)
     path = store.shared_path(args)
     with pytest.raises(InputError, match=f"^{path}: was trained with --num_images 100, this run has 200; delete it or"):
@@ -546,7 +546,7 @@ def test_a_teacher_whose_layers_were_changed_since_is_refused(images, tmp_path, 
 def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):
     seeds = []
     monkeypatch.setattr(data, "load", lambda args: seeds.append(args.seed) or SimpleNamespace(pool=None))
-    monkeypatch.setattr(teacher.training, "teacher", lambda args, *_: seeds.append(args.seed) or (None, 0.0, CLOSED))
+    monkeypatch.setattr(teacher.trainer, "teacher", lambda args, *_: seeds.append(args.seed) or (None, 0.0, CLOSED))
     monkeypatch.setattr(teacher, "publish", lambda *_: None)
     teacher._train_shared(parse("KD", "--seed", "9", "--teacher_seed", "3"), tmp_path / "teacher.pt")
     assert seeds == [3, 3]

@@ -1,4 +1,4 @@
-"""Teachers: how they are trained (`training`, `per_round`), kept (`store`), found (`teacher`), or
+"""Teachers: how they are trained (`trainer`, `per_round`), kept (`store`), found (`teacher`), or
 read as another network's logits (`precomputed`)."""
 
 from common.teachers.store import needed, publish_run, shared_path

@@ -13,7 +13,7 @@ from common.distillation import Targets
 from common.files import sha256
 from common.networks import SplitNet
 from common.runs import configuration, contents
-from common.teachers import training
+from common.teachers import trainer
 from common.teachers.store import folder
 
 Tensor = torch.Tensor
@@ -65,7 +65,7 @@ def stages(args, labels: int, start: Path | None = None) -> list[argparse.Namesp
 
 def fair_recipe(args, labels: int) -> argparse.Namespace:
     """The flags of a teacher of so many labels, of which no other decides anything."""
-    flags = training.recipe(args, args.seed, labels)
+    flags = trainer.recipe(args, args.seed, labels)
     flags.keep = "last"
     return flags
 
@@ -84,6 +84,6 @@ def _kept(
     digest = sha256(*parts)[:12]
     name = f"{args.model}-{images.name}-{args.image_size}px-{len(labeled)}labels-{digest}"
     place = folder(args) / name if targets is None else start / f"second-{digest}"
-    net, accuracy, run = training.teacher(args, images, labeled, place, targets, start, unfolded=targets is None)
+    net, accuracy, run = trainer.teacher(args, images, labeled, place, targets, start, unfolded=targets is None)
     run.close()
     return net, accuracy, place

@@ -11,7 +11,7 @@ from common.distillation import Targets
 from common.errors import InputError
 from common.networks import SplitNet
 from common.runs import Run
-from common.teachers import precomputed, training
+from common.teachers import precomputed, trainer
 from common.teachers.per_round import fair
 from common.teachers.store import folder, load, needed, publish, replaced, shared_path
 
@@ -114,7 +114,7 @@ class Teacher:
         if not args.teacher and (own := replaced(path, run.state.get("teacher", ""))).exists():
             path = own
         if not path.exists():
-            epochs = training.shared_recipe(args).train_epochs
+            epochs = trainer.shared_recipe(args).train_epochs
             run.log(
                 f"no teacher at {path}: training one first ({epochs} one-cycle epochs, seed {args.teacher_seed}); "
                 "Single --network teacher trains another, --teacher PATH names one"
@@ -161,7 +161,7 @@ def hardly_better(labels: Tensor) -> float:
 def _idle(trained: dict, args) -> list[str]:
     """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
     usual = recipes.quick(args.model) | {"seed": recipes.SHARED_SEED}
-    made, found = training.shared_recipe(args), []
+    made, found = trainer.shared_recipe(args), []
     for flag, name in ASKED.items():
         asked, comes_to = getattr(args, f"teacher_{flag}"), getattr(made, name)  # few images or passes cap it
         if asked != usual[name] and comes_to != trained.get(name, comes_to):
@@ -198,9 +198,9 @@ def _split(record: dict, args, images: Images) -> str:
 
 def _train_shared(args, path: Path) -> None:
     """Trains the teacher for all runs, on its own seed's split, and publishes it: the same whoever comes first."""
-    args = training.shared_recipe(args)
+    args = trainer.shared_recipe(args)
     images = data.load(args)
-    net, accuracy, run = training.teacher(
+    net, accuracy, run = trainer.teacher(
         args, images, images.pool, path.with_name(f"{path.stem}-seed{args.seed}-training")
     )
     with closing(run):
