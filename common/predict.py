@@ -100,12 +100,8 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     model, network = record.get("model"), record.get("network", "student")
     if model not in PAIRS or network not in ("student", "teacher"):
         raise InputError(f"{path}: trained the {network} of {model}; known pairs: {', '.join(PAIRS)}")
-    with torch.device("meta"):  # no initial weights for the loaded ones to replace
-        net = getattr(PAIRS[model], network)(len(record["classes"]))
-    try:
-        net.load_state_dict({name: tensor.contiguous() for name, tensor in weights.items()}, assign=True)
-    except (RuntimeError, AttributeError) as error:
-        raise InputError(f"{path}: is not the {model} {network} of this version ({reason(error)})") from None
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    net = networks.loaded(model, network, len(record["classes"]), weights, str(path))
     networks.check(net, record, record["image_size"], str(path), OTHER_CODE)
     record.pop("probe", None)  # it has served
     return Student(net.eval(), record["classes"], record["image_size"], record["normalization"], record, path)

@@ -206,7 +206,7 @@ def test_no_folder_is_made_for_answers_that_there_are_not(tmp_path, trained):
 def test_weights_of_another_network_are_refused(trained, tmp_path):
     content = read_tensors(trained / "round_00.pt")
     torch.save(content | {"record": content["record"] | {"model": "VGG"}}, tmp_path / "round_00.pt")
-    with pytest.raises(InputError, match="is not the VGG student of this version"):
+    with pytest.raises(InputError, match="not the weights of VGG's student for"):
         predict.load_student(tmp_path)
     torch.save(content | {"record": content["record"] | {"model": "LeNet"}}, tmp_path / "round_00.pt")
     with pytest.raises(InputError, match="known pairs: AlexNet, ResNet, VGG"):

@@ -17,15 +17,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import fast
-from common.errors import reason
+from common.errors import InputError, reason
 from common.networks.probe import check, near, probe
 from common.networks.split import SequentialNet, SplitNet
 from common.seeds import initialization
 
 __all__ = [
-    "PAIRS", "SequentialNet", "SplitNet", "build", "check", "cost", "drops", "fingerprint", "misfit", "near",
-    "probe",
-    "smallest_image", "still",
+    "PAIRS", "SequentialNet", "SplitNet", "build", "check", "cost", "drops", "fingerprint", "loaded", "misfit",
+    "near", "probe", "smallest_image", "still",
 ]  # fmt: skip
 
 PAIRS: dict[str, ModuleType] = {
@@ -41,6 +40,19 @@ def build(args, part: str, round_number: int = 0) -> nn.Module:
     with initialization(args.seed, part, round_number):
         net = make() if part == "decoder" else make(args.num_classes)
     return fast.apply(net.to(args.device), args.fast)
+
+
+def loaded(model: str, part: str, num_classes: int, weights: dict[str, torch.Tensor], named: str) -> nn.Module:
+    """The pair's `teacher` or `student` with these weights by name. Raises InputError, which `named` opens."""
+    with torch.device("meta"):  # no initial weights for the loaded ones to replace
+        net = getattr(PAIRS[model], part)(num_classes)
+    try:
+        net.load_state_dict(weights, assign=True)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{named}: not the weights of {model}'s {part} for {num_classes} classes ({reason(error)})"
+        ) from None
+    return net
 
 
 def cost(model: str, part: str, num_classes: int, image_size: int) -> tuple[int, int]:

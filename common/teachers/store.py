@@ -7,9 +7,9 @@ import torch
 
 from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
-from common.errors import InputError, reason
+from common.errors import InputError
 from common.files import read_tensors, replacing
-from common.networks import PAIRS, SplitNet
+from common.networks import SplitNet
 from common.runs import Run, save_weights
 
 Tensor = torch.Tensor
@@ -118,15 +118,8 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
     """
     weights, record = read(path)
     check(args, images, path, record)
-    with torch.device("meta"):  # no initial weights for the loaded ones to replace
-        net = PAIRS[args.model].teacher(args.num_classes)
-    try:
-        net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in weights.items()}, assign=True)
-    except (RuntimeError, AttributeError) as error:
-        raise InputError(
-            f"--teacher {path}: not the weights of {args.model}'s teacher for {args.num_classes} classes "
-            f"({reason(error)})"
-        ) from None
+    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    net = networks.loaded(args.model, "teacher", args.num_classes, weights, f"--teacher {path}")
     remedy = "train the teacher again, or check the commit out that it was made with"
     networks.check(net, record, images.size, f"--teacher {path}", remedy)
     return fast.apply(net.to(images.device), args.fast).eval(), record
