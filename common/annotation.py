@@ -16,7 +16,7 @@ def hold(args, run, images) -> None:
     """Raises InputError where a label that an earlier round of the run used is another now, or none."""
     if images.files is None:
         return
-    place, labels = _places(images), images.labels.cpu()
+    place, labels = images.places(), images.labels.cpu()
     table = run.state["queries"]
     before = dict(zip(table["index"], table["label"], strict=True)) | run.state.get("val_labels", {})
     for index, label in before.items():
@@ -77,11 +77,6 @@ def _collect(args, images, to_label: Path) -> None:
 
 def _take_over(run, images, labels: torch.Tensor) -> None:
     """Notes the labels in queries.csv, and those of the validation images in the state."""
-    place, table = _places(images), run.state["queries"]
+    place, table = images.places(), run.state["queries"]
     table["label"] = [int(labels[place[index]]) for index in table["index"]]
     run.state["val_labels"] = {index: int(labels[place[index]]) for index in images.origin[images.val.cpu()].tolist()}
-
-
-def _places(images) -> dict[int, int]:
-    """Where an image of the data set stands among the run's."""
-    return {index: number for number, index in enumerate(images.origin.tolist())}

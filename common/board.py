@@ -26,7 +26,7 @@ class Board:
 
         shutil.rmtree(folder, ignore_errors=True)
         self._writer, self._images, self._epochs = SummaryWriter(str(folder)), images, epochs
-        self._place = {index: place for place, index in enumerate(images.origin.tolist())}
+        self._place = images.places()
         self._shown = {"history": 0, "results": 0, "queries": 0}  # rows
 
     def show(self, state: dict) -> None:

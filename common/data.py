@@ -44,6 +44,10 @@ class Images:
     def device(self) -> torch.device:
         return self.train.device
 
+    def places(self) -> dict[int, int]:
+        """Where an image of the data set stands among these training images."""
+        return {index: place for place, index in enumerate(self.origin.tolist())}
+
 
 def pool_size(args) -> int:
     """How many images the pool has whose labels are bought."""

@@ -61,7 +61,7 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
 
 def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
     """Adds the labels that the run used, wherever its `--labels` file is now."""
-    places = {origin: place for place, origin in enumerate(images.origin.tolist())}
+    places = images.places()
     for index, label in zip(queries["index"], queries["label"], strict=True):
         if index not in places:
             raise InputError(f"{folder / 'queries.csv'}: there is no image {index} in the run's data; put a copy of "
