@@ -53,10 +53,9 @@ def await_labels(args, run, this_round) -> None:
     _take_over(run, images, labels)
 
 
-def check_teacher(args, images) -> None:
-    """Raises InputError where a teacher of all labels is wanted and they are not all there."""
-    unknown = 0 if images.files is None else int((images.labels < 0).sum())
-    if unknown and "teacher" in args and args.teacher_labels == "all" and not args.teacher:
+def need_all(args, images) -> None:
+    """Raises InputError where not all labels are there, as a teacher of all of them needs."""
+    if unknown := int((images.labels < 0).sum()):
         raise InputError(
             f"--teacher_labels all: {unknown} training images have no label in {args.labels}; add --teacher_labels "
             "labeled, which trains a teacher on each round's labels, or name a --teacher"

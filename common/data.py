@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from common import annotation, datasets, memory, proposal
+from common import datasets, memory, proposal
 from common.datasets import pixels
 from common.datasets.source import Source
 from common.errors import InputError
@@ -79,7 +79,7 @@ def load(args, source: Source | None = None) -> Images:
         taken = taken[kept]
     train = pixels.resize(taken, args.image_size)
     labels = torch.from_numpy(source.y_train)[kept]
-    images = Images(
+    return Images(
         name=source.name,
         classes=source.classes,
         train=train.to(device),
@@ -101,8 +101,6 @@ def load(args, source: Source | None = None) -> Images:
         files=None if source.files is None else [source.files[index] for index in kept.tolist()],
         label_values=sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
     )
-    annotation.check_teacher(args, images)
-    return images
 
 
 def _check(args, source: datasets.Source) -> None:

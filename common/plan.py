@@ -21,7 +21,7 @@ FIRST_UPDATES = 5  # they allocate, and record what a GPU replays
 def show(args, images: Images) -> None:
     """Prints images, pools, rounds, networks and an estimate of the time; trains nothing and writes nothing."""
     counts = budget.label_counts(args, len(images.pool))
-    if getattr(args, "teacher", ""):  # refused here as it would be by the run
+    if "teacher" in args:  # refused here as it would be by the run
         teacher.check(args, images)
     updates = args.num_images // args.batch_size
     mirror = "mirrored views too" if images.mirror else "no mirroring"

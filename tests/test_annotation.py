@@ -318,10 +318,12 @@ def test_what_cannot_be_is_refused(folder, tmp_path):
         InputError, match=r"30 images in train/ lie in no class's folder \(the first: train/unlabeled/00"
     ):
         data.load(parse("Random", *WORDS, *BUDGET, "--dataset", str(path)))
-    with pytest.raises(
-        InputError, match=r"--teacher_labels all: 30 training images have no label .* add --teacher_labels"
-    ):
-        data.load(parse("KD", *words(path, labels, *BUDGET)))
+    kd = parse("KD", *words(path, labels, *BUDGET), "--save_path", str(tmp_path))
+    for needs_all in (teachers.provide, lambda args: teachers.check(args, data.load(args))):  # a grid's job, a run
+        with pytest.raises(
+            InputError, match=r"--teacher_labels all: 30 training images have no label .* add --teacher_labels"
+        ):
+            needs_all(kd)
     with pytest.raises(InputError, match=r"--labels .*: names images by their files; --dataset digits is no folder"):
         data.load(parse("Random", "--labels", str(labels)))
     with pytest.raises(InputError, match=r"moved: neither a known data set .* nor an existing"):

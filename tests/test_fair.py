@@ -545,7 +545,9 @@ def test_a_teacher_whose_layers_were_changed_since_is_refused(images, tmp_path, 
 
 def test_a_shared_teacher_has_its_own_seeds_split_whichever_run_comes_first(tmp_path, monkeypatch):
     seeds = []
-    monkeypatch.setattr(data, "load", lambda args: seeds.append(args.seed) or SimpleNamespace(pool=None))
+    monkeypatch.setattr(
+        data, "load", lambda args: seeds.append(args.seed) or SimpleNamespace(pool=None, labels=torch.zeros(1))
+    )
     monkeypatch.setattr(teacher.trainer, "teacher", lambda args, *_: seeds.append(args.seed) or (None, 0.0, CLOSED))
     monkeypatch.setattr(teacher, "publish", lambda *_: None)
     teacher._train_shared(parse("KD", "--seed", "9", "--teacher_seed", "3"), tmp_path / "teacher.pt")

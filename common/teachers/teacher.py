@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from common import budget, data, distillation, networks, recipes, samplers
+from common import annotation, budget, data, distillation, networks, recipes, samplers
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
@@ -26,9 +26,12 @@ def provide(args) -> None:
 
 
 def check(args, images: Images) -> None:
-    """Raises InputError for a `--teacher` that is none for these images, before anything is trained."""
+    """Raises InputError for a teacher that is none for these images, or wants labels that are not there yet, before
+    anything is trained."""
     if args.teacher:
         precomputed.load(args, images) if precomputed.named(args) else load(args, images, Path(args.teacher))
+    elif args.teacher_labels == "all":
+        annotation.need_all(args, images)
 
 
 class Teacher:
@@ -200,6 +203,7 @@ def _train_shared(args, path: Path) -> None:
     """Trains the teacher for all runs, on its own seed's split, and publishes it: the same whoever comes first."""
     args = trainer.shared_recipe(args)
     images = data.load(args)
+    annotation.need_all(args, images)
     net, accuracy, run = trainer.teacher(
         args, images, images.pool, path.with_name(f"{path.stem}-seed{args.seed}-training")
     )
