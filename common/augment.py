@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-Tensor = torch.Tensor
 NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; kept beside a network's weights
 
 

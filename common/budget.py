@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from common import annotation, proposal
 from common.data import Images
@@ -13,8 +14,6 @@ from common.runs import Run
 from common.samplers import Sampler
 from common.seeds import generator
 from common.state import REMEDY
-
-Tensor = torch.Tensor
 
 
 def label_counts(args, pool: int) -> list[int]:

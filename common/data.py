@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from common import datasets, memory, proposal
 from common.datasets import pixels
@@ -11,8 +12,6 @@ from common.datasets.source import Source
 from common.errors import InputError
 from common.files import sha256
 from common.seeds import generator
-
-Tensor = torch.Tensor
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from common import augment, memory, networks
@@ -18,7 +18,6 @@ from common.networks import SplitNet
 from common.objective import Outputs
 from common.seeds import generator
 
-Tensor = torch.Tensor
 FLOAT32_LIMIT = 2**30  # bytes; a larger cache of features is kept in float16
 CHUNK = 4096  # images whose outputs are looked at together
 

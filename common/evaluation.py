@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from common import augment, machine, networks
@@ -13,7 +14,6 @@ from common.networks import SplitNet
 from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
-Tensor = torch.Tensor
 OTHER_NETWORK = "elsewhere"  # the teacher is not the pair's, whose cost says nothing of it
 
 

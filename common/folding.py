@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common import augment, fast, networks
 from common.augment import View
 from common.networks import SequentialNet, SplitNet
 from common.seeds import initialization
-
-Tensor = torch.Tensor
-
 
 SCALABLE = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d  # a positive factor passes through them
 

@@ -9,11 +9,11 @@ and at least 0. One that also wants the batch's labels is named in `WITH_LABELS`
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from common import fast
 
-Tensor = torch.Tensor
 DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the authors' usual ones
 RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's
 SLAM_TOP = 0.95

@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
-
-Tensor = torch.Tensor
 
 
 class Outputs(NamedTuple):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from common import entry, files, networks, reading
 from common.datasets import folder, pixels
@@ -31,7 +31,6 @@ from common.errors import InputError, reason
 from common.networks import PAIRS, SplitNet
 from common.parsing import COUNT, COUNT0, Parser
 
-Tensor = torch.Tensor
 REMEDY = "restore it from a copy, or train the run again"  # for a damaged round_NN.pt
 OTHER_CODE = "check the commit out that config.json beside it names, or train the run again"
 BATCH = 250  # images in memory at once

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common import augment
 from common.augment import View
 from common.seeds import derive, generator
-
-Tensor = torch.Tensor
 
 
 class Batch(NamedTuple):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -18,7 +18,6 @@ from common.schema import LOSSES
 from common.seeds import derive
 from common.streams import Batch, Streams
 
-Tensor = torch.Tensor
 READ_EVERY = 50  # updates between two looks at the losses, so that a GPU is not made to wait at each
 
 

@@ -20,11 +20,11 @@ from functools import wraps
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import training
 
-Tensor = torch.Tensor
 DEVICE, CPU = torch.device("lazy:0"), torch.device("cpu")
 ROOT = str(Path(__file__).resolve().parents[1])
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-Tensor = torch.Tensor
 DARK = 2**12  # the levels of 12 bits
 # for all threads, as `catch_warnings` is none's own; twice as many pixels are refused
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

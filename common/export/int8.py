@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common.data import Images
 from common.seeds import generator
 
-Tensor = torch.Tensor
 CALIBRATION = 512  # images whose activations give the ranges
 
 

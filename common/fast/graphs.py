@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from common.errors import InputError, reason
 from common.fast.inputs import Inputs
 
-Tensor = torch.Tensor
 PLAIN = 3  # updates before the recording, which make what it must find there: momentum, libraries' handles
 
 

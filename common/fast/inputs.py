@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 class Inputs:

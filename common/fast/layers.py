@@ -5,12 +5,10 @@ from collections import OrderedDict
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.fast.winograd import Conv3x3
-
-Tensor = torch.Tensor
 
 
 def replacement(layer: nn.Module) -> nn.Module:

@@ -1,9 +1,7 @@
 """The mean squared error with a gradient in the memory order of its input."""
 
-import torch
+from torch import Tensor
 from torch.nn import functional as F
-
-Tensor = torch.Tensor
 
 
 def mse_loss(student: Tensor, teacher: Tensor, choice: str = "auto") -> Tensor:

@@ -9,9 +9,8 @@ over all tiles of all images. GPUs and bfloat16 units have faster ways of their 
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-Tensor = torch.Tensor
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5, 4 / 3, -3 / 4)  # and infinity; chosen for small rounding errors
 LARGEST = 8  # side of a tile of outputs: its relative error is 5e-5 in float32 (6: 4e-6; a plain convolution: 6e-7)
 

@@ -7,12 +7,11 @@ weights therefore has the logits of one fixed image, and whoever reads it compar
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import InputError
 from common.seeds import generator
 
-Tensor = torch.Tensor
 NEAR = 1e-2  # of the largest logit: above what TF32, threads and quicker layers change
 
 

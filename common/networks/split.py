@@ -4,9 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import torch
-from torch import nn
-
-Tensor = torch.Tensor
+from torch import Tensor, nn
 
 
 class SplitNet(nn.Module):

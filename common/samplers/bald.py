@@ -7,14 +7,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import fast
 from common.networks import SequentialNet
 from common.samplers.base import CHUNK, Sampler, entropy
 
-Tensor = torch.Tensor
 FUNCTIONS = 10
 
 

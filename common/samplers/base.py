@@ -1,7 +1,7 @@
 """What every query strategy shares: the network it asks, and a query of the candidates that it scores highest."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common import augment, fast
 from common.augment import View
@@ -9,7 +9,6 @@ from common.errors import InputError
 from common.objective import Forward
 from common.seeds import generator
 
-Tensor = torch.Tensor
 CHUNK = 200  # candidates a forward pass: their activations are most of what a query adds to the memory of a million
 
 

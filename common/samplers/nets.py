@@ -1,11 +1,8 @@
 """The samplers' networks: VAEs of features and of images, discriminators of a latent and of features."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import InputError
-
-Tensor = torch.Tensor
 
 
 class VAE(nn.Module):

@@ -6,8 +6,8 @@ they only shrink; a matrix product then brings all of them up to date. The choic
 """
 
 import torch
+from torch import Tensor
 
-Tensor = torch.Tensor
 BLOCK = 256
 ROWS = 1024  # points whose distances to a block are held at once
 ROUNDING = 1e-5  # a squared distance below this part of the two squared lengths is taken for float32's rounding

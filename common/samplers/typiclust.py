@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from common.samplers.base import Sampler
 
-Tensor = torch.Tensor
 MOST_CLUSTERS, NEIGHBORS, SMALL = 500, 20, 5  # the authors'
 
 

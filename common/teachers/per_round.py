@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from common import distillation, recipes
 from common.data import Images
@@ -15,8 +15,6 @@ from common.networks import SplitNet
 from common.runs import configuration, contents
 from common.teachers import trainer
 from common.teachers.store import folder
-
-Tensor = torch.Tensor
 
 
 def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -> tuple[SplitNet, float]:

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
 from common.files import read_arrays, sha256
 from common.teachers.store import there
-
-Tensor = torch.Tensor
 
 
 def named(args) -> bool:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
@@ -12,7 +13,6 @@ from common.files import read_tensors, replacing
 from common.networks import SplitNet
 from common.runs import Run, save_weights
 
-Tensor = torch.Tensor
 KEPT = "train_epochs batch_size lr_task weight_decay schedule fold_bn feature_rms shift label_smoothing"
 KEPT += " num_images take num_val seed"
 

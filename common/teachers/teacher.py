@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common import annotation, budget, data, distillation, networks, recipes, samplers
 from common.data import Images
@@ -14,8 +15,6 @@ from common.runs import Run
 from common.teachers import precomputed, trainer
 from common.teachers.per_round import fair
 from common.teachers.store import folder, load, needed, publish, replaced, shared_path
-
-Tensor = torch.Tensor
 
 
 def provide(args) -> None:

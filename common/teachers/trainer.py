@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from common import budget, evaluation, folding, networks, provenance, recipes, training
 from common.data import Images
@@ -15,7 +15,6 @@ from common.networks import SplitNet
 from common.runs import Run, contents
 from common.teachers.fixmatch import OwnOutputs
 
-Tensor = torch.Tensor
 UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for another training to go on from
 
 
