@@ -553,7 +553,7 @@ def test_a_damaged_file_of_cifar100_is_refused(cifar100_files):
         datasets.load(parse("Single", "--dataset", "cifar100", "--data_dir", str(folder)))  # before any download
     args = parse("Single", "--dataset", "cifar100", "--num_classes", "100", "--data_dir", str(folder))
     with pytest.raises(
-        InputError, match=r"--dataset cifar100: no intact cifar-100-python in --data_dir .*put that folder"
+        InputError, match=r"--dataset cifar100: no intact cifar-100-python in --data_dir .*put it there"
     ):
         datasets.load(args)
     assert not (folder / "cifar100.npz").exists()

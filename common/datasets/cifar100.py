@@ -4,14 +4,15 @@ Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images. The deco
 `<data_dir>/cifar100.npz`, so that the next start decodes nothing.
 """
 
+from functools import partial
 from pathlib import Path
 
 from torchvision.datasets import CIFAR100
 
 from common.datasets import cifar10
-from common.datasets.local import Arrays, cached, say, socket_timeout
+from common.datasets.local import cached, from_torchvision
 from common.datasets.source import Source
-from common.errors import InputError, reason
+from common.errors import InputError
 
 CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -31,19 +32,6 @@ def load(data_dir: Path, args) -> Source:
     """
     if getattr(args, "num_classes", 100) != 100:
         raise InputError(f"--num_classes {args.num_classes}: cifar100 has 100 classes; add --num_classes 100")
-    return Source("cifar100", *cached(data_dir / "cifar100.npz", lambda: _decode(data_dir)), CLASSES, mirror=True)
-
-
-def _decode(data_dir: Path) -> Arrays:
-    try:
-        try:
-            return cifar10.torchvision_arrays(CIFAR100, data_dir)
-        except RuntimeError:  # absent, or not the files they should be
-            say(f"downloading CIFAR-100 (170 MB) with torchvision to {data_dir}")
-            with socket_timeout():
-                return cifar10.torchvision_arrays(CIFAR100, data_dir, download=True)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(
-            f"--dataset cifar100: no intact cifar-100-python in --data_dir {data_dir} and torchvision's download "
-            f"failed ({reason(error)}); put that folder there, or name an .npz"
-        ) from None
+    get = partial(cifar10.torchvision_arrays, CIFAR100, data_dir)
+    make = partial(from_torchvision, get, "cifar100", "cifar-100-python", data_dir)
+    return Source("cifar100", *cached(data_dir / "cifar100.npz", make), CLASSES, mirror=True)

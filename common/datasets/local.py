@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import Damaged, InputError
+from common.errors import Damaged, InputError, reason
 from common.files import locked, read_arrays, sha256, write_arrays
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -66,6 +66,25 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
         pass
     say(f"{cache} is damaged; making it again")
     return None
+
+
+def from_torchvision(get: Callable, dataset: str, file: str, data_dir: Path):
+    """What `get(download)` makes of torchvision's files, or of its download where they are not there as they should be.
+
+    Raises InputError naming `file` where neither is to be had.
+    """
+    try:
+        try:
+            return get(False)
+        except RuntimeError:
+            say(f"downloading {file} with torchvision to {data_dir}")
+            with socket_timeout():
+                return get(True)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(
+            f"--dataset {dataset}: no intact {file} in --data_dir {data_dir} and torchvision's download failed "
+            f"({reason(error)}); put it there, or name an .npz"
+        ) from None
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import SVHN
 
-from common.datasets.local import Arrays, cached, say, socket_timeout
+from common.datasets.local import Arrays, cached, from_torchvision
 from common.datasets.source import Source
-from common.errors import InputError, reason
 
 CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files' label 10 is the digit 0
 
@@ -39,16 +38,5 @@ def _decode(data_dir: Path, splits: tuple[str, ...]) -> Arrays:
 def _split(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one split."""
     file = SVHN.split_list[split][1]
-    try:
-        try:
-            found = SVHN(str(data_dir), split)
-        except RuntimeError:  # absent, or not the file it should be
-            say(f"downloading SVHN's {file} with torchvision to {data_dir}")
-            with socket_timeout():
-                found = SVHN(str(data_dir), split, download=True)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(
-            f"--dataset svhn: no intact {file} in --data_dir {data_dir} and torchvision's download failed "
-            f"({reason(error)}); put the .mat files there, or name an .npz"
-        ) from None
+    found = from_torchvision(lambda download: SVHN(str(data_dir), split, download=download), "svhn", file, data_dir)
     return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels
