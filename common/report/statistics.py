@@ -1,7 +1,6 @@
 """What may be claimed from the runs: intervals, areas, paired tests, penalties, label efficiency."""
 
 import itertools
-from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
@@ -145,39 +144,27 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
     can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
     interval leaves; unlike (`_unlike`).
-    What is one test twice, as two rows of the same runs or an area over two budgets of which one is alike, counts once
-    in the correction.
+    What is one test twice counts once in the correction: two rows of the same runs, or a row's area over two budgets of
+    which one is alike, which is half its difference at the other. Unlike rows in proportion by chance are tested apart.
     """
+    table = [line for line in table if len(line[1])]
     lines = [
         (*called, values.mean(), *effect(values), len(values), paired_p(values), unlike)
         for called, values, unlike in table
-        if len(values)
     ]
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
     tests.insert(place, "p_holm", tests["p"])
-    rows = [(called[0] if "at" in names else called, values) for called, values, _ in table if len(values)]
-    copies = pd.Series(_copies(rows), dtype=object)[made]
+    known, first = [], {}  # each test by its differences, or by its row's first ones in proportion to them
+    for called, values, _ in table:
+        row, scale = called[0] if "at" in names else called, values.abs().max() or 1
+        known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
+    copies = pd.Series(known, dtype=object)[made]
     once = tests["p"][made].groupby(copies, sort=False).first()
     tests.loc[made, "p_holm"] = copies.map(dict(zip(once.index, holm(once.tolist()), strict=True))).astype(float)
     largest = tests["difference"].abs() + tests["±"]
     tests.insert(place + 1, "no more than", largest.where(tests["p_holm"] >= LEVEL))
     return tests
-
-
-def _copies(tests: list[tuple[Hashable, pd.Series]]) -> list[tuple]:
-    """What a test is known by: alike for tests with the same differences, and for a row's that are proportional.
-
-    A row's area over two budgets of which one is alike is half its difference at the other; unlike rows whose
-    differences happen to be proportional are tested apart. `tests` are (row, its differences by seed).
-    """
-    first: dict[tuple, tuple] = {}
-    return [first.setdefault((row, _direction(values)), _numbers(values)) for row, values in tests]
-
-
-def _direction(differences: pd.Series) -> tuple:
-    """What decides a paired t-test's p: the seeds, and the differences but for their scale."""
-    return _numbers(differences / (differences.abs().max() or 1))
 
 
 def _numbers(differences: pd.Series) -> tuple:
