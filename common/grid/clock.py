@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable
+from statistics import fmean
 from typing import TextIO
 
 from common import plan
@@ -44,20 +45,13 @@ class Clock:
     def __str__(self) -> str:
         if all(job.teacher for job in self.pace):
             return "time left unknown yet"
-        usual = {kind: _mean(s for job, s in self.pace.items() if bool(job.teacher) == kind) for kind in (False, True)}
-        alike: dict[str, list[float]] = {}  # runs that differ in the seed alone
-        for job, seconds in self.pace.items():
-            alike.setdefault(job.expt, []).append(seconds)
         left = 0.0
         for job, rounds in self.left.items():
-            pace = _mean(alike.get(job.expt, [])) or usual[bool(job.teacher)]
+            alike = [seconds for other, seconds in self.pace.items() if other.expt == job.expt]  # but for the seed
+            alike = alike or [s for other, s in self.pace.items() if bool(other.teacher) == bool(job.teacher)]
+            pace = fmean(alike) if alike else 0.0
             left += rounds * pace - min(self.into.get(job, 0.0), pace, rounds * pace)
         return f"about {plan.duration(left / max(1, min(self.at_once, len(self.left))))} left"
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values) if values else 0.0
 
 
 class Lines(io.TextIOBase):
