@@ -26,7 +26,8 @@ FILES = ("results.csv", "queries.csv", "history.csv")
 
 # KD with fair teachers, each in two stages: what is killed may be a teacher's training
 FAIR = ["--recipe", "fair", "--batch_size", "40", "--train_epochs", "2", "--views", "2", "--rounds", "2"]
-FAIR += ["--teacher_epochs", "1", "--teacher_batch_size", "40", "--teacher_pool_epochs", "1"]
+FAIR += ["--teacher_epochs", "1", "--teacher_batch_size", "40"]
+FAIR += ["--teacher_pool", "self_training", "--teacher_pool_epochs", "1"]
 
 
 def words(folder, teacher, *more):
@@ -54,6 +55,7 @@ def whole(tmp_path_factory, teacher):
             name, more = begun(method)
             done = launch(name, *words(folder, teacher, *more))
             assert done.returncode == 0, done.stderr
+            assert "changes nothing here" not in done.stderr  # as where a recipe has lost its second stage
             found[method] = folder, time.perf_counter() - started
         return found[method]
 
