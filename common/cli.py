@@ -56,7 +56,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
         others = [each for each in METHODS if flag in options({"model": defaults["model"], "method": each})]
         hint = f"did you mean {close[0]}?" if close else "see --help"
         if others:
-            hint = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} it, {defaults['method']} has not"
+            hint = f"{', '.join(others)} {'has' if len(others) == 1 else 'have'} it, {defaults['method']} has not"
         parser.error(f"{unknown[0]}: no such flag; {hint}")
     args = _with_recipe(parser, argv)
     if args.dataset.lower() in DATASETS:  # one name for records, commands and teachers, however it was typed

@@ -103,7 +103,7 @@ def test_no_default_is_a_private_path():
         ("KD", "--ce_wt 0 --logit_wt 0", "nothing would train the classifier"),
         ("Random", "--fast no", "--fast: invalid choice: 'no'"),
         ("Single", "--expt a/b", "--expt 'a/b': must be a plain folder name"),
-        ("Single", "--budget 5", "--budget: no such flag; Random and KD and EnCoDe have it, Single has not"),
+        ("Single", "--budget 5", "--budget: no such flag; Random, KD, EnCoDe have it, Single has not"),
         ("Random", "--adv_wt 1", "--adv_wt: no such flag; EnCoDe has it, Random has not"),
         ("Single", "--extra", "--extra: only svhn has an extra split"),
         ("KD", "--take last", "--take: invalid choice: 'last'"),

@@ -189,6 +189,22 @@ def test_the_labels_behind_each_cell_are_told(runs, tmp_path):
     assert tables.labels_counted(before) == []
 
 
+@pytest.mark.parametrize(
+    ("columns", "none"),
+    [
+        ({"ce_wt": "0.0", "logit_loss": "kl"}, True),
+        ({"ce_wt": "0.0", "logit_loss": "dkd"}, False),  # it takes labels too
+        ({"ce_wt": "1.0", "logit_loss": "kl"}, False),
+        ({"ce_wt": ""}, False),
+    ],
+)
+def test_a_student_that_learned_no_label_is_told(columns, none, tmp_path):
+    """The same counts stand behind one that learned its teacher's labels too."""
+    (line,) = tables.labels_counted(results.read([varied(tmp_path / "kd", 1, columns, {})]))
+    student, teacher = (next(part for part in line.splitlines() if name in part) for name in ("CM+KD", "Baseline"))
+    assert student.endswith("5,000, 10,000" + tables.NONE * none) and teacher.endswith("5,000, 10,000")
+
+
 def test_the_curves_stand_on_all_labels_too_where_they_are_known(runs, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(style, "curve", lambda axes, group, x, y, *_, **__: drawn.append((x, sorted(group[x]))))

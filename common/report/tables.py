@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import write_text
+from common.losses import WITH_LABELS
 from common.report import builds, latex, naming
 from common.report.markdown import Table
 from common.report.results import Results, of, paper_accuracy
@@ -16,6 +17,7 @@ from common.runs import OTHER
 from common.schema import BEFORE
 
 DAGGER = "† distilled from a teacher that saw every label, or some that its student did not buy."
+NONE = " (its teacher's: the student itself learned no label)"
 
 
 def cells(found: Results) -> pd.DataFrame:
@@ -85,10 +87,18 @@ def labels_counted(found: Results) -> list[str]:
     for setting in found.settings():
         rows = found.of(setting)
         for label in dict.fromkeys(rows["label"]):
-            cells = rows[rows["label"] == label].groupby("percent")["labels_in_all"]
-            lines.append(f"{' on '.join(setting)}, {label}: {', '.join(_counted(cell) for _, cell in cells)}")
+            row = rows[rows["label"] == label]
+            counts = ", ".join(_counted(cell) for _, cell in row.groupby("percent")["labels_in_all"])
+            lines.append(f"{' on '.join(setting)}, {label}: {counts}{NONE if _learned_none(row).all() else ''}")
     head = "Labels that any network of a cell saw, each counted once, the teacher's and those that chose an epoch too:"
     return ["\n".join([head, *(f"- {line}" for line in lines)])]
+
+
+def _learned_none(rows: pd.DataFrame) -> pd.Series:
+    """Are these rows' networks students that no label reached but through their teacher?"""
+    told = {name: rows.get(name, pd.Series("", rows.index)) for name in ("ce_wt", "logit_loss")}
+    without = pd.to_numeric(told["ce_wt"], errors="coerce") == 0
+    return rows["own"] & without & ~told["logit_loss"].isin(WITH_LABELS)
 
 
 def _counted(cell: pd.Series) -> str:
