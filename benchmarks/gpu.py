@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300, help="that are timed")
     parser.add_argument("--device", default="cuda")
     chosen = parser.parse_args()
-    machine.device(chosen.device)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; milliseconds an update")
+    device = machine.device(chosen.device)
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}; milliseconds an update")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "random.npz")
         pixels, labels = np.random.default_rng(0).integers(0, 256, (10000, 32, 32, 3), np.uint8), np.arange(10000) % 10
