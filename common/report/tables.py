@@ -96,9 +96,7 @@ def labels_counted(found: Results) -> list[str]:
 
 def _learned_none(rows: pd.DataFrame) -> pd.Series:
     """Are these rows' networks students that no label reached but through their teacher?"""
-    told = {name: rows.get(name, pd.Series("", rows.index)) for name in ("ce_wt", "logit_loss")}
-    without = pd.to_numeric(told["ce_wt"], errors="coerce") == 0
-    return rows["own"] & without & ~told["logit_loss"].isin(WITH_LABELS)
+    return (pd.to_numeric(rows["ce_wt"], errors="coerce") == 0) & ~rows["logit_loss"].isin(WITH_LABELS)
 
 
 def _counted(cell: pd.Series) -> str:
