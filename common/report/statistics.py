@@ -145,7 +145,7 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
     interval leaves; unlike (`_unlike`).
     What is one test twice counts once in the correction: two rows of the same runs, or a row's area over two budgets of
-    which one is alike, which is half its difference at the other. Unlike rows in proportion by chance are tested apart.
+    which one is alike, which is half its difference at the other. Rows proportional by chance are tested apart.
     """
     table = [line for line in table if len(line[1])]
     lines = [
