@@ -174,6 +174,20 @@ def test_a_full_gpu_is_not_taken_for_an_update_that_cannot_be_recorded(gpu, monk
         trained("KD", "--compile", "graph")
 
 
+def test_a_full_gpu_is_named_where_the_end_of_the_recording_fails_of_it(gpu, monkeypatch):
+    @contextmanager
+    def graph(which, stream):
+        yield
+        try:
+            raise torch.OutOfMemoryError
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained("KD", "--compile", "graph")
+
+
 def test_the_flag_means_graphs_on_a_gpu_alone():
     assert fast.check("auto", CUDA) == fast.check("graph", CUDA) == "graph"
     assert fast.check("auto", torch.device("cpu")) == fast.check("off", CUDA) == "off"

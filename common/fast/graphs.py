@@ -61,6 +61,8 @@ def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adv
     except torch.OutOfMemoryError:  # a RuntimeError that says itself what to do
         raise
     except RuntimeError as error:  # a layer or loss that copies to the CPU or waits for the GPU
+        if isinstance(error.__context__, torch.OutOfMemoryError):  # after which the recording's end failed too
+            raise error.__context__ from None
         raise InputError(f"--compile: this update cannot be recorded ({reason(error)}); use --compile off") from None
 
 
