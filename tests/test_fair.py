@@ -5,6 +5,7 @@ import csv
 import re
 import shutil
 from itertools import pairwise
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -418,7 +419,7 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     published = SimpleNamespace(**{**vars(teacher.trainer.shared_recipe(args)), "seed": 1})
     store.publish(published, run, images, made[0], 50.0)
     store.publish(published, run, images, made[0], 50.0)  # the same once more
-    assert [each.name for each in path.parent.iterdir()] == [path.name] and "in place of" not in capsys.readouterr().out
+    assert [*path.parent.glob("*.pt")] == [path] and "in place of" not in capsys.readouterr().out
     first = teacher.Teacher(args, run, images)._shared()
     store.publish(published, run, images, made[1], 60.0)
     aside = path.with_name(f"{path.stem}-{networks.fingerprint(made[0])[:12]}.pt")
@@ -429,6 +430,26 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     path.write_bytes(b"no teacher")
     store.publish(published, run, images, made[0], 50.0)
     assert "in place of a file that was no teacher" in capsys.readouterr().out
+
+
+def test_of_two_teachers_published_at_once_none_is_lost(first_round, monkeypatch):
+    args, run, images, _ = first_round("KD", "--num_images", "200")
+    made = [networks.build(parse("KD", "--seed", seed), "teacher") for seed in ("1", "2", "3")]
+    published, save, others = teacher.trainer.shared_recipe(args), store.save_weights, []
+    store.publish(published, run, images, made[0], 50.0)
+
+    def between(*positional, **named):
+        if not others:  # the second comes after the first has set the one that was there aside
+            others.append(Thread(target=store.publish, args=(published, run, images, made[2], 60.0)))
+            others[0].start()
+            others[0].join(1)
+        save(*positional, **named)
+
+    monkeypatch.setattr(store, "save_weights", between)
+    store.publish(published, run, images, made[1], 60.0)
+    others[0].join()
+    kept = {networks.fingerprint(store.read(each)[0]) for each in store.folder(args).glob("*.pt")}
+    assert kept == {networks.fingerprint(net) for net in made}
 
 
 def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_round, capsys):

@@ -9,7 +9,7 @@ from torch import Tensor
 from common import augment, datasets, evaluation, fast, networks
 from common.data import Images
 from common.errors import InputError
-from common.files import read_tensors, replacing
+from common.files import locked, read_tensors, replacing
 from common.networks import SplitNet
 from common.runs import Run, save_weights
 
@@ -71,24 +71,25 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
     """
     path = shared_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = _fingerprint(path) if path.exists() else None
-    if found == networks.fingerprint(net):
-        return
-    before = "" if found is None else _set_aside(path, found)
-    trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
-    save_weights(
-        path,
-        net,
-        **identity(args, images),
-        network="teacher",
-        normalization=augment.NORMALIZATION,
-        test_accuracy=f"{accuracy:.2f}",
-        labels=len(images.pool),
-        seen=evaluation.seen(args, images, images.pool),
-        trained=trained,
-        probe=networks.probe(net, images.size),
-    )
-    run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
+    with locked(path.with_name(f".{path.stem}.lock"), "another process that publishes a teacher"):
+        found = _fingerprint(path) if path.exists() else None
+        if found == networks.fingerprint(net):
+            return
+        before = "" if found is None else _set_aside(path, found)
+        trained = {name: getattr(args, name) for name in KEPT.split()} | {"amp": args.precision}
+        save_weights(
+            path,
+            net,
+            **identity(args, images),
+            network="teacher",
+            normalization=augment.NORMALIZATION,
+            test_accuracy=f"{accuracy:.2f}",
+            labels=len(images.pool),
+            seen=evaluation.seen(args, images, images.pool),
+            trained=trained,
+            probe=networks.probe(net, images.size),
+        )
+        run.log(f"teacher of {accuracy:.2f}% test accuracy saved to {path}{before}")
 
 
 def _fingerprint(path: Path) -> str:
