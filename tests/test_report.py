@@ -64,6 +64,47 @@ def test_flags_that_differ_along_a_row_are_told(tmp_path):
     assert "along a row" not in report.write(made[-3:-2], tmp_path / "one", time_inference=False)[0].read_text()
 
 
+def test_a_name_that_runs_are_given_makes_one_row_of_several_recipes(tmp_path):
+    """The student alone has another weight decay at each budget at which it was tuned."""
+    plain = [run(tmp_path / f"cm{seed}", "Random", seed, {10: 55, 40: 60}) for seed in (1, 2)]
+    kd = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 65}) for seed in (1, 2)]
+    tuned = {run(tmp_path / f"tuned{at}-{seed}", "Random", seed, {at: 61}, weight_decay=at / 1000): "CM (tuned)"
+             for seed in (1, 2) for at in (10, 40)}  # fmt: skip
+    given = tuned | {kd[0]: "a teacher's"}
+    edit(kd[0], "results.csv", ",mse,", ",kl,")  # of which no other row's name shall speak
+    rows = results.read([*plain, *kd, *tuned], names=given).rows
+    found = {label: sorted(zip(of["seed"], of["percent"], strict=True)) for label, of in rows.groupby("label")}
+    each = [(1, 10), (1, 40), (2, 10), (2, 40)]
+    assert found == {"CM": each, "CM (tuned)": each, "CM+KD†": [(2, 10)], "a teacher's†": [(1, 10)]}
+    edit(next(iter(tuned)), "config.json", '"weight_decay": 0.01', '"weight_decay": 0.02')
+    with pytest.raises(InputError, match=r"are both CM \(tuned\) of AlexNet on cifar10 at 10% but differ in --wei"):
+        results.read([*plain, *kd, *tuned], names=given)
+
+
+def test_a_given_name_is_of_the_student_not_of_its_fair_teacher(tmp_path):
+    one = run(tmp_path / "kd", "KD", 1, {10: 65})
+    edit(one, "results.csv", "teacher_labels,seed", "teacher_labels,teacher_accuracy,seed")
+    edit(one, "results.csv", ",all,", ",labeled,70,")
+    assert list(results.read([one], names={one: "mine"}).rows["label"]) == ["Baseline", "mine"]
+
+
+def test_names_are_given_behind_the_runs(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(report, "write", lambda *given: seen.append(given) or [tmp_path / "a"])
+    (tmp_path / "a").touch()
+    report.main(["r1", "r2", "--name", "CM", "a", "b", "--name", "CM+KD", "c", "--mixed"])
+    folders, *_, names = seen[0]
+    assert [str(each) for each in folders] == ["r1", "r2", "a", "b", "c"]
+    assert {str(run): name for run, name in names.items()} == {"a": "CM", "b": "CM", "c": "CM+KD"}
+    for words, line in (
+        (["r1", "--name", "CM"], "--name CM: names no run; use --name ROW RUN ..."),
+        (["r1", "--name", "CM", "a", "--name", "KD", "a"], "--name KD a: was named CM before; a run has one name"),
+        ([], "name the run folders"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(line)}$"):
+            report.main(words)
+
+
 def test_a_bar_in_a_name_is_no_column(tmp_path):
     one = run(tmp_path / "a", "Random", 1, {10: 55}, dataset="a|b")
     line = report.write([one], tmp_path / "out", time_inference=False)[0].read_text().splitlines()[0]

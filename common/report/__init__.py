@@ -39,6 +39,7 @@ def write(
     mixed: bool = False,
     reference: str = "",
     ablated: bool = False,
+    names: dict[Path, str] | None = None,
 ) -> list[Path]:
     """Writes every table and figure the runs have the data for; returns the files, the main table first.
 
@@ -50,10 +51,11 @@ def write(
         mixed: test and mark runs of one seed that differ in commit, amp, teacher or images.
         reference: a row's name; the others are tested against it at each budget.
         ablated: runs of one cell with other flags are rows of their own, named by them.
+        names: the row's name that some of `folders` were given.
     Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike (unless
     `ablated`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
-    found = results.read(folders, ablated)
+    found = results.read(folders, ablated, names)
     for run in found.unfinished():
         console.note(f"{run}: no finished round yet; the report leaves it out")
     claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
@@ -80,7 +82,7 @@ def write(
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders")
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for tables and figures")
     parser.add_argument(
         "--inference",
@@ -103,8 +105,27 @@ def main(argv: list[str] | None = None) -> None:
         help="runs of one row that differ in flags become rows of their own, named by what most runs do not have; with "
         "a table of validation and test accuracy and seconds",
     )
+    parser.add_argument(
+        "--name",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("ROW", "RUN"),
+        help="the name of a row and further runs, which make it: for runs that were configured differently from budget "
+        "to budget; may be given again",
+    )
     args = parser.parse_args(argv)
-    files = write(args.runs, args.output, args.inference, args.data_dir, args.mixed, args.against, args.ablation)
+    names: dict[Path, str] = {}
+    for row, *runs in args.name:
+        if not runs:
+            parser.error(f"--name {row}: names no run; use --name ROW RUN ...")
+        for run in map(Path, runs):
+            if names.setdefault(run, row) != row:
+                parser.error(f"--name {row} {run}: was named {names[run]} before; a run has one name")
+    if not args.runs and not names:
+        parser.error("name the run folders")
+    reading = args.inference, args.data_dir, args.mixed, args.against, args.ablation
+    files = write([*args.runs, *names], args.output, *reading, names)
     _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
 
 

@@ -33,6 +33,16 @@ RECIPES = ["own", *STUDENTS, *TEACHERS]  # --recipe: the first one of a row goes
 TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
 
 
+def labeled(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool, given: dict[str, str]) -> pd.DataFrame:
+    """`named`, where the networks of some runs have a name that was `given`, by run folder; a dagger stays."""
+    own = rows["own"] & rows["run"].isin(given)
+    parts = [named(part, configs, ablation) for part in (rows[~own], rows[own]) if len(part)]
+    rows = pd.concat(parts).sort_index()
+    dagger = rows["label"].str.endswith("†").map({True: "†", False: ""})
+    rows.loc[own, "label"] = rows["run"].map(given)[own] + dagger[own]
+    return rows
+
+
 def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) -> pd.DataFrame:
     """The rows with `shared_teacher`, whether all rounds had one teacher, `oracle` and `label`.
 

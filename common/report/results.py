@@ -54,11 +54,12 @@ def of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
     return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
 
 
-def read(folders: list[Path], ablation: bool = False) -> Results:
+def read(folders: list[Path], ablation: bool = False, names: dict[Path, str] | None = None) -> Results:
     """All runs, the paper's rows first.
 
     Args:
         ablation: runs of one cell with other flags are rows of their own, named by them (`naming.named`).
+        names: the row's name that some of the runs were given.
     Raises InputError when a file of one is damaged or missing, or two of one cell have other flags or the same seed.
     """
     frames, configs, pools = [], {}, {}
@@ -81,7 +82,7 @@ def read(folders: list[Path], ablation: bool = False) -> Results:
     own = len(rows)  # the rows of networks that were trained for themselves
     rows = pd.concat([rows, _fair_teachers(rows, configs)], ignore_index=True)
     rows["own"] = rows.index < own
-    rows = naming.named(rows, configs, ablation)
+    rows = naming.labeled(rows, configs, ablation, {str(run): name for run, name in (names or {}).items()})
     _check(rows, configs)
     shared = rows.drop_duplicates("run").set_index("run")["shared_teacher"]
     teachers = {run: naming.logits_file(configs[run]) or "the pair's" for run in shared[shared].index}
