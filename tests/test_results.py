@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import recipes
-from common.report import ablation, results, summary
+from common import recipes, report
+from common.report import ablation, results, summary, tables
 from common.report.statistics import interval
 
 from .conftest import GUIDES, MEASURED, ROOT
@@ -100,19 +100,25 @@ def test_a_folder_of_results_is_listed_and_names_the_commits_that_made_it(folder
             assert made["commit"][:7] in text, f"{path.parent.name}: {made['commit']}"
 
 
+def words(text: str) -> list[str]:
+    """The words of a command, as bash in the repository's root makes them."""
+    line = text.replace("\n", " ")
+    echo = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {line}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return echo.stdout.splitlines()
+
+
 def command(page: str) -> Namespace:
     """The arguments of the command with which a page's tests are made again."""
     found = re.findall(r"`python -m common\.report\s+(results/[^`]*)`", PAGES[page])
-    words = next(each for each in found if "--mixed" not in each).replace("\n", " ")  # with it the picture is made
-    echo = subprocess.run(
-        ["bash", "-c", f"printf '%s\\n' {words}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    of_tests = next(each for each in found if "--mixed" not in each)  # with it the picture is made
     parser = ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--against", default="")
     for flag in ("--ablation", "--no-inference"):
         parser.add_argument(flag, action="store_true")
-    return parser.parse_args(echo.stdout.splitlines())
+    return parser.parse_args(words(of_tests))
 
 
 @pytest.mark.slow
@@ -129,6 +135,35 @@ def test_a_pages_command_makes_its_tests_again(folder, tmp_path, monkeypatch):
     if (folder / "ablation.md").exists():
         ablation.write(found, tmp_path)
         assert (tmp_path / "ablation.md").read_bytes() == (folder / "ablation.md").read_bytes()
+
+
+def test_the_pictures_command_has_the_cells_of_readme(monkeypatch):
+    """The first table and the picture below it are of the same runs."""
+    found = re.search(r"`python -m common\.report\s+(results/[^`]*\s--mixed\s[^`]*)`", PAGES["results/fair/README.md"])
+    given: list = []
+
+    def write(*each):
+        given.extend(each)
+        raise InterruptedError
+
+    monkeypatch.setattr(report, "write", write)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InterruptedError):
+        report.main(words(found[1]))
+    cells = tables.cells(results.read(given[0], names=given[-1])).set_index(["label", "percent"])
+    readme = {line.split("|")[1].strip(): line.split("|")[2:] for line in PAGES["README.md"].splitlines()}
+    rows = {2: "CM", 3: "Baseline", 4: "CM+KD", 5: "CM+KD (self_training)"}
+    drawn = 0
+    for labels, percent in {"2,500": 5, "5,000": 10, "10,000": 20, "20,000": 40, "30,000": 60, "45,000": 100}.items():
+        for column, label in rows.items():
+            text = readme[labels][column - 1].strip(" *").replace("*", "").replace(" (n=3)", "")
+            if (label, percent) in cells.index:
+                cell = cells.loc[(label, percent)]
+                assert text == f"{cell['mean']:.2f} ± {cell['half_width']:.2f}", (label, labels)
+                drawn += 1
+            else:
+                assert text == "", (label, labels)
+    assert drawn == 6 * 3 + 2
 
 
 @pytest.mark.parametrize(
