@@ -104,7 +104,7 @@ def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.
     if "seen" in record:  # a teacher's
         return record["seen"]
     last = int(record["round"])
-    queries = reading.details(folder, "queries", last + 1)
+    queries = reading.details(folder, "queries", max(predict.rounds(folder)) + 1)
     bought = torch.from_numpy(queries.loc[queries["round"] <= last, "index"].to_numpy())
     places = torch.isin(images.origin, bought).nonzero().flatten()
     for found in (evaluation.seen(args, images, places), images.origin):

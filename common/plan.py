@@ -140,8 +140,9 @@ def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float
             started = time.perf_counter()
         session.step(next(batches, None) or next(batches := session.batches()))
     _synchronize(images.device)
+    seconds = time.perf_counter() - started
     session.compiled = None  # lets its graph go, and with it the memory, before another configuration is timed
-    return (time.perf_counter() - started) / timed
+    return seconds / timed
 
 
 def stand_in(args, images: Images) -> Targets:

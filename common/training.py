@@ -246,14 +246,15 @@ class Average(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        averaged, now = self.module.state_dict(), model.state_dict()
+        averaged, now = ([*each.parameters(), *each.buffers()] for each in (self.module, model))  # each of them once
+        pairs = list(zip(averaged, now, strict=True))
         if self.n_averaged == 0:  # that number is on the CPU
-            self.module.load_state_dict(now)
+            for average, value in pairs:
+                average.copy_(value)
         else:
             for floating in (True, False):  # a batch norm counts its batches
-                names = [name for name, value in averaged.items() if value.is_floating_point() == floating]
-                if names:
-                    self.multi_avg_fn(*([state[name] for name in names] for state in (averaged, now)), None)
+                if kind := [pair for pair in pairs if pair[0].is_floating_point() == floating]:
+                    self.multi_avg_fn(*map(list, zip(*kind, strict=True)), None)
         self.n_averaged += 1
 
 

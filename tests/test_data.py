@@ -8,6 +8,7 @@ import pickle
 import shutil
 import struct
 import tarfile
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,8 +184,18 @@ def _damage(path: Path, how: str) -> None:
         path.write_bytes(content.replace(b"PK\1\2\x2d\3\x2d\0\0\0", b"PK\1\2\x2d\3\x2d\0\1\0"))
         assert path.read_bytes() != content
 
+    elif how == "no array":
+        toy(path, x_train=None)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("x_train.npy", "text")
+    elif how == "one bit of a shape":  # fewer images than there are, and the checksum is of all
+        content = toy(path, x_train=np.zeros((3000, 16, 16, 3), np.uint8)).read_bytes()
+        path.write_bytes(content.replace(b"(3000, ", b"(1000, "))
+        assert path.read_bytes() != content
 
-DAMAGES = ["cut short", "npy", "flipped", "flipped, compressed", "method 99", "encrypted"]
+
+DAMAGES = ["cut short", "npy", "flipped", "flipped, compressed", "method 99", "encrypted", "no array"]
+DAMAGES += ["one bit of a shape"]
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -200,7 +211,7 @@ def test_too_little_memory_is_said_and_is_no_damage(tmp_path, monkeypatch):
         raise MemoryError
 
     path = toy(tmp_path / "large.npz")
-    monkeypatch.setattr(np, "load", full)
+    monkeypatch.setattr(np.lib.format, "read_array", full)
     message_of(lambda: load(path), "large.npz: not enough memory")
 
 

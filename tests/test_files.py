@@ -250,6 +250,14 @@ def _hold(path: Path, held: Path, release: Path) -> None:
             time.sleep(0.01)
 
 
+def test_what_keeps_arrays_from_being_read_is_said(tmp_path):
+    """A file that may not be read, too: it was called no archive."""
+    with pytest.raises(Damaged, match=r"not a readable .npz file \(.*Is a directory"):
+        files.read_arrays(tmp_path, ["train"])
+    with pytest.raises(Damaged, match=r"not a readable .npz file \(.*No such file"):
+        files.read_arrays(tmp_path / "gone.npz", ["train"])
+
+
 def test_whoever_waits_for_a_lock_says_for_what_once(tmp_path, capfd):
     path, held, release = (tmp_path / name for name in (".lock", "held", "release"))
     holder = in_process(_hold, path, held, release)

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -214,3 +215,13 @@ def test_a_configuration_that_was_timed_lets_its_graph_go(gpu):
         assert graph() is None
     finally:
         gc.enable()
+
+
+def test_the_end_of_a_graph_is_no_part_of_the_timed_updates(gpu, monkeypatch):
+    """The clock goes on with each graph that ends."""
+    ended = []
+    kept = SimpleNamespace(append=lambda graph: weakref.finalize(graph, ended.append, "graph"))
+    monkeypatch.setitem(globals(), "MADE", kept)
+    monkeypatch.setattr(plan, "time", SimpleNamespace(perf_counter=lambda: float(len(ended))))
+    args = parse("Random", "--compile", "graph")
+    assert plan.seconds_an_update(args, data.load(args), timed=1) == 0 and ended == ["graph"]

@@ -336,8 +336,9 @@ def test_a_runs_own_network_is_written_for_the_whole_data_set(tmp_path):
 
 def test_whose_labels_a_runs_networks_saw(ten, tmp_path):
     """By queries.csv, with those that chose the epoch, or all; left out where a teacher saw what nobody can tell."""
-    lines = ["round,index,score,label", "0,0,,0", "0,1,,1", "1,3,,1"]
+    lines = ["round,index,score,label", "0,0,,0", "0,1,,1", "1,3,,1", "2,4,,1"]
     (tmp_path / "queries.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "round_02.pt").touch()  # that it is a round later was refused as one that the run never began
     ten.val = torch.tensor([0, 1])  # places 9 and 0 of the data set
     asked = []
     for keep, number, in_all in (

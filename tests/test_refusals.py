@@ -79,6 +79,8 @@ def test_a_state_of_other_networks(folder):
         (lambda weights: {name: value * float("nan") for name, value in weights.items()}, "values that are not finite"),
         (lambda weights: {name: value[:1] for name, value in weights.items()}, "AlexNet's teacher for 10 classes"),
         (lambda weights: dict.fromkeys(weights, 1), "holds no network's state dict"),
+        (lambda weights: dict(enumerate(weights.values())), "holds no network's state dict"),
+        (lambda weights: {"state_dict": weights, "record": [1]}, "its record of how it was trained is none; save the"),
         (lambda weights: {name: value.to(torch.complex64) for name, value in weights.items()}, "weights are complex64"),
         (lambda weights: {name: value.to_sparse() for name, value in weights.items()}, "its weights are sparse_coo"),
         (lambda weights: {name: value.char() for name, value in weights.items()}, "its weights are int8; save them as"),

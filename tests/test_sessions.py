@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import evaluation, networks, training
 from common.errors import InputError
@@ -168,6 +169,25 @@ def test_the_average_of_weights_has_the_average_of_batch_norms_statistics():
     assert len(seen) == 4 and not torch.allclose(seen[-1], expected)
     s.restore_kept()
     assert torch.allclose(s.modules["net"].norm.running_var, expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_average_is_torchs_to_the_last_bit(layout):
+    """Of a weight that two layers share too, which has two names and was averaged twice."""
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3)).to(memory_format=layout)
+    net[2].weight = net[0].weight
+    average = get_ema_multi_avg_fn(0.75)
+    ours = training.Average(net, multi_avg_fn=average)
+    theirs = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+    for _ in range(4):
+        net(torch.randn(2, 3, 8, 8))
+        with torch.no_grad():
+            net[0].weight.add_(torch.randn(3, 3, 3, 3))
+        ours.update_parameters(net)
+        theirs.update_parameters(net)
+    expected = theirs.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in ours.state_dict().items())
+    assert all(a.stride() == b.stride() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_a_finished_training_has_nothing_left_to_do(monkeypatch):

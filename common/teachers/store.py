@@ -139,8 +139,12 @@ def read(path: Path) -> tuple[dict, dict]:
     there(path)
     content = read_tensors(path, "name another with --teacher, or delete it to have one trained")
     weights, record = content.get("state_dict", content), content.get("record", {})
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
         raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
+    if not isinstance(record, dict):
+        raise InputError(f"--teacher {path}: its record of how it was trained is none; save the state dict alone")
     kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # a batch norm counts its batches
     if kinds:
         raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
