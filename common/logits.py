@@ -105,7 +105,7 @@ def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.
         return record["seen"]
     last = int(record["round"])
     queries = reading.details(folder, "queries", max(predict.rounds(folder)) + 1)
-    bought = torch.from_numpy(queries.loc[queries["round"] <= last, "index"].to_numpy())
+    bought = torch.tensor(queries.loc[queries["round"] <= last, "index"].to_numpy())
     places = torch.isin(images.origin, bought).nonzero().flatten()
     for found in (evaluation.seen(args, images, places), images.origin):
         if str(len(found)) == str(record.get("labels_in_all")):

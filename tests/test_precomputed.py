@@ -334,6 +334,7 @@ def test_a_runs_own_network_is_written_for_the_whole_data_set(tmp_path):
     assert [row["labels_in_all"] for row in rows(tmp_path / "kd-seed5", "results")] == ["40", "100"]
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_whose_labels_a_runs_networks_saw(ten, tmp_path):
     """By queries.csv, with those that chose the epoch, or all; left out where a teacher saw what nobody can tell."""
     lines = ["round,index,score,label", "0,0,,0", "0,1,,1", "1,3,,1", "2,4,,1"]
