@@ -1,4 +1,4 @@
-"""Labels added at random: CIFAR-10, AlexNet or its compressed student, without a teacher.
+"""Labels added at random, without a teacher: AlexNet or its compressed student on CIFAR-10.
 
     python main.py --expt random --num_images 50000 --num_val 5000 --budget 5000 --initial_budget 5000 \\
         --subset 10000 --lr_task 0.001
@@ -9,7 +9,7 @@ Table I: row CM with `--network student`, row Baseline with `--network teacher`.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, training
 

@@ -1,15 +1,15 @@
-"""EnCoDe: ResNet-8, ResNet-18's features distilled into it, labels chosen by the sampler: SVHN.
+"""EnCoDe on SVHN: ResNet-18's features distilled into ResNet-8, labels chosen by the sampler.
 
     python main.py --expt encode
 
-Not in Table I: the pair is this project's own; common/README.md says how its values were chosen. A teacher is trained
-first when there is none; `Single --network teacher` trains it alone.
+Not in Table I: this project added the ResNet pair; common/README.md says how its hyperparameters were chosen. If there
+is no teacher yet, it is trained first; `Single --network teacher` trains only the teacher.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, teachers, training
 
@@ -52,7 +52,7 @@ def main(args) -> None:
         student = networks.build(args, "student", this_round.number)
         decoder = networks.build(args, "decoder", this_round.number)
         sampler = samplers.build(args, this_round, student, targets)
-        # the student minimizes objective.task_loss; between its updates the sampler takes its own step
+        # the student minimizes objective.task_loss; the sampler takes its own step between the student's updates
         fitted = training.fit(args, run, this_round, student, decoder, targets, sampler)
         evaluation.record(args, run, this_round, student, fitted, targets)
         this_round.query(sampler)

@@ -1,15 +1,15 @@
-"""Labels added at random, ResNet-18's features and logits distilled into ResNet-8: SVHN.
+"""Labels added at random, ResNet-18's features and logits distilled into ResNet-8, on SVHN.
 
     python main.py --expt kd
 
-Not in Table I: the pair is this project's own; common/README.md says how its values were chosen. A teacher is trained
-first when there is none; `Single --network teacher` trains it alone.
+Not in Table I: this project added the ResNet pair; common/README.md says how its hyperparameters were chosen. If there
+is no teacher yet, it is trained first; `Single --network teacher` trains only the teacher.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, teachers, training
 

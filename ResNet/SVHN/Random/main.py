@@ -1,14 +1,14 @@
-"""Labels added at random: SVHN, ResNet-18 or ResNet-8, without a teacher.
+"""Labels added at random, without a teacher: ResNet-18 or ResNet-8 on SVHN.
 
     python main.py --expt random
 
-Not in Table I: the pair is this project's own; common/README.md says how its values were chosen.
+Not in Table I: this project added the ResNet pair; common/README.md says how its hyperparameters were chosen.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, training
 

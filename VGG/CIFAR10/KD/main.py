@@ -1,14 +1,14 @@
-"""Labels added at random, VGG11's features and logits distilled into the compressed student: CIFAR-10.
+"""Labels added at random, VGG11's features and logits distilled into its compressed student, on CIFAR-10.
 
     python main.py --expt kd
 
-Table I: row CM+KD. A teacher is trained first when there is none; `Single --network teacher` trains it alone.
+Table I: row CM+KD. If there is no teacher yet, it is trained first; `Single --network teacher` trains only the teacher.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, teachers, training
 

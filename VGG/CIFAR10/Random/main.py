@@ -1,4 +1,4 @@
-"""Labels added at random: CIFAR-10, VGG11 or its compressed student, without a teacher.
+"""Labels added at random, without a teacher: VGG11 or its compressed student on CIFAR-10.
 
     python main.py --expt random
 
@@ -8,7 +8,7 @@ Table I: row CM with `--network student`, row Baseline with `--network teacher`.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, samplers, training
 

@@ -1,16 +1,16 @@
-"""All labels at once: SVHN, VGG11 or its compressed student.
+"""Training on all labels at once: VGG11 or its compressed student on SVHN.
 
     python main.py --expt single
     python main.py --expt teacher --network teacher --recipe quick
 
-Table I, 100%: row CM with `--network student`, row Baseline with `--network teacher`. The teacher is also put where
-KD and EnCoDe look for theirs.
+Table I, 100% of the labels: row CM with `--network student`, row Baseline with `--network teacher`. The teacher is also
+saved where KD and EnCoDe look for it.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root, from wherever this is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root, whatever the working directory
 
 from common import budget, cli, data, evaluation, networks, plan, runs, teachers, training
 
@@ -37,7 +37,7 @@ def main(args) -> None:
         fitted = training.fit(args, run, this_round, net)
         evaluation.record(args, run, this_round, net, fitted)
     if args.network == "teacher":
-        teachers.publish_run(args, run, images)  # where KD and EnCoDe look
+        teachers.publish_run(args, run, images)  # where KD and EnCoDe look for it
 
 
 if __name__ == "__main__":
