@@ -1,4 +1,4 @@
-# `make demo` and `make test` work on a fresh machine: they create .venv unless you are in an environment of your own.
+# `make demo` and `make test` work on a fresh machine: they create .venv unless a virtual environment is active.
 ifdef VIRTUAL_ENV
 PYTHON := $(VIRTUAL_ENV)/bin/python
 else
@@ -17,8 +17,8 @@ $(READY): requirements.txt
 	$(PYTHON) -m pip install -q -r requirements.txt
 	touch $(READY)
 
-# All four methods on scikit-learn's digits, through four budgets each, and labels counted once through three. AlexNet has
-# no normalization: small steps.
+# All four methods on scikit-learn's digits at four budgets each, and labels counted once at three. AlexNet has no
+# normalization layers, hence the small learning rates.
 OUT := $(CURDIR)/runs/demo
 DIGITS := --dataset digits --num_images 1438 --num_val 238 --seed 1 --save_path $(OUT) --schedule onecycle --train_epochs 5
 STUDENT := $(DIGITS) --batch_size 16
@@ -41,9 +41,9 @@ demo: install  ## all methods on digits, a table and the curves: minutes
 	@echo "fewer labels its method needs. It is one seed: a point or two between lines says nothing. The teacher of KD and"
 	@echo "EnCoDe saw all labels; the line named fair counts them once: its teachers saw the labels of their round alone."
 
-# Table I for AlexNet on CIFAR-10, three seeds, in a tenth to a fifth of the paper's epochs. Go on with the same command:
-# what is done is skipped, what was cut off resumes. At 100% there is nothing to choose: EnCoDe is KD there, to the byte, unless
-# it distils on the pool, and Baseline is the teacher.
+# Table I for AlexNet on CIFAR-10, three seeds, in a tenth to a fifth of the paper's epochs. To continue, run it again:
+# finished runs are skipped, interrupted ones resume. At 100% there is nothing to choose: EnCoDe is KD there, byte for
+# byte, unless it distils on the pool, and Baseline is the teacher.
 TABLE1 := $(CURDIR)/runs/table1
 GRID := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(TABLE1)
 TEACHER := $(GRID) --networks teacher --recipe quick
@@ -62,15 +62,15 @@ table1: install  ## Table I for AlexNet on CIFAR-10, three seeds: hours
 	$(TEACHER) --methods Random --percents 10 40 --subset 20000
 	$(PYTHON) -m common.report $(TABLE1)/*-seed* --output $(TABLE1)/report
 
-# Labels counted once: AlexNet on CIFAR-10, five seeds. Rows that share their labels share the teacher. Go on with the
-# same command; JOBS=2 runs two side by side. The all-seeing teacher's rows show what the paper's setting is worth.
+# Labels counted once: AlexNet on CIFAR-10, five seeds. Rows that share their labels share the teacher. To continue, run it
+# again; JOBS=2 runs two in parallel. The all-seeing teacher's rows show what the paper's setting gains.
 FAIR := $(CURDIR)/runs/fair
 JOBS := 1
 COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(FAIR) --recipe fair --seeds 5 --jobs $(JOBS)
 ROUNDS := --percents 5 10 20 40 60 100 --subset 20000
 ALONE := --distill_on labeled --ce_wt 1
 SEEING := --methods KD --teacher_labels all
-fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two runs side by side)
+fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two runs in parallel)
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) --percents 5 10 --subset 20000 --methods Random --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD
@@ -86,20 +86,20 @@ fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two ru
 test: install  ## the tests
 	$(PYTHON) -m pytest
 
-# Export, TensorBoard and Ray have packages of their own; these tests skip without them.
-extras: install  ## the packages that export, TensorBoard and Ray want
+# Export, TensorBoard and Ray need extra packages; their tests are skipped without them.
+extras: install  ## the packages that export, TensorBoard and Ray need
 	$(PYTHON) -m pip install -q -r requirements-extras.txt
 
 RAY := tests/test_side_by_side.py::test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes
-test-extras: extras  ## the tests of these
+test-extras: extras  ## the tests of the extras
 	$(PYTHON) -m pytest tests/test_export.py tests/test_board.py $(RAY)
 
-lint: install  ## style
+lint: install  ## style checks
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-# Long; afterwards `mutmut browse` shows the mutants that no test tells from the code. One thread,
-# and no GPU: a process forked from one with threads of its own hangs, or fails whatever the mutant.
+# Slow; afterwards `mutmut browse` shows the mutants that no test detects. One thread and no GPU:
+# a process forked from a multithreaded one hangs, or fails whatever the mutant.
 mutants: install  ## mutation tests: hours
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(dir $(PYTHON))mutmut run $(MUTANTS)
 	$(dir $(PYTHON))mutmut results

@@ -1,9 +1,9 @@
-"""Milliseconds an update takes on a GPU: kernel by kernel, as one CUDA graph, and as one in bfloat16.
+"""Milliseconds per update on a GPU: kernel by kernel, as one CUDA graph, and as a CUDA graph in bfloat16.
 
     python benchmarks/gpu.py                       # random images of CIFAR-10's shape, AlexNet
     python benchmarks/gpu.py --models ResNet VGG
 
-The teacher's outputs are stand-ins of the right shape. EnCoDe's updates have the adversarial term.
+The teacher's outputs are stand-ins of the right shape. EnCoDe's updates include the adversarial term.
 """
 
 import argparse

@@ -1,16 +1,15 @@
-"""A query over a large pool: time and memory of every strategy, each in a process of its own.
+"""Time and memory of a query over a large pool, for every strategy, each in its own process.
 
     python benchmarks/scale.py                                     # a million 32x32 images, the ResNet pair
     python benchmarks/scale.py --model AlexNet --count 40000       # every strategy, a whole CIFAR-10 pool of candidates
     python benchmarks/scale.py --model AlexNet --count 40000 --query_by teacher --strategies badge coreset
     python benchmarks/scale.py --model VGG --image_size 32 --strategies bald    # needs a teacher with dropout
 
-The pool is random pixels in memory; `--subset` of its images are candidates, all unless it is said. Networks have their
-initial weights, and teacher outputs are random: time and memory do not depend on them. VAAL's networks are two hundred
-times the student's, so it is left out unless named; so is BALD where the pair has no dropout. What a teacher keeps of
-the images lies on the disk where the program would put it. Peak is the whole process's, what it has mapped from files
-included; extra is what the query added to it. Seconds of the CPU say what a busy machine would take if it were idle,
-on one core.
+The pool is random pixels in memory; `--subset` of its images are candidates, by default all. Networks have initial
+weights, and teacher outputs are random: time and memory do not depend on them. VAAL's networks are two hundred times
+the student's size, so it is left out unless named; so is BALD where the pair has no dropout. Teacher features are on
+disk where the program would put them there. Peak is the whole process's memory, including what it has mapped from
+files; extra is what the query added to it. CPU seconds say what a busy machine would take if it were idle, on one core.
 """
 
 import argparse
@@ -38,7 +37,7 @@ JOINT = [name for name, kind in samplers.SAMPLERS.items() if kind.asks and kind.
 
 
 def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[float, float, float, float]:
-    """One query: (seconds, of the CPU, peak memory in MB, how much of it the query added)."""
+    """One query: (seconds, CPU seconds, peak memory in MB, how much of it the query added)."""
     module, kind = script(options.model, "CIFAR10", "EnCoDe"), samplers.SAMPLERS.get(strategy, samplers.Sampler)
     asked = "teacher" if kind.asks and (options.query_by == "teacher" or kind.needs_dropout) else "student"
     words = [*STRATEGIES[strategy], "--query_by", asked]
@@ -74,7 +73,7 @@ def measure(options: argparse.Namespace, strategy: str, subset: int) -> tuple[fl
 
 
 def features(shape: tuple[int, ...], source: torch.Generator) -> torch.Tensor:
-    """Random ones (1, N, C, h, w), as `distillation.compute` keeps them."""
+    """Random features (1, N, C, h, w), kept as `distillation.compute` keeps them."""
     with tempfile.TemporaryDirectory() as folder:  # the mapping outlives the file
         z = memory.empty(shape, distillation.kept_as(math.prod(shape)), Path(folder) / "z")
         for rows in z[0].split(1000):
@@ -99,7 +98,7 @@ def main() -> None:
     strategies = options.strategies or usual
     for strategy in strategies:
         subset = min(options.subset or options.count, options.count - options.labeled)
-        if len(strategies) == 1:  # this process is its own
+        if len(strategies) == 1:  # no other process is needed
             seconds, cpu, peak, extra = measure(options, strategy, subset)
         else:
             with ProcessPoolExecutor(1, context) as process:

@@ -1,17 +1,17 @@
-"""Images a second of training: two plain loops against this project's, in one run, as ratios.
+"""Training images per second: two plain loops against this project's, in one run, as ratios.
 
     python benchmarks/speed.py                     # CIFAR-10 if it is in data/, else random images of its shape
     python benchmarks/speed.py --models VGG --cases KD teacher --profile
 
 The plain loop is what one writes first, and what the authors' release does: PIL resizing and transforms image by image
-in a DataLoader, float32, the teacher's forward pass at each step, an optimizer for each network. It trains the same
-networks with the same losses on batches of the same size.
+in a DataLoader, float32, the teacher's forward pass at each step, one optimizer per network. It trains the same
+networks with the same losses at the same batch size.
 
-The second is a careful loop: this project's with `--fast off`. Images are resident as uint8 and gathered whole, the
-teacher's outputs are looked up, and the networks are plain torch.nn.
+The second is a careful loop: this project's with `--fast off`. Images are resident as uint8 and gathered by the
+batch, the teacher's outputs are looked up, and the networks are plain torch.nn.
 
-Counted are labelled images. All run with what `machine.prepare` asks of the process, freed memory that is kept
-included; the fraction is of the products that ours really computes.
+Only labelled images are counted. All loops run with the process settings of `machine.prepare`, including freed memory
+that is kept; the fraction counts the products that ours actually computes.
 """
 
 import argparse
@@ -41,7 +41,7 @@ CASES = {"Single": "Single", "KD": "KD", "EnCoDe": "EnCoDe", "teacher": "Single"
 
 
 class OneByOne(Dataset):
-    """An image at a time through PIL, as torchvision's data sets give them."""
+    """One image at a time through PIL, as in torchvision's data sets."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, size: int):
         self.pixels, self.labels = pixels, labels
@@ -123,7 +123,7 @@ def ours(args, images: data.Images, this_round: Round, targets):
 
 
 def rate(step, batch_size: int, seconds: float, repeats: int) -> float:
-    """Median images a second of `repeats` stretches of about so many seconds, two updates at least."""
+    """Median images per second over `repeats` stretches of about `seconds` each, at least two updates."""
     step()
     started = time.perf_counter()
     step()
@@ -184,11 +184,11 @@ def measure(chosen: argparse.Namespace, model: str, folder: Path) -> None:
                   f"{str(dtype).removeprefix('torch.')} matrix product {peak:.0f} GFLOP/s")  # fmt: skip
         run = runs.begin(args, images)
         targets = plan.stand_in(args, images) if "teacher" in args else None
-        run.state["labeled"] = images.pool[: len(images.pool) // 2]  # half, so that all streams run
+        run.state["labeled"] = images.pool[: len(images.pool) // 2]  # half of them, so that all streams run
         this_round = Round(args, run, images, [1])
         base = plain(args, case, source, lambda net: samplers.build(args, this_round, net, targets), chosen.workers)  # noqa: B023
         slow = rate(base, args.batch_size, chosen.seconds, chosen.repeats)
-        del base  # its DataLoader's processes end
+        del base  # ends its DataLoader's processes
         careful = argparse.Namespace(**{**vars(args), "fast": "off"})
         resident = rate(ours(careful, images, this_round, targets), args.batch_size, chosen.seconds, chosen.repeats)
         step = ours(args, images, this_round, targets)
@@ -212,7 +212,7 @@ def show_profile(step) -> None:
 
 
 def arguments(model: str, case: str, dataset: str, data_dir: str, folder: Path) -> argparse.Namespace:
-    """The flags of an experiment, all at one batch size, small rates: speed does not depend on them."""
+    """An experiment's flags, all at one batch size and a small learning rate: speed does not depend on the rate."""
     module = script(model, "CIFAR10", CASES[case])
     count = "50000" if dataset == "cifar10" else "20000"
     words = ["--dataset", dataset, "--data_dir", data_dir, "--num_images", count, "--save_path", str(folder)]

@@ -1,13 +1,13 @@
-"""Can a discriminator learn anything? The labelled and the unlabelled images of a finished run, told apart.
+"""Can a discriminator learn anything? Separates a finished run's labelled from its unlabelled images.
 
     python -m common.analysis.separability runs/encode-seed2023 --data_dir data
 
 For each round, a linear classifier and a network with one hidden layer learn from the student's features which images
-of the pool were labelled, and are tested on images they did not see (5 folds): the area under the ROC curve is 0.5 for
-guessing. A discriminator that has learnt more than that knows single images by heart, not how the pools differ. Beside
-it, in percent, how many labelled, unlabelled and next queried images the student classifies correctly: a strategy that
-finds what the student cannot do yet queries images of a lower accuracy than the unlabelled pool's. Areas are blank
-where a pool has fewer than ten images.
+of the pool were labelled, and are tested on held-out images (5 folds); guessing has an area under the ROC curve of 0.5.
+A discriminator that does better than these has memorized single images, not learned how the pools differ. Beside the
+areas is the student's accuracy in percent on labelled, unlabelled and next queried images: a strategy that finds what
+the student cannot do yet queries images on which it is less accurate than on the unlabelled pool. Areas are blank where
+a pool has fewer than ten images.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from common.errors import InputError
 from common.experiments import ROOT
 from common.parsing import Parser
 
-MOST, FEWEST = 5000, 10  # images of each pool that are told apart; of fewer, five folds leave a class out
+MOST, FEWEST = 5000, 10  # images used of each pool; with fewer, one of five folds may lack a class
 CLASSIFIERS = {
     "linear": LogisticRegression(C=0.1, max_iter=300),
     "network": MLPClassifier(128, early_stopping=True, max_iter=30, random_state=0),
@@ -41,7 +41,7 @@ def separability(labeled: np.ndarray, unlabeled: np.ndarray) -> dict[str, float]
     """Each classifier's area under the ROC curve on held-out rows of the features (N, D) and (M, D)."""
     x, y = np.concatenate([labeled, unlabeled]), np.repeat([1, 0], [len(labeled), len(unlabeled)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early is what it should be
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is intended
         return {
             name: cross_val_score(make_pipeline(StandardScaler(), model), x, y, scoring="roc_auc").mean()
             for name, model in CLASSIFIERS.items()
@@ -72,8 +72,8 @@ def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
 def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     """A row for each of the run's rounds that left some of the pool unlabelled.
 
-    An accuracy is missing where the label of an image is, as with `--labels`: of those that have one it would be
-    another.
+    An accuracy is missing where the label of any of its images is, as with `--labels`: over the labelled ones alone it
+    would be another quantity.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: not the folder of a run, there is no config.json in it")
@@ -83,7 +83,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     _fill(images, queries, folder)
     origin = images.origin[images.pool.cpu()].numpy()
     known = (images.labels[images.pool] >= 0).cpu().numpy()
-    held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: no network learned these
+    held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: never trained on
     drawn = np.random.default_rng(0).permutation(len(origin))
     rows = []
     for number in predict.rounds(folder):

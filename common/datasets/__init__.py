@@ -1,7 +1,7 @@
-"""Where images come from: a name registered here, a path to an .npz, or a folder of images.
+"""Where images come from: a registered data set, an .npz file, or a folder of images.
 
-A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`, under
-a name in lower case; `--dataset` takes it in any.
+A data set is a function `load(data_dir, args) -> Source`. To add one, add a file here and a line to `DATASETS` with its
+name in lower case; `--dataset` ignores case.
 """
 
 import os
@@ -33,7 +33,7 @@ def load(args) -> Source:
         raise InputError(f"--labels {labels}: names images by their files; --dataset {dataset} is no folder of images")
     if known:
         source = npz.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
-        return source._replace(name=name(args))  # found by it, unread, are teachers
+        return source._replace(name=name(args))  # teachers are looked up by it before images are read
     if path.is_file():
         return npz.load(path)
     raise InputError(
@@ -43,7 +43,7 @@ def load(args) -> Source:
 
 
 def name(args) -> str:
-    """What `load` calls the images of these flags, without reading them."""
+    """The name that `load` gives these flags' images, without reading them."""
     known = args.dataset.lower()
     if known == "svhn":
         return svhn.name(args)

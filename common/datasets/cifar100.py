@@ -1,4 +1,4 @@
-"""CIFAR-100 with its 100 fine classes, from torchvision's files (checksums are torchvision's) or its download.
+"""CIFAR-100 with its 100 fine classes, from torchvision's files (it verifies their checksums) or its download.
 
 Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images. The decoded arrays are kept in
 `<data_dir>/cifar100.npz`, so that the next start decodes nothing.
@@ -28,7 +28,7 @@ willow_tree wolf woman worm
 def load(data_dir: Path, args) -> Source:
     """50,000 training and 10,000 test images.
 
-    Raises InputError when they are not there and cannot be downloaded, and before that for another `--num_classes`.
+    Raises InputError for any other `--num_classes`, and when the files are missing and cannot be downloaded.
     """
     if getattr(args, "num_classes", 100) != 100:
         raise InputError(f"--num_classes {args.num_classes}: cifar100 has 100 classes; add --num_classes 100")

@@ -1,6 +1,6 @@
-"""A folder of images: train/<class>/ and test/<class>/, of any sizes and of PIL's modes.
+"""A folder of images, train/<class>/ and test/<class>/, of any size and any of PIL's modes.
 
-With `--labels` some training images may have no class yet: those in train/ itself or in train/unlabeled/.
+With `--labels` some training images may have no class yet: those directly in train/ or in train/unlabeled/.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from common.datasets.source import Source, short_name
 from common.errors import InputError, reason
 
 UNLABELED = "unlabeled"
-NAMED = 10  # files that one message names
+NAMED = 10  # most names in one message
 NEEDED = "it needs train/<class>/ and test/<class>/ with images"
 
 
@@ -26,18 +26,18 @@ class Listing(NamedTuple):
 
     classes: list[str]
     train: list[Path]
-    y_train: np.ndarray  # (N,) int64; -1 where no folder says the class
+    y_train: np.ndarray  # (N,) int64; -1 where no folder gives the class
     test: list[Path]
     y_test: np.ndarray
 
 
 def load(path: Path, size: int, labels_file: str = "") -> Source:
-    """Every image's central square at `size`: the shorter side is resized to it, the longer one cut at both ends.
+    """Every image's central square at `size`: the shorter side is resized to it, the longer one cropped at both ends.
 
     Args:
-        size: of the images in pixels; all are read at it, so that memory does not depend on their own.
+        size: in pixels; images are resized as they are read, so that memory does not depend on their own sizes.
         labels_file: `--labels`, for the training images outside class folders.
-    Raises InputError when a part is missing, files are no images (naming them at once) or the memory does not suffice.
+    Raises InputError when a part is missing, files are not images (named together) or memory does not suffice.
     """
     found = listing(path)
     loose = int((found.y_train < 0).sum())
@@ -71,7 +71,7 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
 def listing(path: Path) -> Listing:
     """The images of train/ and test/, class by class in the order of their names.
 
-    Raises InputError when a part has no classes, a class no images, or the parts other classes.
+    Raises InputError when a part has no classes, a class has no images, or the parts' classes differ.
     """
     folders = {part: _classes(path, part) for part in ("train", "test")}
     classes = folders["test"]
@@ -111,7 +111,7 @@ def _classes(path: Path, part: str) -> list[str]:
 
 
 def left_out(path: Path) -> list[Path]:
-    """The files of train/ and test/ that are no images by their names, as a .gif or .heic, and not hidden."""
+    """The files of train/ and test/ whose names are not those of images, such as a .gif or .heic, and not hidden."""
     files = sorted(file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file())
     return [file for file in files if not _is_image(file) and not is_hidden(file.relative_to(path))]
 
@@ -121,23 +121,23 @@ def _is_image(file: Path) -> bool:
 
 
 def is_hidden(file: Path) -> bool:
-    """As ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter put beside photo.jpg."""
+    """Is it hidden, like ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter put beside photo.jpg?"""
     return any(part.startswith(".") for part in file.parts)
 
 
 def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
-    """(N, size, size, 3) uint8. Raises InputError naming the files that are no images."""
+    """The files' images (N, size, size, 3) uint8. Raises InputError naming the files that are not readable images."""
     images, wrong = np.empty((len(files), size, size, 3), np.uint8), []
 
     def read(number: int) -> str:
         try:
             images[number] = pixels.read(files[number], size)
-        except Exception as error:  # no closed list: each of PIL's formats raises its own
+        except Exception as error:  # each of PIL's formats raises its own types
             return reason(error)
         return ""
 
     names = [file.relative_to(path) for file in files]
-    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor() as pool:  # decoding releases the GIL
         wrong = [(file, why) for file, why in zip(names, pool.map(read, range(len(files))), strict=True) if why]
     if len(wrong) == 1:
         raise InputError(f"--dataset {path}: {wrong[0][0]} is not a readable image ({wrong[0][1]})")

@@ -22,10 +22,10 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
     """The arrays in `cache`, an .npz that is made when it is absent or damaged.
 
     Args:
-        make: gives the arrays, verified. A second run waits while the first makes them, then finds the cache.
-        checksum: their SHA-256 where it is known beforehand; otherwise the file carries its own.
+        make: returns the arrays, verified. A second run waits while the first makes them, then reads the cache.
+        checksum: their SHA-256 if it is known in advance; otherwise the file stores its own.
 
-    Raises InputError when the folder cannot be written, unless it may not be and `make` needs no room in it.
+    Raises InputError when the folder cannot be written, unless it is read-only and `make` does not write to it.
     """
     arrays = _read(cache, checksum)
     if arrays is not None:
@@ -45,7 +45,7 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
         )
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise refused from None
-    try:  # the originals may be there all the same, as on a cluster's shared disk
+    try:  # the original files may be there already, as on a cluster's shared disk
         arrays = make()
     except (InputError, OSError):
         raise refused from None
@@ -54,7 +54,7 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
 
 
 def _read(cache: Path, checksum: str | None) -> Arrays | None:
-    """The arrays of the local copy, or None (with a line on stderr) when the file is not what it should be."""
+    """The arrays of the local copy, or None if it is missing or (with a line on stderr) damaged."""
     if not cache.exists():
         return None
     try:
@@ -69,9 +69,9 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
 
 
 def from_torchvision(get: Callable, dataset: str, file: str, data_dir: Path):
-    """What `get(download)` makes of torchvision's files, or of its download where they are not there as they should be.
+    """The result of `get(download)` with torchvision's files, or with its download if they are missing or damaged.
 
-    Raises InputError naming `file` where neither is to be had.
+    Raises InputError naming `file` if both fail.
     """
     try:
         try:
@@ -99,5 +99,5 @@ def socket_timeout():
 
 
 def say(message: str) -> None:
-    """A line to the user that is not a result."""
+    """Prints a line to the user that is not a result."""
     print(message, file=sys.stderr, flush=True)

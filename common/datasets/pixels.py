@@ -10,14 +10,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 DARK = 2**12  # the levels of 12 bits
-# for all threads, as `catch_warnings` is none's own; twice as many pixels are refused
+# for all threads, as `catch_warnings` is not thread-local; PIL still refuses twice as many pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """The central squares of (N, H, W, 3) uint8 at (N, size, size, 3): the longer side is cut, both are resized.
+    """Crops (N, H, W, 3) uint8 images to their central squares and resizes them to (N, size, size, 3).
 
-    Bilinear with antialiasing, as PIL would, in small chunks.
+    Bilinear with antialiasing, like PIL, in small chunks.
     """
     height, width = images.shape[1:3]
     side = min(height, width)
@@ -26,7 +26,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     if side == size:
         return images.contiguous()
     resized = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
-    for start in range(0, len(images), 1000):  # torchvision's uint8 kernel, with no float copy of the data set
+    for start in range(0, len(images), 1000):  # torchvision's uint8 kernel needs no float copy of the data set
         part = images[start : start + 1000].permute(0, 3, 1, 2)
         part = transforms.resize(part, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
         resized[start : start + 1000] = part.permute(0, 2, 3, 1)
@@ -34,7 +34,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def read(path: Path, size: int) -> np.ndarray:
-    """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
+    """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL raises, and ValueError for a pipe."""
     if path.is_fifo():
         raise ValueError("it is a pipe: reading it would wait for ever")
     with Image.open(path) as image:
@@ -43,10 +43,10 @@ def read(path: Path, size: int) -> np.ndarray:
 
 
 def rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of an image in any of PIL's modes, turned as its EXIF data says.
+    """Converts an image of any of PIL's modes to (H, W, 3) uint8, rotated as its EXIF data says.
 
-    Transparency is laid over white, and 16 bits of gray become 8 (PIL's own conversion makes all above 255 white).
-    Raises ValueError where the levels have no such meaning.
+    Transparency is composited over white, and 16-bit gray is scaled to 8 bits (PIL's own conversion turns all above 255
+    white). Raises ValueError if the levels have no such meaning.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
@@ -55,7 +55,7 @@ def rgb(image: Image.Image) -> np.ndarray:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"its levels go from {levels.min()} to {levels.max()}; 16 bits hold 0 to 65535")
-        if 0 < levels.max() < DARK:  # 8 or 12 bits in a file of more: as 16 bits they are next to black
+        if 0 < levels.max() < DARK:  # 8 or 12 bits stored in 16: scaled, they are nearly black
             raise ValueError(f"its levels go to {levels.max()} of 65535; stretch them to 16 bits, or save it with 8")
         return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""SVHN's cropped digits, 32x32, from torchvision's .mat files (checksums are torchvision's) or its download.
+"""SVHN's cropped digits, 32x32, from torchvision's .mat files (it verifies their checksums) or its download.
 
 Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning. The decoded arrays are kept in
 `<data_dir>/svhn.npz`, so that the next start decodes nothing.
@@ -16,14 +16,14 @@ CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files'
 
 
 def name(args) -> str:
-    """Of the images: with `args.extra` it is another data set, with teachers of its own."""
+    """The images' name; with `args.extra` they are another data set, with its own teachers."""
     return "svhn-extra" if args.extra else "svhn"
 
 
 def load(data_dir: Path, args) -> Source:
-    """73,257 training images, with `args.extra` the 531,131 extra ones behind them, and 26,032 test images.
+    """73,257 training images, with `args.extra` followed by the 531,131 extra ones, and 26,032 test images.
 
-    Not mirrored: a mirrored 2 is no 2. Raises InputError when the files are not there and cannot be downloaded.
+    Not mirrored: a mirrored 2 is not a 2. Raises InputError when the files are missing and cannot be downloaded.
     """
     splits = ("train", "extra") if args.extra else ("train",)
     arrays = cached(data_dir / f"{name(args)}.npz", lambda: _decode(data_dir, splits))

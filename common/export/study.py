@@ -27,7 +27,7 @@ KEY = ["model", "dataset", "label", "percent"]
 
 
 def measure(rows: pd.DataFrame, data_dir: Path, dataset: str, calibration: int, full_range: bool) -> pd.DataFrame:
-    """For each row of `results.Results.rows` the test accuracy of its student: columns fp32, int8, agreement added."""
+    """Test accuracy of the student of each row of `results.Results.rows`, as columns fp32, int8 and agreement."""
     found = []
     for run, part in rows.groupby("run", sort=False):
         images = None
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = results.read(args.runs).rows
     rows = rows[rows["network"] == "student"]
     if args.percents:
-        # 10.0139, as results.csv may have it, is 10
+        # results.csv may have 10.0139 for 10
         near = {asked: (rows["percent"] - asked).abs() < 0.5 for asked in args.percents}
         if none := [f"{asked:g}" for asked in near if not near[asked].any()]:
             raise InputError(
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{', '.join(map(str, args.runs))}: trained no student; name runs that did")
     if args.against is None:
         args.against = "CM" if "CM" in set(rows["label"]) else ""
-    else:  # before an hour of exports
+    else:  # refuse it before an hour of exports
         args.against = naming.row_named(rows, args.against)
     measured = measure(rows, args.data_dir, args.dataset, args.calibration, args.full_range)
     args.output.mkdir(parents=True, exist_ok=True)

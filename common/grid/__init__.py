@@ -1,1 +1,1 @@
-"""Many runs by one command (`python -m common.grid`), on one machine or many."""
+"""Many runs with one command (`python -m common.grid`), on one machine or many."""

@@ -1,5 +1,5 @@
-"""One job in this process. As a script it is a process of `--jobs`: the job comes through stdin, which then stays open
-for as long as the grid lives; what went wrong goes to the file descriptor named on the command line.
+"""Runs one job in this process. As a script it is a process of `--jobs`: the job comes through stdin, which stays open
+for as long as the grid lives; an error goes to the file descriptor given on the command line.
 """
 
 import os
@@ -15,12 +15,12 @@ from common.errors import InputError, LabelsNeeded
 from common.experiments import script
 from common.grid.jobs import Job
 
-GRACE = 10  # seconds a run has to end by itself; its files are whole at any moment, temporary ones would stay
+GRACE = 10  # seconds a run has to end by itself; if killed, its files are intact but temporary ones stay
 WAITS = "waits for labels: "
 
 
 def execute(job: Job) -> str:
-    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or nothing.
+    """Runs the job's main.py, or trains its teacher, here; returns its error in one line, or an empty string.
 
     The line of a run that waits for labels begins with WAITS.
     """
@@ -44,7 +44,7 @@ def execute(job: Job) -> str:
 def main() -> None:
     job, outcome = pickle.load(sys.stdin.buffer), int(sys.argv[1])
     os.set_inheritable(outcome, False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the grid was started with & in a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the grid was started with & in a script
     threading.Thread(target=_end_with_the_grid, daemon=True).start()
     try:
         os.write(outcome, execute(job).encode())
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _end_with_the_grid() -> None:
-    """Interrupts the run when stdin closes: the grid was stopped, or its process died in whatever way."""
+    """Interrupts the run when stdin closes: the grid was stopped, or its process died."""
     os.read(sys.stdin.fileno(), 1)  # not sys.stdin's own reader, whose lock would be held when the process ends
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     time.sleep(GRACE)

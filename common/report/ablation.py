@@ -1,4 +1,4 @@
-"""`--ablation`: each row's validation and test accuracy side by side, and what its training took."""
+"""`--ablation`: validation and test accuracy of each row side by side, and its training time."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ NOTE = ("Mean ± half its 95% interval over n seeds. Choose by validation: what 
 
 
 def cells(found: Results) -> pd.DataFrame:
-    """A line for each row and percent that runs were made for.
+    """A line for each row and percent of the runs.
 
     Columns: model, dataset, label, percent, n, validation, validation_half_width, test, test_half_width, seconds;
     empty (NaN) where there is no interval or no record.
@@ -38,7 +38,7 @@ def cells(found: Results) -> pd.DataFrame:
 
 
 def tables(found: Results, lines: pd.DataFrame) -> list[Table]:
-    """The `cells` to read, a table for each setting, fewest labels first."""
+    """The `cells` for a reader: a table for each setting, fewest labels first."""
 
     def known(value: float, text: str) -> str:
         return "" if np.isnan(value) else text
@@ -57,7 +57,7 @@ def tables(found: Results, lines: pd.DataFrame) -> list[Table]:
 
 
 def write(found: Results, output: Path) -> tuple[list[Table], list[Path]]:
-    """The tables, and ablation.md and ablation.csv, which have them."""
+    """Writes ablation.md and ablation.csv; returns the tables and these files."""
     lines = cells(found)
     parts, files = tables(found, lines), [output / "ablation.md", output / "ablation.csv"]
     write_text(files[0], "\n\n".join(line for part in parts for line in part.markdown()) + "\n")
@@ -66,7 +66,7 @@ def write(found: Results, output: Path) -> tuple[list[Table], list[Path]]:
 
 
 def _seconds(rows: pd.DataFrame) -> pd.DataFrame:
-    """run, round, train_seconds of the runs that have a timing.csv."""
+    """Columns run, round and train_seconds, for the runs that have a timing.csv."""
     counts = rows["run"].value_counts(sort=False)
     found = [reading.details(Path(run), "timing", count).assign(run=run) for run, count in counts.items()]
     return pd.concat(found, ignore_index=True)[["run", "round", "train_seconds"]]

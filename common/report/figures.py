@@ -19,17 +19,17 @@ from common.report.statistics import FEW, interval
 from common.schema import LOSSES
 
 HALF = 50  # percent of labels at which the paper shows accuracy against epochs
-GUESSING = {"disc": np.log(2)}  # the loss of a discriminator that cannot tell
+GUESSING = {"disc": np.log(2)}  # the loss of a discriminator that guesses
 
 
 class Labels(NamedTuple):
-    """What the budget curves stand on: a column of results.csv."""
+    """The x axis of the budget curves: a column of results.csv."""
 
     column: str
     title: str
     highest: float | None = None
     paper: bool = False  # whether the paper's curves have this axis
-    of: str = ""  # the column whose equal values are one point, where rounds may stand at one place
+    of: str = ""  # the column whose equal values form one point, if not `column`
 
 
 PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper=True)
@@ -41,7 +41,7 @@ def curves(
     """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set.
 
     Args:
-        looks: each row's colour, marker and line, where `found` is a part of what the other figures show.
+        looks: each row's colour, marker and line, if `found` is only part of what the other figures show.
     """
     looks = looks or style.styles(found)
 
@@ -64,7 +64,7 @@ def curves(
 def labels(found: Results, output: Path) -> list[Path]:
     """Test accuracy against all labels that any network of a row saw, teacher and validation included.
 
-    Nothing is drawn where no run has a record of them.
+    Nothing is drawn if no run has a record of them.
     """
     if "labels_in_all" not in found.rows:
         return []
@@ -77,7 +77,7 @@ def labels(found: Results, output: Path) -> list[Path]:
 
 
 def epochs(found: Results, output: Path) -> list[Path]:
-    """Validation accuracy against epochs in the round with about half of the labels, as the paper's figure."""
+    """Validation accuracy against epochs in the round with about half of the labels, as in the paper's figure."""
     history, looks = at_half(found.history), style.styles(found)
     history = history.dropna(subset="val_accuracy")  # runs of --num_val 0 have none
     if history.empty:
@@ -96,7 +96,7 @@ def epochs(found: Results, output: Path) -> list[Path]:
 
 
 def losses(found: Results, output: Path) -> list[Path]:
-    """losses: each term of the objective and of the samplers, with its weight, against epochs at half of the labels."""
+    """Each term of the objective and of the samplers, with its weight, against epochs at half of the labels."""
     history, looks = at_half(found.history), style.styles(found)
     terms = [term for term in ("loss", *LOSSES) if term in history and history[term].notna().any()]
     if not terms:
@@ -129,7 +129,7 @@ def losses(found: Results, output: Path) -> list[Path]:
 
 
 def macs(found: Results, output: Path) -> list[Path]:
-    """Test accuracy with the most labels that a row has, against multiply-accumulates: a panel for each data set."""
+    """Test accuracy at each row's highest percent against multiply-accumulates: a panel for each data set."""
     looks, datasets = style.styles(found), list(dict.fromkeys(found.rows["dataset"]))
     figure, panels = _grid(len(datasets))
     for axes, dataset in zip(panels, datasets, strict=True):
@@ -141,7 +141,7 @@ def macs(found: Results, output: Path) -> list[Path]:
                 cost = networks.cost(model, part, *shape)[1]
                 costs.append(cost)
                 for place, label in enumerate(labels):
-                    # beside each other: one network has one cost, whichever way it was trained
+                    # spread out: rows of one network have the same cost
                     at = cost * 1.12 ** (place - (len(labels) - 1) / 2)
                     most = group[group["label"] == label]
                     most = most[most["percent"] == most["percent"].max()]
@@ -166,7 +166,7 @@ def macs(found: Results, output: Path) -> list[Path]:
 
 
 def at_half(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the round with about half of the labels, of each row of the tables."""
+    """For each row of the tables, the part in the round with about half of the labels."""
     kept = []
     for _, group in table.groupby(["model", "dataset", "label"], sort=False):
         at = min(group["percent"].unique(), key=lambda percent: abs(percent - HALF))
@@ -184,7 +184,7 @@ def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
 
 
 def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
-    """Classes and image size of a run; those of the paper where its config.json does not say."""
+    """A run's number of classes and image size; the paper's if its config.json does not say."""
     config = found.configs[run]
     return int(config.get("num_classes", 10)), int(config.get("image_size", networks.PAIRS[model].IMAGE_SIZE))
 
@@ -192,7 +192,7 @@ def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
 def _panels(
     found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = (), looks: dict | None = None
 ) -> list[Path]:
-    """A panel for each setting over one legend: a row has one colour in all of them."""
+    """A panel for each setting above a shared legend: a row has one colour in all of them."""
     looks = looks or style.styles(found)
     settings = [setting for setting in found.settings() if not of(table, setting).empty]
     figure, panels = _grid(len(settings))
@@ -206,14 +206,14 @@ def _panels(
 
 
 def _grid(count: int) -> tuple[Figure, list]:
-    """So many panels, two in a row."""
+    """`count` panels, two in a row."""
     columns, lines = min(2, count), -(-count // 2)
     figure = plt.figure(figsize=(6 * columns, 3.6 * lines + 1.0))
     return figure, [figure.add_subplot(lines, columns, number + 1) for number in range(count)]
 
 
 def _shares(table: pd.DataFrame) -> dict[str, str]:
-    """At which percents of labels each row is looked at."""
+    """The percents of labels at which each row is shown."""
     return {
         label: f", {' or '.join(style.percent(value) for value in sorted(group.unique()))}"
         for label, group in table.groupby("label")["percent"]
@@ -223,7 +223,7 @@ def _shares(table: pd.DataFrame) -> dict[str, str]:
 def _legend(
     figure: Figure, looks: dict[str, dict], table: pd.DataFrame, at: dict[str, str], more: Sequence = (), **changes: str
 ) -> None:
-    """Under the panels: each row's colour, at which percent of labels it is looked at, and over how many seeds."""
+    """Below the panels: each row's colour, its percent of labels, and its number of seeds."""
     handles = []
     for label in style.order(table["label"]):
         seeds = table[table["label"] == label].groupby(["model", "dataset", "percent"])["seed"].nunique()

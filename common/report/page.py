@@ -1,4 +1,4 @@
-"""report.html: everything the report has in one file that needs no network and no server."""
+"""report.html: the whole report in one file that needs no network and no server."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ CAPTIONS = {  # by the figure's file name, in the order shown
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its tables, figures (SVG and caption) and, hidden until they are asked for, pictures."""
+    """A heading with its tables, figures (SVG and caption) and pictures that are hidden until asked for."""
 
     title: str
     tables: list[Table]
@@ -59,9 +59,9 @@ def write(
 
     Args:
         second: Table II.
-        changes: of an ablation; none where there is none.
-        claims: the statistics by heading.
-        files: what was written before: figures (.svg) and contact sheets (queried-*.png) are taken into the page.
+        changes: the tables of an ablation, if there is one.
+        claims: the statistics, by heading.
+        files: what was written so far; its figures (.svg) and contact sheets (queried-*.png) go into the page.
     """
     cells = tables.cells(found)
     first = [*tables.table1(found, cells)]
@@ -94,9 +94,9 @@ def write(
 
 
 def provenance(found: Results) -> Table:
-    """The runs, each with its row and what it was made with."""
+    """The runs, each with its row and build."""
     rows = []
-    for run, group in found.rows[found.rows["own"]].groupby("run", sort=False):  # its teachers' rows have its name too
+    for run, group in found.rows[found.rows["own"]].groupby("run", sort=False):  # its teachers' rows have the same run
         made = found.made[run]
         parts = [", ".join(dict.fromkeys(filter(None, (getattr(sitting, name) for sitting in made.sittings))))
                  for name in builds.Sitting.__annotations__]  # fmt: skip
@@ -110,9 +110,9 @@ def provenance(found: Results) -> Table:
 
 
 def inline(path: Path, prefix: str) -> Markup:
-    """An SVG file as part of a page: its ink the page's, its ids its own, nothing that names another host.
+    """An SVG file as part of a page: text in the page's colour, unique ids, no references to other hosts.
 
-    It is never so narrow that its text cannot be read: a phone scrolls it.
+    It has a minimum width, so that its text stays readable: a phone scrolls it.
     """
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
@@ -126,7 +126,7 @@ def inline(path: Path, prefix: str) -> Markup:
 
 
 def embedded(path: Path) -> str:
-    """A picture as a data: URI, as PNG or as WebP, whichever is smaller (photographs: WebP)."""
+    """A picture as a data: URI, in PNG or WebP, whichever is smaller (photographs: WebP)."""
     packed = {"png": path.read_bytes()}
     with Image.open(path) as picture:
         picture.convert("RGB").save(stream := io.BytesIO(), "WEBP", quality=70)

@@ -1,4 +1,4 @@
-"""Contact sheets of queried images, each of a size that fits a page."""
+"""Contact sheets of queried images, sized to fit a page."""
 
 import argparse
 import os
@@ -19,9 +19,9 @@ CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter
 
 
 def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
-    """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes.
+    """The first nine queried images of each class in each round, sheets for each run: rounds down, classes across.
 
-    Raises InputError when a run's images are not there, or are others.
+    Raises InputError when a run's images are missing or have changed.
     """
     files, names = [], _names(found.queries["run"].unique())
     for run, queries in found.queries.groupby("run", sort=False):
@@ -35,7 +35,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
             raise InputError(f"{run}: its images are not to be had ({error}); put them there again, or leave out "
                              "--data_dir, which draws them") from None  # fmt: skip
         if "data" in config:
-            recorded.images(Path(run), data_dir, source=source)  # refuses others than the run's
+            recorded.images(Path(run), data_dir, source=source)  # refuses other images than the run's
         if queries["index"].max() >= len(source.x_train):
             raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
                              f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
@@ -55,7 +55,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
 
 
 def _names(runs: Iterable[str]) -> dict[str, str]:
-    """What each run's sheets are called: its folder, with the one that holds it where two folders have one name."""
+    """The name of each run's sheets: its folder, preceded by parent folders as far as names coincide."""
     folders = {run: Path(os.path.abspath(run)) for run in runs}
     depth = 1
     while len({folder.parts[-depth:] for folder in folders.values()}) < len(set(folders.values())):
@@ -64,15 +64,15 @@ def _names(runs: Iterable[str]) -> dict[str, str]:
 
 
 def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray:
-    """The images themselves, white between the cells."""
+    """The sheet's pixels, with white between the cells."""
     height, width = source.x_train.shape[1:3]
-    thin = max(1, width // 16)  # between images, and more between cells
-    gap, tall, wide = 4 * thin, height + thin, width + thin  # of an image with its margin
+    thin = max(1, width // 16)  # between images; the gap between cells is wider
+    gap, tall, wide = 4 * thin, height + thin, width + thin  # an image with its margin
     sheet = np.full((len(rounds) * (SIDE * tall + gap), len(classes) * (SIDE * wide + gap), 3), 255, np.uint8)
     for row, number in enumerate(rounds):
         asked = queries[queries["round"] == number]
         for column, label in enumerate(classes):
-            # by the labels that the run used: those of `--labels` may be elsewhere now
+            # by the labels that the run used: the `--labels` file may have moved
             index = asked.loc[asked["class"] == label, "index"].to_numpy()[: SIDE**2]
             for place, image in enumerate(source.x_train[index]):
                 top = row * (SIDE * tall + gap) + gap // 2 + place // SIDE * tall

@@ -1,4 +1,4 @@
-"""What may be claimed from the runs: intervals, areas, paired tests, penalties, label efficiency."""
+"""What the runs support: intervals, areas, paired tests, penalties, label efficiency."""
 
 import itertools
 
@@ -10,8 +10,8 @@ from common.report import builds
 from common.report.results import Results
 
 LEVEL = 0.05
-FEW = 3  # a t interval over fewer seeds is so wide that it says nothing
-ROUNDING = 1e-9  # differences of accuracies in hundredths that vary by less do not vary
+FEW = 3  # a t interval over fewer seeds is too wide to be useful
+ROUNDING = 1e-9  # differences of accuracies (in hundredths) that vary by less are taken as constant
 
 
 def interval(values) -> tuple[float, float]:
@@ -30,9 +30,10 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """`accuracies` at the percents that all runs have, without runs of one or of fewer than half; empty below two.
+    """`accuracies` at the percents that all runs have, without runs that have one or fewer than half; empty below two.
 
-    A run that lacks a percent of its row's, as one that is not finished, would take it from all others: it is left out.
+    A run that lacks one of its row's percents, such as an unfinished one, is left out: all others would lose the
+    percent.
     """
     table = accuracies(rows)
     of_its_row = table.notna().groupby(level="label", sort=False).transform("any")
@@ -42,7 +43,7 @@ def _curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def span(rows: pd.DataFrame) -> tuple[list[float], dict[str, list[int]]]:
-    """The percents that `areas` go over, and by row the seeds that have no area."""
+    """The percents that `areas` cover, and by row the seeds without an area."""
     table, kept = accuracies(rows), _curves(rows)
     without: dict[str, list[int]] = {}
     for label, seed in table.index.difference(kept.index, sort=False):
@@ -53,7 +54,8 @@ def span(rows: pd.DataFrame) -> tuple[list[float], dict[str, list[int]]]:
 def areas(rows: pd.DataFrame) -> pd.Series:
     """Area under the budget curve by (label, seed), divided by its width: mean accuracy over the budgets.
 
-    Over the percents that all runs have, so that areas can be compared; `span` says which, and who has no area.
+    Over the percents that all runs have, so that areas can be compared; `span` gives these, and the runs without an
+    area.
     """
     table = _curves(rows)
     if table.empty:
@@ -71,7 +73,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def paired_p(differences) -> float:
-    """p of the paired t-test of these differences; NaN where it cannot be made: there is one, or they do not vary."""
+    """p of the paired t-test of these differences; NaN if it is undefined: there is only one, or they do not vary."""
     differences = np.asarray(differences, float)
     if len(differences) < 2 or np.ptp(differences) < ROUNDING:
         return float("nan")
@@ -81,7 +83,7 @@ def paired_p(differences) -> float:
 def effect(differences) -> tuple[float, float]:
     """Half width of the mean's 95% interval, and Cohen's d: the mean in standard deviations of the differences.
 
-    Both NaN where there are fewer than three, or where they do not vary.
+    Both are NaN if there are fewer than three, or they do not vary.
     """
     differences = np.asarray(differences, float)
     if len(differences) < FEW or np.ptp(differences) < ROUNDING:
@@ -90,7 +92,7 @@ def effect(differences) -> tuple[float, float]:
 
 
 def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) -> pd.DataFrame:
-    """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
+    """Paired t-tests of the areas over the seeds both rows have, for every pair of rows, Holm-corrected together.
 
     Columns: row, against, and what `_tested` adds.
     Raises InputError when two compared runs differ in commit, amp, teacher or images, unless `mixed`.
@@ -109,10 +111,10 @@ def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) 
 
 
 def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: bool = False) -> pd.DataFrame:
-    """Paired t-tests of every row against one, of the areas and at each budget, Holm-corrected together.
+    """Paired t-tests of every row against `reference`, of the areas and at each budget, Holm-corrected together.
 
-    Where the reference is chosen beforehand these are few tests, and what is there shows sooner than among all pairs.
-    Columns: row, at (a percent, or "area"), and what `_tested` adds. Raises InputError as `paired_tests`.
+    If the reference is chosen beforehand there are few tests, and a difference is detected sooner than among all pairs.
+    Columns: row, at (a percent, or "area"), and what `_tested` adds. Raises InputError like `paired_tests`.
     """
     rows = found.of(setting)
     if reference not in set(rows["label"]):
@@ -131,21 +133,21 @@ def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: b
 
 
 def _difference(found: Results, runs: dict, rows: tuple[str, str], by_seed: pd.DataFrame, percents, mixed: bool):
-    """Of two rows, by the seeds both have, and what the two runs of a seed differ in (`_unlike`)."""
+    """The difference of two rows by common seed, and what a seed's two runs differ in (`_unlike`)."""
     a, b = rows
     difference = (by_seed[a] - by_seed[b]).dropna()
     pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
-    return difference, _unlike(found, pairs, mixed or len(difference) == 1)  # one seed makes no test
+    return difference, _unlike(found, pairs, mixed or len(difference) == 1)  # one seed is not a test
 
 
 def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
-    """A line for each of (what it is called, its differences by seed, what the two runs of a seed differ in).
+    """A line for each of (name, differences by seed, what a seed's two runs differ in).
 
-    Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
-    can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
-    interval leaves; unlike (`_unlike`).
-    What is one test twice counts once in the correction: two rows of the same runs, or a row's area over two budgets of
-    which one is alike, which is half its difference at the other. Rows proportional by chance are tested apart.
+    Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN if the test is
+    undefined); no more than: for a difference that is not significant, the largest one, in either direction, within its
+    95% interval; unlike (`_unlike`). The correction counts identical tests once: two rows of the same runs, or a row's
+    area over two budgets with equal results at one, which is half its difference at the other. Rows proportional by
+    chance are tested apart.
     """
     table = [line for line in table if len(line[1])]
     lines = [
@@ -155,7 +157,7 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
     tests.insert(place, "p_holm", tests["p"])
-    known, first = [], {}  # each test by its differences, or by its row's first ones in proportion to them
+    known, first = [], {}  # identifies a test: by its differences, or by its row's first ones proportional to them
     for called, values, _ in table:
         row, scale = called[0] if "at" in names else called, values.abs().max() or 1
         known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
@@ -175,12 +177,12 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
     """Pairwise penalty matrix of Ash et al. 2020, https://arxiv.org/abs/1906.03671, over all settings.
 
     For each setting and budget where row i is better than row j by a paired t-test over seeds (p < 0.05), entry (i, j)
-    grows by one over the number of budgets at which the test can be made; NaN where there is none. The last row is
-    each column's mean over the rows it was tested against: how often it is beaten.
-    Returns the matrix, and what the two runs of a seed differ in (`_unlike`) by (i, j).
+    grows by one over the number of budgets at which the test is defined; NaN if there is none. The last row is each
+    column's mean over the rows it was tested against: how often it is beaten.
+    Returns the matrix, and what a seed's two runs differ in (`_unlike`) by (i, j).
     Raises InputError when that is the commit, amp, the teacher or the images, unless `mixed`.
     """
-    rows = found.rows[~found.rows["oracle"]]  # nobody can choose as an oracle does
+    rows = found.rows[~found.rows["oracle"]]  # an oracle cannot be used in practice
     labels = list(dict.fromkeys(rows["label"]))
     matrix = pd.DataFrame(float("nan"), labels, labels)
     unlike: dict[tuple[str, str], frozenset[str]] = {}
@@ -204,7 +206,7 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
 
 
 def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], tuple[str, str]]:
-    """The run of each (label, seed, percent) and its student's updates, empty for a teacher and where not known."""
+    """The run of each (label, seed, percent) and its student's updates; empty for a teacher or if unknown."""
     keys = zip(rows["label"], rows["seed"], rows["percent"], strict=True)
     updates = rows["updates"].astype(str).where(rows["network"] == "student", "")
     return dict(zip(keys, zip(rows["run"], updates, strict=True), strict=True))
@@ -218,7 +220,7 @@ def _unlike(found: Results, pairs: list, mixed: bool) -> frozenset[str]:
 
 
 def label_efficiency(rows: pd.DataFrame) -> pd.DataFrame:
-    """Percent of labels each row needs for the mean accuracy another reaches with the most it has (interpolated)."""
+    """Percent of labels (interpolated) that each row needs for the accuracy another reaches at its highest percent."""
     means = rows.groupby(["label", "percent"], sort=False)["test_accuracy"].mean().unstack("percent").sort_index(axis=1)
     found = []
     for target in means.index:

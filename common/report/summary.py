@@ -24,9 +24,9 @@ PENALTIES = ("Pairwise penalty matrix: how often, in settings, the row beats the
 
 
 def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str, list[Table]]:
-    """What the runs show, by heading: each setting, and all of them. `reference` is a row to test the others against.
+    """The statistics' tables, by heading: each setting, and all of them. The others are tested against row `reference`.
 
-    Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
+    Raises InputError when a test would compare runs that were made differently, unless `mixed`, which marks it.
     """
     parts = {}
     for setting in found.settings():
@@ -46,7 +46,7 @@ def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str
 
 
 def text(parts: dict[str, list[Table]], found: Results) -> str:
-    """The `tables` in Markdown, and below them what the runs were made with."""
+    """The `tables` in Markdown, followed by what the runs were made with."""
     lines = []
     for heading, group in parts.items():
         lines += [f"## {heading}", *(line for table in group for line in table.markdown())]
@@ -54,7 +54,7 @@ def text(parts: dict[str, list[Table]], found: Results) -> str:
 
 
 def write(content: str, output: Path) -> list[Path]:
-    """Keeps the `text` as statistics.md."""
+    """Writes the `text` to statistics.md."""
     path = output / "statistics.md"
     write_text(path, content)
     return [path]
@@ -70,7 +70,7 @@ def _against(found: Results, setting: tuple[str, str], reference: str, mixed: bo
 
 
 def _over(rows: pd.DataFrame) -> list[str]:
-    """What the areas go over, and which runs have none."""
+    """The percents that the areas cover, and the runs without an area."""
     percents, without = statistics.span(rows)
     if not percents:
         return []
@@ -82,7 +82,7 @@ def _over(rows: pd.DataFrame) -> list[str]:
 
 
 def _tests(title: str, tests: pd.DataFrame) -> Table:
-    """A table of paired tests, and what its marks mean."""
+    """A table of paired tests, with the meaning of its marks."""
     if tests.empty:
         return Table(title, [], [], lacking="takes two common seeds of two rows, and differences that vary")
     marked = [_cell(at) + builds.mark(words) for at, words in zip(tests["difference"], tests["unlike"], strict=True)]
@@ -92,9 +92,9 @@ def _tests(title: str, tests: pd.DataFrame) -> Table:
 
 
 def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
-    """Rows reach columns: what is long in `label_efficiency`, as a matrix without blank rows and columns.
+    """Rows reach columns: the long table of `label_efficiency` as a matrix without blank rows and columns.
 
-    `least` is the percent each row begins with: what it has there it may have had with less.
+    `least` is each row's first percent: an accuracy it has there may need fewer labels.
     """
     lacking = "needs two rows, of which one reaches the other's last accuracy"
     reached = found.dropna(subset="with percent") if len(found) else found
@@ -117,7 +117,7 @@ def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
 
 
 def _penalties(matrix: pd.DataFrame, unlike: dict[tuple[str, str], frozenset[str]]) -> Table:
-    """The penalty matrix, and what its marks mean."""
+    """The penalty matrix, with the meaning of its marks."""
     if matrix.empty:
         return Table(PENALTIES, [], [], lacking="takes two common seeds of two rows, and differences that vary")
     tested = matrix.notna().any() | matrix.notna().drop("mean").any(axis=1)
