@@ -18,10 +18,10 @@ from common.networks import PAIRS  # noqa: E402
 MODELS = ("AlexNet", "VGG", "ResNet")
 DATASETS = ("CIFAR10", "SVHN")
 METHODS = experiments.METHODS
-# What users read: how to use it, and what was measured.
+# What users read: the guides, and the measurements.
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "common").rglob("README.md")), ROOT / "benchmarks" / "README.md"]
 MEASURED = [ROOT / "RESULTS.md", *sorted(ROOT.glob("results/*/README.md"))]
-# 200 images of digits, 5 updates an epoch, on the CPU whatever the machine has, amp off for exactness.
+# 200 images of digits, 5 updates an epoch, always on the CPU, amp off for exactness.
 TOY = "--dataset digits --num_images 200 --num_val 40 --batch_size 40 --train_epochs 2".split()  # noqa: SIM905
 TOY += ["--device", "cpu", "--amp", "off", "--threads", "1", "--seed", "5"]
 BUDGET = ["--initial_budget", "40", "--budget", "60", "--subset", "80"]
@@ -33,7 +33,7 @@ def script(method: str, model: str = "AlexNet", dataset: str = "CIFAR10"):
 
 
 def prepared(module, words):
-    """A script's flags from these words, in a process that is set up for them."""
+    """A script's flags from these words, with the process set up for them."""
     args = cli.parse(module.__doc__, module.DEFAULTS, list(words))
     machine.prepare(args)
     return args
@@ -61,7 +61,7 @@ def teacher(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def teachers(tmp_path_factory):
-    """A function that gives a model's toy teacher for digits: one update, made by `Single --network teacher`."""
+    """A function that returns a model's toy teacher for digits: one update, made by `Single --network teacher`."""
     save_path = tmp_path_factory.mktemp("teachers")
 
     def of(model: str) -> Path:
@@ -82,7 +82,7 @@ def images():
 
 @pytest.fixture
 def first_round(tmp_path):
-    """A function that gives arguments, run, images and the first round of a fresh run of a method."""
+    """A function that returns arguments, run, images and the first round of a fresh run of a method."""
 
     def make(method: str, *words: str):
         args = parse(method, "--save_path", str(tmp_path), *words)

@@ -1,15 +1,15 @@
-"""A device that is not the CPU, on any machine: what CUDA refuses, or waits for, is a fault here.
+"""A fake device other than the CPU, for any machine: what CUDA refuses, or waits for, raises a fault.
 
-Its tensors say that they are on `lazy:0`, a device type that every build of torch knows and whose backward pass it runs
-in the calling thread. What they hold lies on the CPU and is really computed, so results can be compared with the CPU's.
+Its tensors report being on `lazy:0`, a device type that every build of torch knows and whose backward pass it runs in
+the calling thread. Their values lie on the CPU and are really computed, so results can be compared with the CPU's.
 `FakeDevice` is the mode that computes; within it, an operator raises `Fault` when it
 
-- gets tensors of both devices; of the CPU's, CUDA takes those without dimensions alone,
-- draws with a CPU generator on the device, or with the device's own, which draws other numbers than the CPU's,
+- gets tensors of both devices (CUDA takes CPU tensors only if they have no dimensions),
+- draws with a CPU generator on the device, or with the device's own, whose numbers differ from the CPU's,
 - has no deterministic form on CUDA,
 - and, inside `no_waiting`, makes the host wait for the device, moves a tensor between the two, or draws on the CPU.
 
-Autocast is left out, and what only CUDA's own kernels do: their rounding, memory and speed.
+Autocast is not emulated, nor what is particular to CUDA's kernels: their rounding, memory and speed.
 """
 
 import sys
@@ -30,8 +30,8 @@ ROOT = str(Path(__file__).resolve().parents[1])
 
 # What torch.use_deterministic_algorithms(True) refuses on CUDA in torch 2.6 or since, from its documentation:
 # https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
-# For index_put, index_add, scatter_add, gather and convolutions it takes a deterministic form. Max pooling in two
-# dimensions is not in its list: the backward pass gathers (aten/src/ATen/native/cuda/DilatedMaxPool2d.cu).
+# It has deterministic forms of index_put, index_add, scatter_add, gather and convolutions. Max pooling in two
+# dimensions is not on its list: the backward pass gathers (aten/src/ATen/native/cuda/DilatedMaxPool2d.cu).
 NOT_DETERMINISTIC = {
     "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward",
     "avg_pool3d_backward", "fractional_max_pool2d_backward", "fractional_max_pool3d_backward",
@@ -43,21 +43,21 @@ NOT_DETERMINISTIC = {
     "_embedding_bag_backward", "put", "put_", "histc", "bincount", "median", "nanmedian", "cumsum",
     "grid_sampler_2d_backward", "grid_sampler_3d_backward", "scatter_reduce", "scatter_reduce_",
 }  # fmt: skip
-# Operators of which the host must see the result, or its size; torch.cuda.set_sync_debug_mode warns of the like.
+# Operators whose result, or its size, the host needs; torch.cuda.set_sync_debug_mode warns about such operators.
 WAITS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique", "_unique2", "unique_dim",
     "unique_consecutive", "bincount", "_linalg_check_errors",
 }  # fmt: skip
-INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}  # with a mask, the host must count its ones
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}  # with a mask, the host needs the number of ones
 MOVES = {"_to_copy", "copy_"}
 
 
 class Fault(AssertionError):
-    """What would fail, wait or differ on a GPU, and the line of this repository that does it."""
+    """Code that would fail, wait or differ on a GPU, with its line in this repository."""
 
 
 class DeviceTensor(Tensor):
-    """A tensor on the fake device; `held` is what it stands for, on the CPU."""
+    """A tensor on the fake device; `held` has its values, on the CPU."""
 
     @staticmethod
     def __new__(cls, held: Tensor):
@@ -77,7 +77,7 @@ class DeviceTensor(Tensor):
 
     def __deepcopy__(self, memo: dict):
         copied = self.detach().clone().requires_grad_(self.requires_grad)
-        if hasattr(self, "_is_param"):  # nn.Parameter's mark
+        if hasattr(self, "_is_param"):  # marks an nn.Parameter
             copied._is_param = True
         memo[id(self)] = copied
         return copied
@@ -90,7 +90,7 @@ class DeviceTensor(Tensor):
 
 
 class FakeDevice(TorchDispatchMode):
-    """Runs operators on the device's tensors and raises Fault where a GPU would not do."""
+    """Runs operators on the device's tensors and raises Fault where a GPU would fail."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class FakeDevice(TorchDispatchMode):
 
     @contextmanager
     def no_waiting(self) -> Iterator[None]:
-        """As within an update: whatever makes the host wait is a fault."""
+        """As within an update: making the host wait is a fault."""
         before, self.strict = self.strict, True
         try:
             yield
@@ -141,7 +141,7 @@ class FakeDevice(TorchDispatchMode):
             return
         if any(tensor.dim() for tensor in on_cpu):
             self._fault(name, "gets tensors of the CPU and of the device")
-        if draws and name != "native_dropout":  # which is seeded, and takes no generator
+        if draws and name != "native_dropout":  # seeded, and takes no generator
             own = any(isinstance(leaf, torch.Generator) for leaf in leaves)
             self._fault(name, f"draws on the device {'with a generator of the CPU' if own else 'what a GPU draws'}")
         if name in NOT_DETERMINISTIC:
@@ -160,7 +160,7 @@ class FakeDevice(TorchDispatchMode):
 
 
 def install(monkeypatch) -> FakeDevice:
-    """Has torch take the fake device where it asks for one it knows; from a session's second update on, none waits."""
+    """Makes torch treat the fake device as one it knows; from a session's second update on, waiting is a fault."""
     device = FakeDevice()
     autocast, step = torch.autocast, training.Session.step
 
@@ -177,7 +177,7 @@ def install(monkeypatch) -> FakeDevice:
     optimizers = sys.modules[torch.optim.Optimizer.__module__]
     monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["cpu", DEVICE.type])
     monkeypatch.setattr(training.Session, "step", watched)
-    # Module.to makes new parameters: `parameter.data = ...` would leave what a DeviceTensor holds behind
+    # Module.to makes new parameters: `parameter.data = ...` would not change what a DeviceTensor holds
     monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
     return device
 
@@ -198,7 +198,7 @@ def _on_cpu(leaf):
 
 
 def _laid_out(tensor: Tensor) -> list[tuple[int, int]]:
-    """Size and stride of each dimension that has a second element."""
+    """Size and stride of each dimension longer than 1."""
     return [pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] > 1]
 
 
@@ -207,6 +207,6 @@ def _is_mask(leaf) -> bool:
 
 
 def _line() -> str:
-    """The innermost line of the project that is running; a backward pass has the line that started it."""
+    """The innermost project line on the stack; for a backward pass, the line that started it."""
     lines = [frame for frame in traceback.extract_stack() if frame.filename.startswith(f"{ROOT}/common")]
     return f"{Path(lines[-1].filename).relative_to(ROOT)}:{lines[-1].lineno}" if lines else "the test"

@@ -1,7 +1,7 @@
-"""A main.py in a process of its own, without the seconds that importing torch takes each time.
+"""Runs a main.py in its own process, without the seconds that importing torch takes each time.
 
 The standard library's fork server imports torch and the project once and forks at each `launch`: a child has its own
-folder, arguments, output and exit status, and can be killed. `fresh=True` is `python main.py` itself, imports and all.
+folder, arguments, output and exit status, and can be killed. `fresh=True` is `python main.py` itself, with imports.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ def launch(
 
 
 def begin(method: str, *words: str, folder: Path = ROOT / "AlexNet" / "CIFAR10") -> multiprocessing.Process:
-    """Starts a main.py whose output nobody reads; the caller waits for the process, or kills it."""
+    """Starts a main.py and discards its output; the caller waits for the process, or kills it."""
     process = SERVER.Process(target=_be_main, args=(str(folder / method), words, "", None))
     process.start()
     return process

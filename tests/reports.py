@@ -1,4 +1,4 @@
-"""Runs' folders as a report finds them, made of text."""
+"""Run folders as a report finds them, made of text."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def sitting(commit=COMMITS[0], **changes):
 
 
 def made(folder, **config):
-    """Adds keys to a run's config.json, as made_with and teacher_sha256."""
+    """Adds keys such as made_with and teacher_sha256 to a run's config.json."""
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     return folder
@@ -61,7 +61,7 @@ def claims(found):
 
 
 def refused(*folders):
-    """The one line with which the report refuses these runs."""
+    """The one-line message with which the report refuses these runs."""
     with pytest.raises(InputError) as caught:
         results.read(list(folders))
     assert "\n" not in str(caught.value)
@@ -69,13 +69,13 @@ def refused(*folders):
 
 
 def predictions(folder, number, predicted, labels):
-    """What a round's network said of the test images, as a run keeps it."""
+    """Saves a round's predictions for the test images in the format of a run."""
     columns = {"predicted": np.array(predicted, np.uint8), "labels": np.array(labels, np.uint8)}
     np.savez_compressed(folder / f"predictions_{number:02d}.npz", **columns)
 
 
 def export(folder, number, times, accuracies, **changes):
-    """export.csv of a round: (student, int8, teacher) in ms, (student, int8, teacher) in percent."""
+    """Writes a round's export.csv: (student, int8, teacher) in ms, (student, int8, teacher) in percent."""
     kinds = (("student", "fp32", 2_400_000), ("student", "int8", 600_000), ("teacher", "fp32", 228_000_000))
     with open(folder / "export.csv", "w", newline="") as file:
         table = csv.DictWriter(file, EXPORT, restval="")

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on the CPU."""
+"""Emulates a CUDA graph on the CPU."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -6,9 +6,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class Tape(TorchDispatchMode):
-    """What a CUDA graph does, on the CPU: records operators, then calls each again with the very numbers and tensors.
+    """Emulates a CUDA graph on the CPU: records operators, then calls each again with the same numbers and tensors.
 
-    Results go where the recorded ones lie. What Python computed in between is not computed again.
+    Results are written where the recorded ones lie. What Python computed in between is not computed again.
     """
 
     def __init__(self):

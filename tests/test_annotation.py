@@ -50,7 +50,7 @@ def words(folder, labels, *more):
 
 
 def annotate(to_label, truth, labels):
-    """The person with the eyes: fills in the list (`labels` is it), or appends it, head and all, to another file."""
+    """The annotator: fills in the list (`labels` is the list), or appends it, header included, to another file."""
     with open(to_label, newline="") as file:
         asked = [row["file"] for row in csv.DictReader(file)]
     with open(labels, "w" if labels == to_label else "a", newline="") as file:
@@ -99,7 +99,7 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
 
 
 def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
-    """Half of the list filled in: these are asked no more; a wrong answer is named, and the list stays as it is."""
+    """Half of the list is filled in: these are not asked for again; a wrong answer is named, the list left as it is."""
     path, truth = folder
     labels, to_label = tmp_path / "labels.csv", tmp_path / "random-seed5" / "to_label.csv"
     command = ["Random", *words(path, labels, *BUDGET), "--save_path", str(tmp_path), "--seed", "5"]
@@ -122,7 +122,7 @@ def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
 
 
 def test_a_run_that_waited_for_labels_is_exported_and_drawn_as_any_other(folder, tmp_path):
-    """Its config.json says where the labels were, and names the classes although not all labels are known."""
+    """Its config.json says where the labels were, and names the classes although some labels are unknown."""
     path, truth = folder
     labels = tmp_path / "labels.csv"
     more = ["--rounds", "1", "--seed", "5", "--save_path", str(tmp_path)]
@@ -144,7 +144,7 @@ def test_a_run_that_waited_for_labels_is_exported_and_drawn_as_any_other(folder,
 
 
 def test_images_whose_folder_says_their_class_come_first(folder, tmp_path):
-    """Nobody is asked while they suffice; the classes' names are the test folders'."""
+    """No labels are asked for while these suffice; the classes' names are those of the test folders."""
     path, truth = folder
     for name, label in list(truth.items())[:12]:
         target = path / "train" / label
@@ -188,9 +188,9 @@ def test_images_may_lie_in_train_itself(folder, tmp_path):
 
 
 def test_which_data_it_is_does_not_depend_on_what_is_labelled(folder, tmp_path):
-    """Else the run that goes on would be refused, and the teacher's outputs computed again."""
+    """Otherwise a resumed run would be refused, and the teacher's outputs would be computed again."""
     path, truth = folder
-    write(tmp_path / "half.csv", dict(list(truth.items())[::2]))  # of all or none the order would be the same anyway
+    write(tmp_path / "half.csv", dict(list(truth.items())[::2]))  # with all or none the order would be the same anyway
     none, some = (
         data.load(parse("Random", *words(path, tmp_path / f"{name}.csv", *BUDGET))) for name in ("none", "half")
     )
@@ -268,7 +268,7 @@ def test_a_label_that_was_used_stays_when_the_run_is_done(folder, tmp_path):
 
 
 def test_names_may_begin_and_end_with_a_blank(tmp_path):
-    """The run's own list has them as they are; a blank that somebody typed is none of the name's."""
+    """The run's own list has these names as they are; a blank added by hand is not part of the name."""
     (tmp_path / "labels.csv").write_text("file,label\n lead.png,fox \nb.png,dog\n b.png , dog \n")
     filled = labels.fill(tmp_path / "labels.csv", [" lead.png", "b.png"], np.array([-1, -1]), ["dog", "fox "])
     assert filled.tolist() == [1, 0]
@@ -306,7 +306,7 @@ def test_a_wrong_file_of_labels_is_refused(text, message, folder, tmp_path):
 
 
 def test_empty_rows_are_none(tmp_path):
-    """A spreadsheet keeps a row that was emptied, as a comma alone."""
+    """A spreadsheet keeps an emptied row as a lone comma."""
     (tmp_path / "labels.csv").write_text("file,label\r\n,\r\na.png,cat\r\n\r\n , \r\n")
     assert labels.rows(tmp_path / "labels.csv") == [(3, ("a.png", "cat"))]
 
@@ -338,7 +338,7 @@ def test_a_plan_needs_no_labels(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("head", ["file,label", "label,file", "file,split,label"])
 def test_answers_are_written_in_the_order_of_the_files_columns(tmp_path, head):
-    """They were appended as file,label whatever the head said: the next start then took a class for an image."""
+    """Regression: appended as file,label whatever the header, they made the next start take a class for an image."""
     path = tmp_path / "labels.csv"
     path.write_text(f"{head}\n")
     labels.add(path, [("a/1.png", "dog"), ("b, 2.png", "cat")])
@@ -357,7 +357,7 @@ def test_answers_of_two_runs_wait_for_each_other(tmp_path):
 
 
 def test_a_name_that_labels_cannot_hold_is_refused_before_it_is_asked_for(folder, tmp_path):
-    """A list of labels is UTF-8: the answer for another name would name no image."""
+    """A labels file is UTF-8: an answer for any other name would match no image."""
     path, _ = folder
     shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / os.fsdecode(b"bad\xff.png"))
     with pytest.raises(
@@ -367,7 +367,7 @@ def test_a_name_that_labels_cannot_hold_is_refused_before_it_is_asked_for(folder
 
 
 def test_a_name_with_a_carriage_return_is_refused_too(folder, tmp_path):
-    """Before Python 3.13 csv writes it without quotes: the list that the run made could not be read again."""
+    """Before Python 3.13 csv writes it without quotes, so the list that the run made could not be read back."""
     path, _ = folder
     shutil.copy(path / "train" / "unlabeled" / "00.png", path / "train" / "unlabeled" / "a\rb.png")
     with pytest.raises(InputError, match=r"names of 1 training images do not allow, as 'unlabeled/a\\rb.png'; rename"):

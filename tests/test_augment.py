@@ -53,7 +53,7 @@ def test_mirroring_swaps_left_and_right_of_the_chosen_images(rows):
         ((0, 1), [[0, 0, 1], [3, 3, 4], [6, 6, 7]]),  # right
         ((0, -2), [[2, 2, 2], [5, 5, 5], [8, 8, 8]]),
         ((1, -1), [[1, 2, 2], [1, 2, 2], [4, 5, 5]]),
-        ((-7, 0), [[6, 7, 8], [6, 7, 8], [6, 7, 8]]),  # farther than the image is large
+        ((-7, 0), [[6, 7, 8], [6, 7, 8], [6, 7, 8]]),  # farther than the image's size
     ],
 )
 def test_offsets_move_an_image_down_and_right(offsets, expected):

@@ -1,4 +1,4 @@
-"""--tensorboard: every point of a run's state once, whenever the run was stopped; refused where the package is not."""
+"""--tensorboard: every point of a run's state once, whenever the run was stopped; refused without the package."""
 
 import importlib.util
 import sys
@@ -16,7 +16,7 @@ COLUMNS = ["round", "epoch", "loss", "ce", "feat", "logit", "adv", "vae", "disc"
 
 
 class Events:
-    """Stands in for TensorBoard's writer: a file of points by folder."""
+    """Stands in for TensorBoard's writer: one file of points per folder."""
 
     files: dict = {}  # noqa: RUF012
 
@@ -42,7 +42,7 @@ def events(monkeypatch):
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Events
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)  # whether the package is there or not
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)  # whether the package is installed or not
     monkeypatch.setattr(Events, "files", {})
     forget = SimpleNamespace(rmtree=lambda folder, **_: Events.files.pop(str(folder), None))
     monkeypatch.setattr(board, "shutil", forget)
@@ -50,7 +50,7 @@ def events(monkeypatch):
 
 
 def state(epochs):
-    """What a run's state holds after so many epochs of its second round."""
+    """A run's state after some epochs of its second round."""
     history = [["0", "1", "2.5", "2", "", "", "", "", "", "50.00"]]
     history += [[1, epoch, "1.5", "1", "", "", "0.25", "", "", "60.00"] for epoch in range(1, epochs + 1)]
     results = {"labeled": [2], "test_accuracy": ["55.00"]}
@@ -88,7 +88,7 @@ def test_a_run_that_was_stopped_has_the_points_of_one_that_was_not(tmp_path, eve
     saves, save = [], runs.Run.save
 
     def stopped(this):
-        if len(saves) == 3:  # the second round's first epoch is trained and not saved
+        if len(saves) == 3:  # the second round's first epoch is trained but not saved
             raise KeyboardInterrupt
         saves.append(None)
         save(this)

@@ -14,7 +14,7 @@ from .conftest import parse
 
 
 def pools_of(tmp_path, method, *words):
-    """Goes through all rounds of a run without training, and returns each round's pools."""
+    """Goes through all rounds of a run without training; returns each round's pools."""
     args = parse(method, "--save_path", str(tmp_path), *words)
     images = data.load(args)
     seen = []
@@ -26,7 +26,7 @@ def pools_of(tmp_path, method, *words):
 
 
 class Spy(samplers.Sampler):
-    """Prefers the images of the highest index and remembers what it was asked about."""
+    """Prefers the images of the highest index and records what it was asked about."""
 
     def score(self, index):
         self.asked = index.tolist()
@@ -42,7 +42,7 @@ def test_a_percent_is_the_nearest_count():
 
 
 def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
-    """80 of 120 candidates for 60 labels, drawn by seed and round; where all the rest is taken, all are candidates."""
+    """80 of 120 candidates for 60 labels, drawn by seed and round; if all remaining are taken, all are candidates."""
     args = parse("Random", "--save_path", str(tmp_path))
     images = data.load(args)
     asked = []
@@ -64,7 +64,7 @@ def test_a_query_chooses_among_a_random_subset_of_the_unlabelled_pool(tmp_path):
 
 
 def test_each_round_draws_its_candidates_anew(tmp_path):
-    """With one order for all rounds, an image that was no candidate would rarely become one."""
+    """With one order for all rounds, an image that was no candidate once would rarely become one."""
     few = ["--initial_budget", "20", "--budget", "20", "--subset", "30", "--rounds", "3"]
     args = parse("Random", *few, "--save_path", str(tmp_path))
     images = data.load(args)
@@ -192,6 +192,6 @@ def test_a_run_says_where_it_is_and_goes_on(tmp_path):
         for number, labels, percent in ((1, 40, 20), (2, 100, 50), (3, 160, 100))
     )
     done = f"done: {folder / 'results.csv'}"
-    assert said(3)[:2] == [first, second]  # the third is begun, not ended
+    assert said(3)[:2] == [first, second]  # the third has begun but not ended
     assert said(4) == [f"{folder}: going on at round 3 of 3", third, done]
     assert said(4) == [done]

@@ -46,7 +46,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, teacher):
-    """A function that gives a method's finished, undisturbed run and the seconds it took."""
+    """A function that returns a method's finished, undisturbed run and the seconds it took."""
     found = {}
 
     def of(method):
@@ -63,7 +63,7 @@ def whole(tmp_path_factory, teacher):
 
 
 def killed_at_random(method, kills, whole, teacher, folder):
-    """Kills runs at random moments until so many kills were survived; every run must end as the whole one did."""
+    """Kills runs at random moments until enough kills were survived; every run must end like the whole one."""
     chance, (undisturbed, seconds) = random.Random(method), whole(method)
     done, trial = 0, 0
     while done < kills:
@@ -97,7 +97,7 @@ def test_a_hundred_kills_at_random_moments_leave_the_same_bytes(method, whole, t
 
 
 def content_of(path):
-    """What a tensor file holds, as bytes; None where it is damaged."""
+    """The contents of a tensor file as bytes; None if it is damaged."""
     try:
         torch.save(read_tensors(path), held := io.BytesIO())
         return held.getvalue()
@@ -108,7 +108,7 @@ def content_of(path):
 def flipped(kind, flips, whole, teacher, folder):
     """Flips one bit at random places of a file: a run that reads it is refused by name, a cache is made again.
 
-    Of a bit that means nothing (a date, what fills gaps) nothing is said, and nothing changes.
+    A bit without meaning (a date, padding) goes unnoticed and changes nothing.
     """
     undisturbed, _ = whole("KD")
     chance = random.Random(kind)

@@ -45,7 +45,7 @@ def test_the_original_commands_are_understood(method):
 
 
 def test_no_default_is_a_private_path():
-    """The authors' checkpoint path was their own; ours are empty or below the repository."""
+    """The authors' checkpoint path was private; ours are empty or below the repository."""
     for method in METHODS:
         for name, value in vars(flags(method)).items():
             if isinstance(value, str) and value.startswith("/"):
@@ -210,12 +210,12 @@ def test_the_best_recipe_is_the_fair_one_made_longer():
         assert (best.teacher_labels, best.keep, best.ce_wt, best.feat_wt) == ("labeled", "last", 0, 0)
     tuned = {"recipe": "best", "fold_bn": True, "weight_decay": 0.005}
     assert vars(flags("Random", "--recipe", "best")) == vars(flags("Random", "--recipe", "fair")) | tuned
-    assert not flags("Random", "--recipe", "best", model="ResNet").fold_bn  # it keeps a batch norm of its own
+    assert not flags("Random", "--recipe", "best", model="ResNet").fold_bn  # it keeps its own batch norm
     assert flags("KD", "--recipe", "best", "--train_epochs", "7").train_epochs == 7
 
 
 def test_kd_trains_its_teacher_with_the_flags_of_the_quick_recipe():
-    """`Single --network teacher --recipe quick` and the teacher that KD trains where there is none are the same run."""
+    """`Single --network teacher --recipe quick` and the teacher that KD trains if there is none are the same run."""
     alone = machine_free(flags("Single", "--network", "teacher", "--recipe", "quick", "--expt", "teacher"))
     kd = flags("KD", "--step_size", "3", "--weight_decay", "0.1", "--seed", "9", "--amp", "off")
     kd.precision = "off"
@@ -269,7 +269,7 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path):
     ],
 )
 def test_an_error_names_what_was_started(started, named, monkeypatch, capsys):
-    """Not `__main__.py`, which a package started with `python -m` is to Python."""
+    """Not `__main__.py`, which is what Python calls a package started with `python -m`."""
     monkeypatch.setattr("sys.argv", [str(ROOT / started)])
 
     def main():
@@ -336,7 +336,7 @@ def test_help_of_a_tool_says_how_it_is_called_and_its_defaults(name, tmp_path):
 
 
 def test_a_data_set_of_ones_own_is_found_again_from_any_folder(tmp_path, monkeypatch):
-    """config.json has its whole path; an older run's, as it was typed, is the same data set."""
+    """config.json has its full path; an older run has it as typed, which is the same data set."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     args = parse("Random", "--dataset", "../my.npz")
@@ -372,14 +372,14 @@ def test_amp_is_off_where_it_would_be_emulated(monkeypatch):
     ("model", "method", "least"), [("AlexNet", "KD", 63), ("AlexNet", "Random", 31), ("VGG", "EnCoDe", 32)]
 )
 def test_images_that_a_network_cannot_take_are_refused(model, method, least):
-    """They were a traceback from the first pass."""
+    """Regression: they raised a traceback from the first forward pass."""
     checks.image_size(parse(method, "--image_size", str(least), model=model))
     with pytest.raises(InputError, match=f"--image_size {least - 1}: {model} needs {least} pixels or more"):
         checks.image_size(parse(method, "--image_size", str(least - 1), model=model))
 
 
 def test_an_image_that_only_the_pairs_teacher_cannot_take_is_no_matter_beside_a_file_of_logits(tmp_path):
-    """They have no size, and the pair's teacher is not there."""
+    """Logits have no image size, and the pair's teacher is not used."""
     (tmp_path / "logits.npz").touch()
     words = ["--teacher", str(tmp_path / "logits.npz"), "--feat_wt", "0", "--targets", "mean"]
     checks.image_size(parse("KD", *words, "--image_size", "31"))
@@ -422,7 +422,7 @@ def test_a_teacher_that_nothing_asks_is_mentioned(method, words, vain, capsys):
 
 
 def test_a_data_set_has_one_name_however_it_is_typed():
-    """Runs of `Digits` and `digits` were two data sets to records, commands and teachers."""
+    """Regression: runs of `Digits` and `digits` were two data sets in records, commands and teachers."""
     assert (
         parse("KD", "--dataset", "CIFAR10").dataset == "cifar10" and parse("KD", "--dataset", "SVHN", "--extra").extra
     )
@@ -439,7 +439,7 @@ def test_a_teacher_that_keeps_its_batch_norm_has_no_feature_rms(capsys):
 
 
 def test_vaal_has_no_adversarial_term_to_warm_up_for(capsys):
-    """Its adversary is the VAE: a warm-up as long as the training takes nothing away."""
+    """Its adversary is the VAE: a warm-up as long as the training removes nothing."""
     parse("EnCoDe", "--sampler_input", "images", "--warmup_epochs", "2", "--train_epochs", "2")
     said = capsys.readouterr().err
     assert "--warmup_epochs changes nothing here" in said and "covers all" not in said

@@ -1,4 +1,4 @@
-"""What a script shows while it works: on a terminal a line that fits it, elsewhere nothing but the log's lines."""
+"""What a script shows while it works: on a terminal a line that fits it, elsewhere only the log's lines."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ LABEL = "round 12/20 (100000 labels, 100%)"
 
 
 def test_the_progress_bar_fits_80_columns(monkeypatch):
-    """On a real terminal of 80 columns, with the longest of everything."""
+    """On a real terminal of 80 columns, with the longest value of every field."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with open(slave, "w") as terminal:
@@ -26,7 +26,7 @@ def test_the_progress_bar_fits_80_columns(monkeypatch):
             bar.update(100)
             bar.set_postfix(epoch="100/100", loss="1.23e+03", val="100.00")
         text = b""
-        while select.select([master], [], [], 1.0)[0]:  # what was written comes in parts
+        while select.select([master], [], [], 1.0)[0]:  # output arrives in parts
             text += os.read(master, 10_000)
     shown = text.decode().replace("\x1b[A", "").split("\r")
     os.close(master)

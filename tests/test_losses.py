@@ -1,4 +1,4 @@
-"""The distillation losses against their papers' formulas in float64 loops, and where those have no gradient."""
+"""The distillation losses against their papers' formulas in float64 loops, and where these have no gradient."""
 
 import math
 from types import SimpleNamespace
@@ -75,7 +75,7 @@ def test_dkd_weighted_by_the_teachers_doubt_is_kl(monkeypatch):
 
 
 def test_the_objective_gives_dkd_the_labels_it_has():
-    """The labelled batch's labels, and none of the pool's."""
+    """It gets the labelled batch's labels, and none for the pool's."""
     student, teacher = batch(LOGIT_LOSSES)
     net = SimpleNamespace(classifier=lambda z: z)
     args = SimpleNamespace(ce_wt=0, feat_wt=0, adv_wt=0, logit_wt=1.0, logit_loss="dkd", temperature=3.0)
@@ -158,7 +158,7 @@ def test_relational(case):
 
 
 def test_relational_by_hand():
-    """A right angle between sides of 3 and 4, against three points of a line at 0, 1 and 2."""
+    """A right angle between sides of 3 and 4, against three points on a line at 0, 1 and 2."""
     student = torch.tensor([[3.0, 0], [0, 0], [0, 4]])
     teacher = torch.tensor([[0.0], [1], [2]])
     pairs = [(3 / 4 - 3 / 4), (4 / 4 - 3 / 4), (5 / 4 - 6 / 4)]
@@ -193,7 +193,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize(("registry", "name"), ALL)
 def test_values_and_gradients_are_finite(registry, name, case):
-    """Lengths and distances of 0 have no derivative; nor must a sure teacher make 0 * inf."""
+    """Lengths and distances of 0 have no derivative, and a confident teacher must not produce 0 * inf."""
     student, teacher = batch(registry)
     change = DEGENERATE[case]
     pairs = [(change(student), change(teacher))]
@@ -207,7 +207,7 @@ def test_values_and_gradients_are_finite(registry, name, case):
 
 
 def test_the_cosine_of_nothing_is_undecided():
-    """A dead decoder's zero features: half, and a gradient that leads out."""
+    """A dead decoder's zero features: half, with a gradient that leads away from zero."""
     student = torch.zeros(1, 3, requires_grad=True)
     loss = losses.cosine(student, torch.tensor([[0.0, 4.0, 3.0]]), ARGS)
     loss.backward()
@@ -223,7 +223,7 @@ def test_distances_keep_what_is_close_apart_and_rounding_together():
 
 def test_slam_mixes_the_student_as_the_teacher_errs():
     student, teacher = batch(LOGIT_LOSSES)
-    teacher[0] = torch.tensor([9.0, 0, 0, 0])  # sure: nothing is mixed
+    teacher[0] = torch.tensor([9.0, 0, 0, 0])  # confident: nothing is mixed
     expected = 0.0
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
         f, p = softmax(s, 1), softmax(t, 1)

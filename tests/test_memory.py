@@ -1,4 +1,4 @@
-"""What does not fit the memory goes to the disk or is refused; it does not die."""
+"""What does not fit in memory goes to the disk or is refused; the process does not die."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ from .conftest import ROOT, parse
 
 @pytest.fixture
 def scarce(monkeypatch):
-    """A function that makes so many bytes available."""
+    """A function that sets the available memory in bytes."""
     return lambda count: monkeypatch.setattr(memory, "available", lambda: count)
 
 
@@ -36,7 +36,7 @@ def test_what_is_available_is_read_from_the_kernel_and_the_container(tmp_path, m
             file.write_text(f"{content}\n")
         assert memory.available() == 3000 * 1024
         files[0].write_text("1500000\n")
-        assert memory.available() == 540_000  # what was read from files can be dropped
+        assert memory.available() == 540_000  # pages read from files can be dropped
         files[0].unlink()
 
 
@@ -60,11 +60,11 @@ def test_an_array_of_more_than_half_the_memory_is_mapped_from_a_file(tmp_path, s
     assert memory.spilled(large)
     maps = Path("/proc/self/maps")
     assert not maps.exists() or f"{tmp_path}/large (deleted)" in maps.read_text()
-    assert large.fill_(3).sum() == 42 and not list(tmp_path.iterdir())  # what is killed now leaves nothing
+    assert large.fill_(3).sum() == 42 and not list(tmp_path.iterdir())  # a process killed now leaves nothing behind
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_mapped(small_disk, scarce):
-    """Writing to a mapped page that the disk has no room for is a signal, and no line is said."""
+    """Writing to a mapped page for which the disk has no room is a signal, without an error message."""
     scarce(100)
     with pytest.raises(OSError, match="No space left"):
         memory.empty((8, 1024, 1024), torch.float32, small_disk / "large")
@@ -106,7 +106,7 @@ def test_the_plan_says_what_grows_with_the_images(tmp_path, capsys, scarce):
 
 
 def test_a_query_that_cannot_be_measured_ends_the_benchmark():
-    """ResNet has no dropout for BALD. It used to wait for ever for the process that had failed."""
+    """ResNet has no dropout for BALD. Regression: the benchmark waited forever for the process that had failed."""
     words = "--count 60 --labeled 20 --budget 10 --strategies random bald".split()  # noqa: SIM905
     command = [sys.executable, "benchmarks/scale.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Networks are the paper's and torchvision's: sizes, names, functions; weights follow the seed."""
+"""The networks match the paper and torchvision: sizes, names, functions; weights follow the seed."""
 
 import copy
 import math
@@ -91,7 +91,7 @@ def test_a_probe_is_of_eval_mode_in_float32_and_changes_nothing():
 
 
 def test_cost_leaves_nothing_behind():
-    """Counted on shapes alone: no numbers drawn, no weights made, at any size."""
+    """Counted on shapes alone: no random numbers, no weights, at any size."""
     state = torch.get_rng_state()
     parameters, macs = networks.cost("AlexNet", "student", 3, 128)
     assert parameters == PARTS["AlexNet", "student"][0] - 7 * 513 and macs > 2 * PARTS["AlexNet", "student"][1]
@@ -105,7 +105,7 @@ def test_a_teacher_is_torchvisions(model):
         teacher, theirs = networks.PAIRS[model].teacher(10).eval(), original(model).eval()
     teacher.to_empty(device="cpu")
     drawn = torch.randn(10_007, generator=torch.Generator().manual_seed(0))
-    for tensor in teacher.state_dict().values():  # repeated numbers will do, and take less time than initial weights
+    for tensor in teacher.state_dict().values():  # repeated numbers suffice and are faster than initial weights
         width = max(tensor[0].numel(), 1) if tensor.dim() > 1 else 100
         tensor.copy_(drawn.repeat(tensor.numel() // len(drawn) + 1)[: tensor.numel()].view(tensor.shape) / width**0.5)
     for name, tensor in teacher.named_buffers():
@@ -178,7 +178,7 @@ def test_a_student_is_the_papers(model):
 
 
 def test_pooling_resnet8s_last_map_leaves_its_logits_alone():
-    """z is 4x4, as the teacher's; the classifier's mean over it is the mean over the 8x8 map."""
+    """z is 4x4, like the teacher's; the classifier's mean over it is the mean over the 8x8 map."""
     student = networks.PAIRS["ResNet"].student(10).eval()
     maps = []
     student.layer3.register_forward_hook(lambda layer, x, y: maps.append(y))
@@ -208,7 +208,7 @@ def test_weights_follow_the_seed_and_the_round_alone():
     state = torch.get_rng_state()
     assert networks.fingerprint(networks.build(args, "student")) == first
     assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(1)  # somebody else draws a number
+    torch.rand(1)  # other code draws a number
     assert networks.fingerprint(networks.build(args, "student")) == first
     others = networks.build(args, "student", 1), networks.build(parse("Single", "--seed", "6"), "student")
     assert len({first, *map(networks.fingerprint, others)}) == 3

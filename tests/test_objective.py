@@ -1,4 +1,4 @@
-"""The objective's terms against numbers worked out by hand, and float32 whatever the autocast."""
+"""The objective's terms against values computed by hand, in float32 under any autocast."""
 
 import math
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class Student(nn.Module):
 
 
 class Untouchable(nn.Module):
-    """Fails when it is asked anything."""
+    """Fails when it is called."""
 
     def forward(self, z):
         raise AssertionError("computed a term of weight 0")
@@ -112,7 +112,7 @@ def test_the_adversarial_term_wants_both_pools_taken_for_labelled():
 
 
 def test_the_sampler_loss_wants_the_pools_told_apart():
-    """The authors' code gave both pools target 1, so that D learnt nothing."""
+    """The authors' code gave both pools target 1, so that D learned nothing."""
     labeled, unlabeled = torch.tensor([1.0, 0.0]), torch.tensor([-2.0])
     expected = ((math.log(1 + math.exp(-1)) + math.log(2)) / 2 + math.log(1 + math.exp(-2))) / 2
     assert objective.sampler_loss(labeled, unlabeled).item() == pytest.approx(expected)
@@ -150,7 +150,7 @@ def both_precisions(loss, *shapes):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             value = loss(*tensors)
         assert value.dtype == torch.float32
-        # pseudo_label's gradient reaches the student alone
+        # pseudo_label's gradient reaches only the student
         found.append((value, torch.autograd.grad(value, tensors, allow_unused=True, materialize_grads=True)))
     return found
 
@@ -177,7 +177,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_float32_under_bfloat16_autocast(name):
-    """The value is that of float32 to the bit; a gradient is rounded once, on its way back to a bfloat16 input."""
+    """The value equals float32's bit for bit; a gradient is rounded once, on its way back to a bfloat16 input."""
     (rounded, gradients), (exact, expected) = both_precisions(*[LOSSES[name][0], *LOSSES[name][1]])
     assert rounded.item() == exact.item()
     for mine, other in zip(gradients, expected, strict=True):
@@ -185,7 +185,7 @@ def test_losses_are_float32_under_bfloat16_autocast(name):
 
 
 def test_a_small_kl_is_not_negative_under_bfloat16():
-    """log_softmax in bfloat16 makes it negative, and its gradient up to a fifth wrong."""
+    """In bfloat16, log_softmax makes it negative, and its gradient up to a fifth wrong."""
     teacher = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         found = objective.logit_loss(args(logit_loss="kl"), teacher * 1.01, teacher.float())
@@ -193,7 +193,7 @@ def test_a_small_kl_is_not_negative_under_bfloat16():
 
 
 def test_a_loss_with_a_matrix_product_is_float32_too(monkeypatch):
-    """Autocast rounds the product to bfloat16 whatever its inputs; and a loss has the run's flags."""
+    """Autocast rounds the product to bfloat16 whatever its inputs; and a loss gets the run's flags."""
 
     def relations(student, teacher, args):
         a, b = (tensor.flatten(1) @ tensor.flatten(1).T for tensor in (student, teacher))
@@ -209,7 +209,7 @@ def test_a_loss_with_a_matrix_product_is_float32_too(monkeypatch):
 
 @pytest.mark.slow
 def test_a_loss_is_one_function_and_one_line(tmp_path, teacher, monkeypatch):
-    """Its flag offers it, results.csv names it, and the report has a row of its own for it."""
+    """Its flag offers it, results.csv names it, and it has its own row in the report."""
 
     def l1(student, teacher, args):
         return F.l1_loss(student, teacher)

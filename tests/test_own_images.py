@@ -1,4 +1,4 @@
-"""A user's own images: of any size and mode, described before they are used, with commands that then work."""
+"""A user's own images: of any size and mode, described before use, with commands that then work."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from .toys import Quiet, toy_session
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> Image.Image:
-    """The image as its file is read."""
+    """The image as read back from a file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return Image.open(file)
@@ -75,7 +75,7 @@ def test_levels_without_a_meaning_are_refused():
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_central_square_is_taken(turned, tmp_path):
-    """7x4: columns 1 to 4 of 0 to 6 are the middle, cut at both ends."""
+    """7x4: columns 1 to 4 of 0 to 6 are the middle, cropped at both ends."""
     levels = np.repeat(np.arange(7, dtype=np.uint8)[None] * 10, 4, axis=0)
     Image.fromarray(levels.T if turned else levels).save(tmp_path / "a.png")
     found = pixels.read(tmp_path / "a.png", 4)[..., 0]
@@ -85,7 +85,7 @@ def test_the_central_square_is_taken(turned, tmp_path):
 
 @pytest.fixture
 def birds(tmp_path):
-    """36 training and 9 test images of three classes, of other sizes and shapes, with two copies in the test set."""
+    """36 training and 9 test images of three classes, of various sizes and shapes, with two duplicates in the test set."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 3)):
         for name in ("crow", "duck", "gull's"):
@@ -143,13 +143,13 @@ def test_named_data_is_described(capsys):
     said = capsys.readouterr().out
     assert "--recipe quick --batch_size 32 --train_epochs 17 --lr_task 0.025" in said  # 0.1 at a batch of 128
     assert said.count("--batch_size 16 --train_epochs 17 ") == 4
-    assert said.count("--lr_task 0.1)") == 1  # of the student alone; distilled ones end in --feat_wt or --warmup_epochs
+    assert said.count("--lr_task 0.1)") == 1  # of the student alone; commands of distilled students end in --feat_wt or --warmup_epochs
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10)") == 1
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10 --warmup_epochs 3)") == 1
 
 
 def test_a_copy_without_a_label_is_no_other_class(birds, tmp_path, capsys):
-    """Nobody has said yet what the image in train/unlabeled/ is."""
+    """The image in train/unlabeled/ has no class yet."""
     (birds / "train" / "unlabeled").mkdir()
     shutil.move(birds / "train" / "duck" / "05.png", birds / "train" / "unlabeled")
     survey.main([str(birds), "--labels", str(tmp_path / "none.csv")])
@@ -179,7 +179,7 @@ def test_no_command_is_printed_that_could_not_run(y, why, tmp_path, capsys):
 
 
 def test_a_first_round_of_fewer_labels_than_classes_is_said(tmp_path, capsys):
-    """Of 30 images a tenth is labelled first: enough for three classes, one too few for four."""
+    """A tenth of 30 images is labelled first: enough for three classes, one too few for four."""
     images = np.zeros((30, 8, 8, 3), np.uint8)
     for classes, warned in ((3, False), (4, True)):
         y = np.arange(30) % classes
@@ -190,7 +190,7 @@ def test_a_first_round_of_fewer_labels_than_classes_is_said(tmp_path, capsys):
 
 
 def printed(said: str) -> list[tuple[str, list[str]]]:
-    """(method, words) of each command, as a shell reads it."""
+    """(method, words) of each command, as a shell parses it."""
     lines = [line for line in said.splitlines() if line.startswith("(cd ")]
     split = [shlex.split(line.strip("()")) for line in lines]
     assert all(words[0] == "cd" and words[2:5] == ["&&", "python", "main.py"] for words in split)
@@ -198,7 +198,7 @@ def printed(said: str) -> list[tuple[str, list[str]]]:
 
 
 def test_the_printed_commands_work(birds, tmp_path, capsys, monkeypatch):
-    """All as they are planned; each trained for an epoch, in the order they are printed."""
+    """All are planned as printed; each is trained for an epoch, in the printed order."""
     monkeypatch.setattr("common.plan.seconds_an_update", lambda *_: 1.0)
     survey.main([str(birds), "--model", "ResNet"])
     commands = printed(capsys.readouterr().out)
@@ -278,7 +278,7 @@ def test_proposed_counts_leave_labels_to_train_on(images):
 
 
 def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
-    """After the first epoch of the first round: with the weight that would balance it."""
+    """After the first epoch of the first round, with the weight that would balance it."""
     found = {"loss": 21.0, "ce": 0.5, "feat": 20.0, "logit": 0.5}
     args = parse("KD", "--feat_wt", "500")
     said = imbalance.note(args, found)
@@ -307,7 +307,7 @@ def test_a_term_that_drowns_the_cross_entropy_is_named_once(monkeypatch):
 
 @pytest.mark.parametrize("image", [gray16(0, 255), gray16(0, 4095), Image.fromarray(np.array([[0, 200]], np.int32))])
 def test_gray_that_would_become_black_is_refused(image):
-    """8 or 12 bits in a file of 16 or 32: divided by 257 nothing of them is left."""
+    """8 or 12 bits in a file of 16 or 32: divided by 257, nothing of them is left."""
     with pytest.raises(ValueError, match=r"its levels go to \d+ of 65535; stretch them to 16 bits, or save it with 8"):
         pixels.rgb(image)
     assert not pixels.rgb(gray16(0, 0)).any()

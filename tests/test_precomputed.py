@@ -42,7 +42,7 @@ def ten():
 
 
 def test_each_image_has_its_own_row_whatever_its_view(ten, tmp_path):
-    """By its place in the data set, of which the run has a part in an order of its own."""
+    """By its place in the data set, of which the run has a part in its own order."""
     train = np.arange(20.0).reshape(10, 2)
     test = np.array([[2.0, 0], [0, 2], [0, 2], [0, 2], [2, 0], [0, 2]])  # 0 1 1 1 0 1 for 0 1 0 1 0 1
     found, key = precomputed.load(named(file(tmp_path / "t.npz", train=train, test=test, seen=[3, 9])), ten)
@@ -55,7 +55,7 @@ def test_each_image_has_its_own_row_whatever_its_view(ten, tmp_path):
     assert (bare.accuracy, bare.seen) == ("", None) and halves != key
     assert precomputed.load(named(file(again, train=train)), ten)[1] == halves
     other = train.copy()
-    other[8, 0] += 1  # of an image that this run has not: another teacher all the same
+    other[8, 0] += 1  # of an image that this run lacks: still another teacher
     for changed in ({"train": other}, {"test": 2 * test}, {"seen": [3]}, {"labels": [-1] * 10}):
         arrays = {"train": train, "test": test, "seen": [3, 9]} | changed
         assert precomputed.load(named(file(again, **arrays)), ten)[1] != key
@@ -128,7 +128,7 @@ def test_flags_that_need_more_than_logits_are_refused(words, said, tmp_path):
     with pytest.raises(InputError, match=said):
         parse("KD", "--teacher", str(path), *words)
     named(path, "--sampler", "margin", "--query_by", "teacher")
-    named(path, "--sampler", "badge")  # asks the student
+    named(path, "--sampler", "badge")  # queries by the student
 
 
 @pytest.mark.parametrize("name", [name for name, kind in SAMPLERS.items() if kind.asks])
@@ -151,7 +151,7 @@ def rows(folder: Path, name: str) -> list[dict]:
 
 
 def test_a_checkpoints_logits_teach_what_the_checkpoint_teaches(teacher, tmp_path):
-    """The same bytes from its file, from its logits, and from these under a strategy that asks them."""
+    """The same bytes from its file, from its logits, and from these under a strategy that queries by them."""
     words = [*TOY, *BUDGET, *ALONE, "--views", "1", "--rounds", "2", "--sampler", "margin", "--query_by", "teacher"]
     words += ["--keep", "last", "--save_path", str(tmp_path)]
     run("KD", *words, "--teacher", str(teacher), "--expt", "net")
@@ -226,7 +226,7 @@ def test_a_network_that_sees_the_validation_labels_is_mentioned(first_round, tmp
 
 
 def write(network, monkeypatch, path="logits.npz", **words) -> dict[str, np.ndarray]:
-    """What `logits.write` makes of 7 training images of the classes 0 to 3, and 5 test images, in batches of 3."""
+    """The result of `logits.write` for 7 training images of classes 0 to 3 and 5 test images, in batches of 3."""
     pixels = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
     source = Source("toy", pixels[:7], np.arange(7) % 4, pixels[7:], np.arange(5) % 4, list("abcd"), mirror=None)
     monkeypatch.setattr(logits.datasets, "load", lambda args: source)
@@ -236,7 +236,7 @@ def write(network, monkeypatch, path="logits.npz", **words) -> dict[str, np.ndar
 
 
 def rate(images: np.ndarray) -> np.ndarray:
-    """A network whose logits name the image."""
+    """A network whose logits identify the image."""
     assert images.dtype == np.uint8 and images.shape[1:] == (1, 1, 3) and len(images) <= 3
     return images[:, 0, 0, :1] + np.array([0.25, 0.5, 0.75, 1])
 
@@ -281,7 +281,7 @@ def test_a_torch_network_may_keep_its_gradient(monkeypatch, tmp_path):
 
 
 def test_images_without_a_class_have_logits_too(monkeypatch, tmp_path):
-    """As with --labels, whose CSV file says where they lie."""
+    """As with --labels, whose CSV file names them."""
     asked = []
     monkeypatch.setattr(logits.datasets, "load", lambda args: asked.append(args) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -290,7 +290,7 @@ def test_images_without_a_class_have_logits_too(monkeypatch, tmp_path):
 
 
 def test_what_was_written_teaches(monkeypatch, tmp_path):
-    """Through the data set's own order, of a folder of digits' size, to a run's targets."""
+    """Through the data set's own order, for a folder of digits' size, to a run's targets."""
     path = tmp_path / "t.npz"
     logits.write(path, lambda images: images.mean((1, 2))[:, :1] - np.arange(10), dataset="digits", seen="none")
     whole = data.load(named(path, "--num_images", str(DIGITS)))
@@ -301,7 +301,7 @@ def test_what_was_written_teaches(monkeypatch, tmp_path):
 
 
 def test_readmes_file_is_one(tmp_path, monkeypatch):
-    """Its Python as it stands."""
+    """Its Python code, unchanged."""
     monkeypatch.chdir(tmp_path)
     code = next(part for part in README.read_text().split("```python\n") if "my_network" in part).split("```")[0]
     write(rate, monkeypatch)  # in place of CIFAR-10
@@ -311,7 +311,7 @@ def test_readmes_file_is_one(tmp_path, monkeypatch):
 
 
 def test_a_runs_own_network_is_written_for_the_whole_data_set(tmp_path):
-    """The mean over the views that KD would draw, in the data set's order, and whose labels it saw."""
+    """The mean over the views that KD would draw, in the data set's order, and whose labels the network saw."""
     words = [*TOY, "--percents", "20", "50", "--subset", "120", "--train_epochs", "1", "--save_path", str(tmp_path)]
     run("Random", *words, "--keep", "last")
     folder, path = tmp_path / "random-seed5", tmp_path / "own.npz"
@@ -336,10 +336,10 @@ def test_a_runs_own_network_is_written_for_the_whole_data_set(tmp_path):
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_whose_labels_a_runs_networks_saw(ten, tmp_path):
-    """By queries.csv, with those that chose the epoch, or all; left out where a teacher saw what nobody can tell."""
+    """From queries.csv, with those that chose the epoch, or all; omitted if a teacher's labels are unknown."""
     lines = ["round,index,score,label", "0,0,,0", "0,1,,1", "1,3,,1", "2,4,,1"]
     (tmp_path / "queries.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "round_02.pt").touch()  # that it is a round later was refused as one that the run never began
+    (tmp_path / "round_02.pt").touch()  # one round later was refused as never begun
     ten.val = torch.tensor([0, 1])  # places 9 and 0 of the data set
     asked = []
     for keep, number, in_all in (

@@ -1,4 +1,4 @@
-"""A trained network outside of its run: from one file, on images of any kind."""
+"""A trained network used outside its run: from one file, on images of any kind."""
 
 import csv
 import os
@@ -66,7 +66,7 @@ def test_the_last_round_or_the_one_asked_for(trained):
 
 
 def test_rounds_of_a_run_before_this_one_in_its_folder_are_not_taken(trained, tmp_path):
-    """With its state.pt deleted a run begins anew, and the files of the rounds to come are still the old one's."""
+    """With its state.pt deleted a run starts over; files of rounds it has not reached yet are still the old run's."""
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     assert predict.rounds(copy) == [0, 1]
@@ -76,7 +76,7 @@ def test_rounds_of_a_run_before_this_one_in_its_folder_are_not_taken(trained, tm
     (copy / "results.csv").write_text(f"{head}\n")
     with pytest.raises(InputError, match="no finished round"):
         predict.rounds(copy)
-    (copy / "results.csv").unlink()  # a folder with the weights alone
+    (copy / "results.csv").unlink()  # a folder with only the weights
     assert predict.rounds(copy) == [0, 1]
 
 
@@ -137,7 +137,7 @@ def test_images_in_folders_of_classes_are_compared_with_these(trained, photos, c
 
 
 def test_a_class_is_that_of_the_folder_an_image_is_named_in(tmp_path):
-    """And not where a link leads."""
+    """Not of the folder that a link leads to."""
     for name in ("3", "7"):
         (tmp_path / name).mkdir()
     (tmp_path / "3" / "a.png").touch()
@@ -168,7 +168,7 @@ def test_unreadable_files_are_named_together_after_the_others_answers(trained, p
         (["{run}/state.pt", "x.png"], r"state\.pt: is no round_NN\.pt"),
         (["{run}/config.json", "x.png"], "not readable"),
         (["{run}", "x.png"], r"x\.png: no image there"),
-        (["{run}", ""], "^: no image there; name files"),  # an unset "$VAR" is not the folder one is in
+        (["{run}", ""], "^: no image there; name files"),  # an unset "$VAR" is not the current folder
         (["~nobody-of-this-name/run", "x.png"], "run: no such folder"),
         (["{run}", "~nobody-of-this-name"], "~nobody-of-this-name: no image there"),
         (["{run}", "{empty}"], "no image there; name files, a folder or a pattern"),
@@ -218,7 +218,7 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 
 def test_layers_that_were_changed_since_are_refused(trained, tmp_path, monkeypatch):
-    """A ReLU has no weights: another in its place took a student's and gave other answers under its accuracy."""
+    """A ReLU has no weights: another in its place would load a student's and give other answers under its accuracy."""
     made = PAIRS["AlexNet"].student
 
     def changed(count):
@@ -230,7 +230,7 @@ def test_layers_that_were_changed_since_are_refused(trained, tmp_path, monkeypat
     with pytest.raises(InputError, match=r"round_01\.pt: the network of this code computes something else"):
         predict.load_student(trained)
     content = read_tensors(trained / "round_01.pt")
-    del content["record"]["probe"]  # as the files of before
+    del content["record"]["probe"]  # like older files
     torch.save(content, tmp_path / "round_00.pt")
     assert type(predict.load_student(tmp_path).net.classifier[3]) is nn.Tanh
 
@@ -244,7 +244,7 @@ def test_a_run_that_trained_the_teacher_gives_it(tmp_path):
 
 
 def test_every_kind_of_picture_can_be_classified(trained, tmp_path):
-    """What becomes of each kind is the data sets' own reading, which `tests/test_data.py` holds."""
+    """How each kind is read is up to the data sets, which `tests/test_data.py` tests."""
     student = predict.load_student(trained)
     gray = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
     image = Image.fromarray(gray)
@@ -278,7 +278,7 @@ def test_a_damaged_table_is_refused_in_a_line(trained, tmp_path):
 
 
 def test_a_teacher_for_all_runs_classifies_too(teacher):
-    """What `Single --network teacher` puts in teachers/ holds what is needed to use it."""
+    """The file that `Single --network teacher` puts in teachers/ holds what is needed to use it."""
     found = predict.load_student(teacher)
     assert found.record["network"] == "teacher" and found.net.classifier[-1].out_features == len(found.classes)
     assert found.normalization == augment.NORMALIZATION

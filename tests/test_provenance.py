@@ -1,4 +1,4 @@
-"""What a run was made with is in its config.json, and going on with something else is said and marked."""
+"""config.json records what a run was made with, and resuming with something else is reported and marked."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ def test_a_record_names_code_torch_machine_and_how_they_were_used():
 
 
 def test_a_record_has_what_amp_and_compile_came_to_and_not_the_users_word():
-    """`auto` says nothing: two runs of one word may differ in precision."""
+    """`auto` does not determine it: two runs with the same flag may differ in precision."""
     args = parse("KD", "--amp", "auto")
     args.precision, args.compile = "bf16", "graph"
     found = provenance.describe(args)
@@ -70,7 +70,7 @@ def test_one_uncommitted_change_of_the_code_is_told_from_another(tmp_path, monke
     found.add(read()[1])
     model.unlink()
     found.add(read()[1])
-    (tmp_path / "common" / "mine.py").write_text("1")  # not known to git yet
+    (tmp_path / "common" / "mine.py").write_text("1")  # untracked
     found.add(read()[1])
     assert len(found) == 6 and all(re.fullmatch("[0-9a-f]{8}", text) for text in found - {""})
     (tmp_path / "common" / "mine.py").unlink()
@@ -79,7 +79,7 @@ def test_one_uncommitted_change_of_the_code_is_told_from_another(tmp_path, monke
     assert read() == (commit, "")
     model.chmod(0o644)
     copied = model.rename(model.with_name("copied.py"))
-    git("add", "-A")  # of what is staged git finds renames
+    git("add", "-A")  # git detects renames among staged files
     renamed = read()[1]
     shutil.copy(copied, model)
     git("add", "-A")
@@ -104,7 +104,7 @@ def test_the_machine_is_named_with_its_units(tmp_path, monkeypatch):
 
 def test_changes_are_named():
     assert provenance.changes(RECORD, RECORD) == ""
-    assert provenance.changes(RECORD | {"dirty": False}, RECORD) == ""  # of before it was a hash
+    assert provenance.changes(RECORD | {"dirty": False}, RECORD) == ""  # from before it was a hash
     assert provenance.changes(RECORD | {"dirty": True}, RECORD | {"dirty": "0123abcd"}) == "dirty True > 0123abcd"
     older = {name: value for name, value in RECORD.items() if name != "compile"}  # from before the flag
     assert provenance.changes(older, RECORD) == ""
@@ -120,7 +120,7 @@ def test_config_json_names_the_teacher_and_the_sitting(tmp_path, teacher):
     assert re.fullmatch("[0-9a-f]{64}", config["teacher_sha256"])
     assert (
         not {"amp", "precision", "threads", "device", "fast", "compile"} & config.keys()
-    )  # said where it is true: in made_with
+    )  # recorded where it applies: in made_with
 
 
 def open_run(folder, made_with=RECORD, amp="auto", **config):
@@ -140,7 +140,7 @@ def test_going_on_with_something_else_is_logged_and_marked(tmp_path):
     second.save()
     second.close()
     assert json.loads((tmp_path / "config.json").read_text())["made_with"] == [RECORD, now]
-    third = open_run(tmp_path, now)  # a sitting like an earlier one is noted once
+    third = open_run(tmp_path, now)  # a sitting like an earlier one is recorded once
     assert json.loads((tmp_path / "config.json").read_text())["made_with"] == [RECORD, now]
     third.close()
 
@@ -175,7 +175,7 @@ def test_another_precision_wants_an_explicit_flag(tmp_path):
 
 
 def test_a_run_of_earlier_code_goes_on(tmp_path):
-    """Its config.json has no record and lacks flags that came later, its tables lack columns."""
+    """Its config.json has no record and lacks later flags, and its tables lack columns."""
     first = open_run(tmp_path)
     first.add("results", model="AlexNet", seed=5, test_accuracy="61.00")
     first.state["results"] = {"model": ["AlexNet"], "test_accuracy": ["61.00"], "seed": [5]}
@@ -211,7 +211,7 @@ def test_own_teachers_are_noted_round_by_round(tmp_path):
 
 
 def test_the_next_round_has_what_its_strategy_chose(tmp_path):
-    """The state alone carries the pools: they come back after a kill."""
+    """Only the state holds the pools: they come back after a kill."""
     args = parse("Random", "--save_path", str(tmp_path))
     images = data.load(args)
     begun = runs.begin(args, images)
@@ -232,7 +232,7 @@ def test_config_json_has_the_classes_of_the_pool_without_the_validation_images(t
 
 
 def test_a_run_goes_on_with_other_flags_where_they_change_no_number():
-    """All others are part of what it is, and of what a fair teacher is."""
+    """All other flags are part of the run's identity, and of a fair teacher's."""
     args = vars(parse("EnCoDe"))
     assert args.keys() - runs.configuration(args).keys() == {
         *("data_dir", "data_source", "save_path", "log_path", "tensorboard", "dry_run", "recipe", "labels"),
@@ -241,7 +241,7 @@ def test_a_run_goes_on_with_other_flags_where_they_change_no_number():
 
 
 def test_images_replaced_between_two_sittings_are_refused(tmp_path):
-    """Also those of the test set: its rows would be mixed."""
+    """Including those of the test set, which would mix its rows."""
     args = parse("Random", "--save_path", str(tmp_path))
     images = data.load(args)
     begun = runs.begin(args, images)

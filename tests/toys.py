@@ -1,7 +1,7 @@
-"""A mirrored data set and networks so small that losses can be worked out by hand, and what trains them without a disk.
+"""A mirrored data set and networks so small that losses can be computed by hand, and what trains them without a disk.
 
-Image i is 8x8: its left half has the gray level 16 i, its right half 255 - 16 i. The network's features are the two
-halves' mean levels in the three (equal) channels, and its classifier is a linear layer.
+Image i is 8x8: its left half has the gray level 16 i, its right half 255 - 16 i. The network's features are the mean
+levels of the two halves in the three (equal) channels, and its classifier is a linear layer.
 """
 
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ GENTLE = ["--feat_wt", "0.01", "--lr_dec", "0.003"]  # for targets of 100
 
 
 class Halves(SplitNet):
-    """z (B, 3, 1, 2): the mean of the left and of the right half, times a weight; logits (B, 2) are linear in it."""
+    """z (B, 3, 1, 2): the means of the left and right halves, times a weight; logits (B, 2) are linear in z."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def images(mirror: bool = True) -> Images:
 
 
 def targets(views: int = 2) -> Targets:
-    """Teacher outputs that tell image and view: features (3, 1, 2) all i + 100 for the mirror, logits (i, view)."""
+    """Teacher outputs that identify image and view: features (3, 1, 2) all i + 100 view, logits (i, view)."""
     z = torch.stack([torch.arange(COUNT) + 100.0 * view for view in range(views)])
     logits = torch.stack([torch.stack([torch.arange(COUNT), torch.full((COUNT,), view)], 1) for view in range(views)])
     return Targets(nn.Identity(), z[:, :, None, None, None].expand(-1, -1, 3, 1, 2).contiguous(), logits.float())
@@ -123,7 +123,7 @@ def toy_session(method: str = "KD", *words: str, mirror: bool = True, labeled: i
 
 
 def trained(method: str, *words: str) -> tuple[list[dict], dict]:
-    """The toy's losses, update by update, and its weights, after three epochs."""
+    """The toy's losses at each update, and its weights after three epochs."""
     torch.manual_seed(0)
     words = [*METHODS[method], *(GENTLE if method != "Random" else []), "--schedule", "onecycle", *words]
     s = toy_session(method, "--train_epochs", "3", "--lr_task", "0.003", *words, run=Quiet())

@@ -38,8 +38,8 @@ HEAD = {
 
 
 def exports(found: Results) -> pd.DataFrame:
-    """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`: the time divided by the
-    teacher's in the same file, NaN if it has none.
+    """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`, the time divided by
+    the teacher's in the same file (NaN if it has none).
 
     Raises InputError when a file is damaged or names a round that the run does not have.
     """

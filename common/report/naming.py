@@ -104,7 +104,7 @@ def _choices(rows: pd.DataFrame, ablation: bool) -> tuple[pd.DataFrame, pd.DataF
 
 
 def row_named(rows: pd.DataFrame, reference: str) -> str:
-    """The label of `--against`, which may omit the dagger (few keyboards have one). Raises InputError if it is no row."""
+    """The label of `--against`, which may omit the dagger (few keyboards have it). Raises InputError for no row."""
     labels = list(dict.fromkeys(rows["label"]))
     label = next((name for name in (reference, f"{reference}†") if name in labels), None)
     if label is None:
