@@ -85,7 +85,7 @@ def test_the_central_square_is_taken(turned, tmp_path):
 
 @pytest.fixture
 def birds(tmp_path):
-    """36 training and 9 test images of three classes, of various sizes and shapes, with two duplicates in the test set."""
+    """36 training and 9 test images of three classes, varied in size and shape, with two copies in the test set."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 3)):
         for name in ("crow", "duck", "gull's"):
@@ -143,7 +143,7 @@ def test_named_data_is_described(capsys):
     said = capsys.readouterr().out
     assert "--recipe quick --batch_size 32 --train_epochs 17 --lr_task 0.025" in said  # 0.1 at a batch of 128
     assert said.count("--batch_size 16 --train_epochs 17 ") == 4
-    assert said.count("--lr_task 0.1)") == 1  # of the student alone; commands of distilled students end in --feat_wt or --warmup_epochs
+    assert said.count("--lr_task 0.1)") == 1  # the student's alone; distilled ones end in --feat_wt or --warmup_epochs
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10)") == 1
     assert said.count("--lr_task 0.1 --lr_dec 0.01 --feat_wt 10 --warmup_epochs 3)") == 1
 

@@ -218,7 +218,7 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 
 def test_layers_that_were_changed_since_are_refused(trained, tmp_path, monkeypatch):
-    """A ReLU has no weights: another in its place would load a student's and give other answers under its accuracy."""
+    """A ReLU has no weights: with another layer in its place a student's would load, and its accuracy be wrong."""
     made = PAIRS["AlexNet"].student
 
     def changed(count):

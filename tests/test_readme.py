@@ -1,4 +1,4 @@
-"""README's and the other pages' commands as a user pastes them: a block at a time, from the repository's root."""
+"""The commands of README and the other pages as a user pastes them: one block at a time, from the repository root."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ source() { :; }
 
 @pytest.fixture(autouse=True)
 def written(monkeypatch):
-    """Teachers that the text writes are there."""
+    """Makes the teachers that the text trains exist."""
     there = store.there
     monkeypatch.setattr(store, "there", lambda path: path.name in ("logits.npz", "own.npz") or there(path))
 
@@ -62,7 +62,7 @@ def test_the_next_block_starts_at_the_root_again():
 
 
 def test_the_comparisons_commands_are_paired():
-    """What a comparison needs alike is alike: seed, batch size, epochs, labels."""
+    """What a comparison needs equal is equal: seed, batch size, epochs, labels."""
     block = next(block for block in BLOCKS if block.startswith('COMMON="--batch_size'))
     found = set()
     for folder, _, *words in commands(block):
@@ -95,7 +95,7 @@ def test_make_help_lists_every_target():
 
 
 def anchors(page: Path) -> set[str]:
-    """What a page's headings are called in links, as GitHub makes it of them."""
+    """A page's heading anchors, as GitHub makes them."""
     lines = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines()
     heads = [line.lstrip("#").strip().lower() for line in lines if re.match("#+ ", line)]
     return {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}

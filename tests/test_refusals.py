@@ -1,4 +1,4 @@
-"""What goes wrong on a user's machine ends in one line and status 2, or the run goes on; nothing is lost."""
+"""Errors on a user's machine end in one line and status 2, or the run continues; nothing is lost."""
 
 import json
 import os
@@ -22,7 +22,7 @@ WORDS = [*TOY, *BUDGET, "--train_epochs", "1", "--rounds", "1"]
 
 
 def refused(done, *texts):
-    """One line on stderr after the progress bars, status 2, every text in it."""
+    """Expects one line on stderr after the progress bars with all these texts, and status 2."""
     line = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert line.startswith("main.py: error: ") and all(text in line for text in texts), line
@@ -106,14 +106,14 @@ def test_a_teacher_that_cannot_be_one(change, message, teacher, tmp_path):
 )
 def test_a_teacher_of_another_experiment(change, message, images, tmp_path):
     args = parse("KD")
-    store.check(args, images, tmp_path, {})  # nobody knows
+    store.check(args, images, tmp_path, {})  # unknown
     store.check(args, images, tmp_path, store.identity(args, images))
     with pytest.raises(InputError, match=rf"^--teacher {tmp_path}: {message}"):
         store.check(args, images, tmp_path, store.identity(args, images) | change)
 
 
 def test_a_teacher_whose_outputs_are_not_finite(teacher, tmp_path):
-    """Finite weights; not the student's learning rate is to blame."""
+    """Its weights are finite, and the student's learning rate is not to blame."""
     path = tmp_path / "teacher.pt"
     weights = torch.load(teacher, weights_only=True)["state_dict"]
     torch.save({name: value * 1e30 for name, value in weights.items()}, path)
@@ -146,7 +146,7 @@ training.Session.save = lambda session: (shutil.rmtree({str(tmp_path / "random-s
 
 
 def test_a_run_whose_reader_is_gone_goes_on(tmp_path):
-    """As behind `| head -1`: the log has every line."""
+    """As with `| head -1`: the log has every line."""
     code = "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
     done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=code)
     assert done.returncode == 0, done.stderr
@@ -155,7 +155,7 @@ def test_a_run_whose_reader_is_gone_goes_on(tmp_path):
 
 @pytest.mark.parametrize("how", ["read", "closed"])
 def test_a_run_without_a_stdout_goes_on(how, tmp_path):
-    """As behind `| true`, whose pipe nobody reads, and with `>&-`, which leaves Python no stream at all."""
+    """As with `| true`, whose pipe nobody reads, and `>&-`, which leaves Python without a stream."""
     pipe = "read, write = os.pipe(); os.close(read); sys.stdout = open(write, 'w')"
     code = pipe if how == "read" else "os.close(1); sys.stdout = None"
     done = launch("Random", *WORDS, "--save_path", str(tmp_path), code=f"import os, sys; {code}")
@@ -164,7 +164,7 @@ def test_a_run_without_a_stdout_goes_on(how, tmp_path):
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path):
-    """A byte that is no UTF-8, as Python hands it on."""
+    """A byte that is not UTF-8, as Python represents it."""
     done = launch("Random", *WORDS, "--save_path", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     assert done.returncode == 0, done.stderr
     folder = os.fsencode(tmp_path) + b"/\xff/random-seed5"
@@ -173,7 +173,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path):
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk):
-    """On 4 MB: a student's weights fit, its state does not. torch itself reports that as a RuntimeError."""
+    """On 4 MB a student's weights fit, its state does not. torch itself reports that as a RuntimeError."""
     refused(launch("Random", *WORDS, "--save_path", str(small_disk)), "random-seed5/", "No space left on device")
 
 
@@ -195,7 +195,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 
 def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path):
-    # a run that is not over before the signal comes, on however busy a machine
+    # long enough not to finish before the signal comes, however busy the machine
     command = [sys.executable, "main.py", *WORDS, "--train_epochs", "10000", "--save_path", str(tmp_path)]
     folder = ROOT / "AlexNet" / "CIFAR10" / "KD"
     # where tests run in the background, Ctrl-C is ignored, and children inherit that

@@ -1,4 +1,4 @@
-"""The report's numbers against ones worked out by hand or by scipy, and what it must refuse."""
+"""The report's numbers against values computed by hand or by scipy, and what it must refuse."""
 
 import math
 import re
@@ -31,7 +31,7 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
     files = report.write(grid, tmp_path / "out", time_inference=False)
     lines = files[0].read_text().splitlines()
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[:5]}
-    assert list(rows)[2:] == ["CM", "CM+KD†", "EnCoDe†"]  # the paper's order, whatever the arguments'
+    assert list(rows)[2:] == ["CM", "CM+KD†", "EnCoDe†"]  # the paper's order, whatever the order of the arguments
     # t(0.975, 2) = 4.3027; 55, 56, 54 have the standard error 1 / sqrt(3)
     assert rows["CM"][0] == "55.00 ± 2.48 (n=3) [54.59, +0.41]"
     assert rows["CM"][1] == "63.00 ± 4.97 (n=3) [63.39, -0.39]"
@@ -47,7 +47,7 @@ def test_table1_shows_interval_n_the_papers_number_and_the_difference(grid, tmp_
 
 
 def test_flags_that_differ_along_a_row_are_told(tmp_path):
-    """Its curve and area join what was trained in other ways, and nothing said so."""
+    """Its curve and area join different settings, which must be stated."""
     made = [run(tmp_path / f"{seed}{percent}", "Random", seed, {percent: 50 + percent / 10}, **config)
             for seed in (1, 2) for percent, config in ((10, {"train_epochs": 12, "lr_task": 0.1}),
                                                        (40, {"train_epochs": 12.0, "lr_task": 0.1}),
@@ -65,13 +65,13 @@ def test_flags_that_differ_along_a_row_are_told(tmp_path):
 
 
 def test_a_name_that_runs_are_given_makes_one_row_of_several_recipes(tmp_path):
-    """The student alone has another weight decay at each budget at which it was tuned."""
+    """The student alone has a different weight decay at each budget at which it was tuned."""
     plain = [run(tmp_path / f"cm{seed}", "Random", seed, {10: 55, 40: 60}) for seed in (1, 2)]
     kd = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 65}) for seed in (1, 2)]
     tuned = {run(tmp_path / f"tuned{at}-{seed}", "Random", seed, {at: 61}, weight_decay=at / 1000): "CM (tuned)"
              for seed in (1, 2) for at in (10, 40)}  # fmt: skip
     given = tuned | {kd[0]: "a teacher's"}
-    edit(kd[0], "results.csv", ",mse,", ",kl,")  # of which no other row's name shall speak
+    edit(kd[0], "results.csv", ",mse,", ",kl,")  # which no other row's name may mention
     rows = results.read([*plain, *kd, *tuned], names=given).rows
     found = {label: sorted(zip(of["seed"], of["percent"], strict=True)) for label, of in rows.groupby("label")}
     each = [(1, 10), (1, 40), (2, 10), (2, 40)]
@@ -139,7 +139,7 @@ def test_flags_added_later_do_not_keep_runs_apart_but_those_both_have_do(tmp_pat
 
 
 def test_a_run_from_before_a_flag_counts_as_what_was_done_then(tmp_path):
-    """One without the flag, and one that has it and another value, were averaged."""
+    """Regression: a run without the flag and one with another value of it were averaged."""
     old = run(tmp_path / "old", "Random", 1, {10: 54})
     for flag, usual, other in (("shift", 0, 4), ("fold_bn", False, True), ("cutout", 0, 16)):
         same = run(tmp_path / f"{flag}-same", "Random", 2, {10: 55}, **{flag: usual})
@@ -151,14 +151,14 @@ def test_a_run_from_before_a_flag_counts_as_what_was_done_then(tmp_path):
 def test_old_and_new_columns_of_one_configuration_are_one_row(tmp_path):
     old = run(tmp_path / "old", "KD", 1, {10: 60})  # without feature_loss and sampler_input
     new = run(tmp_path / "new", "KD", 2, {10: 61})
-    columns = ["sampler_input", "feature_loss"]  # of those that came later
+    columns = ["sampler_input", "feature_loss"]  # of the later ones
     assert {*columns} <= VARIANTS.keys() - {*HEADER.split(",")}
     edit(new, "results.csv", HEADER, f"{HEADER},{','.join(columns)}")
     edit(new, "results.csv", ",61\n", ",61,,mse\n")
     assert results.read([old, new]).rows["label"].tolist() == ["CM+KD†", "CM+KD†"]
     edit(new, "results.csv", ",mse\n", ",cosine\n")
     assert results.read([old, new]).rows["label"].tolist() == ["CM+KD†", "CM+KD (cosine)†"]
-    assert results.read([new]).rows["label"].tolist() == ["CM+KD†"]  # nothing to tell it from
+    assert results.read([new]).rows["label"].tolist() == ["CM+KD†"]  # no other row to distinguish it from
     bare = run(tmp_path / "bare", "EnCoDe", 1, {10: 60}, sampler="vae")  # from before there were variants
     lines = [line.split(",") for line in (bare / "results.csv").read_text().splitlines()]
     (bare / "results.csv").write_text("\n".join(",".join(line[:4] + line[8:]) for line in lines) + "\n")
@@ -197,7 +197,7 @@ def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
 
 
 def test_who_was_asked_for_labels_is_named_though_all_runs_share_it(tmp_path):
-    """The paper's CM has random labels: without the name its number stood beside margin's."""
+    """The paper's CM has random labels: without the name its number would stand beside margin's."""
     found = results.read([run(tmp_path / f"m{seed}", "Random", seed, {10: 60}, sampler="margin") for seed in (1, 2)])
     assert found.rows["label"].unique().tolist() == ["CM (margin)"]
     assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) is None
@@ -238,7 +238,7 @@ def test_a_run_of_few_budgets_does_not_shorten_the_others_curves(grid, tmp_path)
 
 
 def test_an_unfinished_run_shortens_no_curve_and_is_named(grid, tmp_path):
-    """A fourth seed of two budgets took the third from all rows' areas, and nothing said so."""
+    """Regression: a fourth seed with two budgets silently removed the third from all rows' areas."""
     whole = statistics.areas(results.read(grid).rows)
     said = "Over 10%, 50%, 100%, which all of these runs have."
     assert f"{said}\n" in claims(results.read(grid))
@@ -276,7 +276,7 @@ def test_a_paired_test_that_cannot_be_made_is_blank(grid, tmp_path):
     # seed 1: 16 at 10%, 17 at 50%, 13 at 100%
     assert alone["difference"] == pytest.approx((16.5 * 40 + 15 * 50) / 90) and alone["n"] == 1
     assert math.isnan(alone["p"])
-    # Holm counts the two tests that there are
+    # Holm counts the two existing tests
     tests = table["p"].dropna()
     assert len(tests) == 2 and table.loc[tests.idxmin(), "p_holm"] == pytest.approx(2 * tests.min())
     assert table.loc[tests.idxmax(), "p_holm"] == pytest.approx(tests.max())
@@ -292,7 +292,7 @@ def test_an_effect_has_its_interval_and_its_size_by_hand():
 
 
 def test_one_test_that_is_there_twice_is_corrected_for_once(tmp_path):
-    """Rows that are alike at 10% have an area of half their differences at 40%: Holm counted both."""
+    """Rows equal at 10% have an area of half their differences at 40%; Holm must not count both."""
     differences = {"margin": ((0, 0, 0), (1, 2, 4)), "vae": ((1, 5, 2), (9, 9, 8))}  # at 10 and 40%, by seed
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]
     for sampler, (first, second) in differences.items():
@@ -306,14 +306,14 @@ def test_one_test_that_is_there_twice_is_corrected_for_once(tmp_path):
 
 
 def test_unlike_rows_whose_differences_are_proportional_are_two_tests(tmp_path):
-    """Of two seeds that is a matter of chance: p depends on the ratio of the two differences alone."""
+    """With two seeds that happens by chance: p depends only on the ratio of the two differences."""
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50}) for seed in (1, 2)]
     for sampler, added in {"margin": (1, 3), "vae": (2, 6), "entropy": (1, 3)}.items():
         for seed, more in enumerate(added, 1):
             runs.append(run(tmp_path / f"{sampler}{seed}", "EnCoDe", seed, {10: 50 + more}, sampler=sampler))
     table = statistics.contrasts(results.read(runs), ALEXNET, "CM+KD†").set_index(["row", "at"])
     assert table["p"].nunique() == 1 and len(table) == 3
-    assert table["p_holm"].tolist() == pytest.approx([2 * table["p"].iloc[0]] * 3)  # entropy is margin once more
+    assert table["p_holm"].tolist() == pytest.approx([2 * table["p"].iloc[0]] * 3)  # entropy repeats margin
 
 
 def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path):
@@ -385,7 +385,7 @@ def test_penalties_pair_the_runs_of_a_seed(tmp_path):
 
 
 def test_penalties_add_up_over_settings(tmp_path):
-    """KD beats CM at one budget of two on CIFAR-10, and at the only one on SVHN; whichever comes last."""
+    """KD beats CM at one budget of two on CIFAR-10, and at the only one on SVHN, in any order."""
     runs = []
     for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
         for data, ours, theirs in (("cifar10", {10: 55, 50: 60}, {10: 57 + less, 50: 60 + less}),
@@ -426,7 +426,7 @@ def test_label_efficiency_is_a_matrix_without_blank_lines(grid, tmp_path):
     lines = claims(results.read(grid)).split("Label efficiency")[1].split("## All")[0].splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert table == [
-        ["row", "Single: 20.00 at 100%", "CM: 68.00 at 100%", "CM+KD†: 71.50 at 100%"],  # nobody reaches EnCoDe's 72
+        ["row", "Single: 20.00 at 100%", "CM: 68.00 at 100%", "CM+KD†: 71.50 at 100%"],  # no row reaches EnCoDe's 72
         ["CM", "≤ 10%", "", ""],  # its fewest labels suffice
         ["CM+KD†", "≤ 10%", "68.2%", ""],  # 66 at 50%, 71.5 at 100%: 50 + 50 * 2 / 5.5
         ["EnCoDe†", "≤ 10%", "43.3%", "87.5%"],
@@ -444,7 +444,7 @@ def test_penalties_leave_out_rows_without_a_test(tmp_path):
 
 
 def test_an_oracle_is_named_and_never_wins(tmp_path):
-    """Nobody can query as it does: no bold in a paper's table, no part in how often a row is beaten."""
+    """It cannot be used in practice: no bold in a paper's table, no part in how often a row is beaten."""
     runs = []
     for seed, less in ((1, 0.0), (2, 0.3), (3, -0.3)):
         runs.append(run(tmp_path / f"cm{seed}", "Random", seed, {10: 55}))
@@ -453,7 +453,7 @@ def test_an_oracle_is_named_and_never_wins(tmp_path):
     found = results.read(runs)
     assert list(dict.fromkeys(found.rows["label"])) == ["CM", "CM+KD†", "CM+KD (oracle: balanced)†"]
     alone = results.read(runs[2::3])
-    assert set(alone.rows["label"]) == {"CM+KD (oracle: balanced)†"}  # with nothing that it is set apart from
+    assert set(alone.rows["label"]) == {"CM+KD (oracle: balanced)†"}  # with no row to distinguish it from
     matrix, _ = statistics.penalties(found)
     assert list(matrix) == ["CM", "CM+KD†"] and matrix.loc["mean", "CM+KD†"] == 0
     report.write(runs, tmp_path / "out", time_inference=False)
@@ -468,7 +468,7 @@ def test_latex_has_what_a_paper_needs(grid, tmp_path):
     text = (tmp_path / "out" / "table1.tex").read_text(encoding="utf-8")
     lines = {line.split(" & ")[0]: line.split(" & ")[1:] for line in text.splitlines() if " & " in line}
     assert lines[""] == ["$n$", "10\\%", "50\\%", "100\\% \\\\"]
-    assert lines["Baseline"] == ["1", "$71.50$", "$80.00$", " \\\\"]  # a teacher is no student: not in bold
+    assert lines["Baseline"] == ["1", "$71.50$", "$80.00$", " \\\\"]  # a teacher, not a student: not in bold
     assert lines["CM"][:2] == ["3", "$55.00 \\pm 2.48$"]
     assert lines["CM+KD$^\\dagger$"][1] == "$\\mathbf{60.00} \\pm 2.48$"
     assert lines["EnCoDe$^\\dagger$"][1:3] == ["$58.00 \\pm 2.48$", "$\\mathbf{70.00} \\pm 2.48$"]

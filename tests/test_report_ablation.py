@@ -1,4 +1,4 @@
-"""`--ablation`: runs of one row that differ in flags are rows of their own, named by what most of them do not have."""
+"""`--ablation`: runs of one row with different flags become separate rows, named by what most of them do not have."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def labels(*folders):
 
 
 def test_a_row_is_named_by_the_flags_that_most_runs_do_not_have(tmp_path):
-    """The plain name is that of the most runs, wherever they are named; the dagger stays at the end."""
+    """The plain name is that of the majority, wherever they are listed; the dagger stays at the end."""
     hot = [run(tmp_path / f"hot{seed}", "KD", seed, {10: 61}, temperature=8.0, feat_wt=500) for seed in (1, 2)]
     long = kd(tmp_path, "long", train_epochs=24, expt="long")
     base = [kd(tmp_path, f"base{seed}", seed, expt="base") for seed in (1, 2, 3)]
@@ -36,7 +36,7 @@ def test_two_changed_flags_are_both_named_and_of_equals_the_first_is_plain(tmp_p
 
 
 def test_of_equals_the_plain_row_is_without_what_was_added(tmp_path):
-    """Runs with mixup come first by name, and were called CM+KD beside "CM+KD (mixup 0)"."""
+    """Regression: runs with mixup come first by name and were called CM+KD, beside "CM+KD (mixup 0)"."""
     changes = ("mixup", 1.0, 0.0, "1"), ("cutout", 8, 0.0, "8"), ("fold_bn", True, False, "True")
     for number, (name, value, before, said) in enumerate(changes):
         new = run(tmp_path / f"{number}a", "KD", 1, {10: 61}, **{name: value})
@@ -45,14 +45,14 @@ def test_of_equals_the_plain_row_is_without_what_was_added(tmp_path):
 
 
 def test_each_setting_has_its_own_usual_value(tmp_path):
-    """Three AlexNet runs on the pool made one of VGG's two, of which both are usual there, an odd one."""
+    """Three AlexNet runs on the pool must not make one of VGG's two, where both are usual, unusual."""
     pools = [edit(kd(tmp_path, f"pool{n}", n), "results.csv", ",labeled,mse,", ",pool,mse,") for n in (1, 2, 3)]
     vgg = [edit(kd(tmp_path, f"vgg{n}", n), "results.csv", "AlexNet,", "VGG,") for n in (1, 2)]
     assert set(labels(*pools, *vgg).values()) == {"CM+KD†"}
 
 
 def test_one_value_written_twice_is_one(tmp_path):
-    """500 of a dictionary and 500.0 of the command line; what is no setting (where, which rounds) names nothing."""
+    """A dictionary's 500 and the command line's 500.0; what is not a setting (where, which rounds) is not named."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, feat_wt=500, percents=[10], save_path="runs")
     other = run(tmp_path / "b", "KD", 2, {10: 60}, feat_wt=500.0, percents=[10, 20], save_path="elsewhere")
     assert set(labels(first, other).values()) == {"CM+KD†"}
@@ -67,7 +67,7 @@ def test_a_flag_that_came_later_counts_as_what_was_done_before(tmp_path):
 
 
 def test_what_names_a_row_anyway_follows_the_most_too(tmp_path):
-    """Of three runs on the pool and one on the labelled images the latter is odd; without the flag the three are."""
+    """Of three runs on the pool and one on the labelled images the last is unusual; without the flag the three are."""
     pools = [edit(kd(tmp_path, f"pool{n}", n), "results.csv", ",labeled,mse,", ",pool,mse,") for n in (1, 2, 3)]
     odd = kd(tmp_path, "odd")
     found = labels(*pools, odd)
@@ -83,7 +83,7 @@ def test_a_strategy_is_named_by_itself_and_other_flags_with_their_names(tmp_path
 
 
 def test_a_run_without_the_column_has_the_usual_teacher_whatever_most_have(tmp_path):
-    """Else the dagger of a teacher that saw every label would be lost."""
+    """Otherwise the dagger of a teacher that saw every label would be lost."""
     fair = [edit(kd(tmp_path, f"fair{n}", n), "results.csv", ",mse,all,", ",mse,labeled,") for n in (1, 2)]
     old = edit(kd(tmp_path, "old"), "results.csv", ",mse,all,", ",mse,,")
     found = results.read([*fair, old], ablation=True).rows.set_index("run")
@@ -113,7 +113,7 @@ def test_the_report_tests_each_row_against_the_plain_one(tmp_path, monkeypatch, 
 
 
 def test_validation_and_seconds_stand_beside_the_test_accuracy(tmp_path):
-    """By hand; blank where a run has no validation accuracy or no timing.csv, and for a fair teacher's rows nothing."""
+    """By hand; blank if a run has no validation accuracy or no timing.csv; no line for a fair teacher's rows."""
     base = [kd(tmp_path, f"base{seed}", seed, 60 + seed) for seed in (1, 2, 3)]
     for n, folder in enumerate(base):
         edit(folder, "results.csv", "percent,test_accuracy", "percent,val_accuracy,test_accuracy")

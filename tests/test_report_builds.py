@@ -1,4 +1,4 @@
-"""What runs were made with: named under the tables, and refused or marked where a test compares unlike runs."""
+"""Builds of runs: named under the tables, and refused or marked where a test compares unlike runs."""
 
 import re
 
@@ -14,7 +14,7 @@ CURVES = {1: {10: 60, 50: 66}, 2: {10: 61.5, 50: 66.2}, 3: {10: 59.7, 50: 65.6}}
 
 
 def rows(tmp_path, ours, theirs, seeds=(1, 2, 3), labels="all"):
-    """CM+KD and EnCoDe with records by seed: functions of the seed that give what config.json holds besides."""
+    """CM+KD and EnCoDe with records by seed: functions from the seed to the extra keys of config.json."""
     found = []
     for seed in seeds:
         lower = {percent: accuracy - seed for percent, accuracy in CURVES[seed].items()}
@@ -27,12 +27,12 @@ def rows(tmp_path, ours, theirs, seeds=(1, 2, 3), labels="all"):
 
 
 def by(commit=COMMITS[0], teacher=TEACHERS[0], **changes):
-    """What a seed's config.json says: one sitting."""
+    """A seed's config.json with one sitting."""
     return lambda seed: {"made_with": [sitting(commit, **changes)], "teacher_sha256": teacher}
 
 
 def nothing(seed):
-    """What a run from before there were records says."""
+    """What a run older than the records has."""
     return {}
 
 
@@ -64,7 +64,7 @@ def test_a_test_of_unlike_runs_is_refused_by_name_and_mixed_marks_it(tmp_path, t
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=words):
         report.main([*map(str, folders), "--no-inference", "--output", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()  # nothing half written
+    assert not (tmp_path / "out").exists()  # nothing is half written
     report.main([*map(str, folders), "--no-inference", "--mixed", "--output", str(tmp_path / "out")])
     text = (tmp_path / "out" / "statistics.md").read_text(encoding="utf-8")
     assert "| CM+KD† | EnCoDe† | -2.00‡ " in text
@@ -77,7 +77,7 @@ def test_a_test_of_unlike_runs_is_refused_by_name_and_mixed_marks_it(tmp_path, t
     ("change", "words"), [({"num_val": 0}, "images (num_val)"), ({"val_labels": "bought"}, "images (val_labels)")]
 )
 def test_other_splits_are_not_paired(tmp_path, change, words):
-    """Runs of one seed with other validation images have other labels, and t-tests took them for pairs."""
+    """Runs of one seed with other validation images have other labels: they are not pairs for a t-test."""
     usual = {"num_val": 5000}  # val_labels came later, and was extra before
     folders = rows(tmp_path, lambda seed: by()(seed) | usual, lambda seed: by()(seed) | usual | change)
     with pytest.raises(InputError, match=re.escape(f"would be compared but differ in {words}; make them alike")):
@@ -98,7 +98,7 @@ def updated(folder, updates):
 
 
 def test_a_teacher_may_have_other_updates_than_a_student(tmp_path):
-    """A test of the two says that they are not alike anyway; a mark for it hid in which others updates differ."""
+    """Such a test compares unlike rows anyway; a mark for it would hide other differing updates."""
     made = [
         updated(run(tmp_path / f"{network}{seed}", "Random", seed, CURVES[seed], network, **by()(seed)), count)
         for seed in (1, 2, 3)
@@ -193,7 +193,7 @@ def test_runs_without_a_record_are_reported_and_marked_beside_ones_with(tmp_path
     text = claims(results.read(rows(tmp_path / "begun", nothing, by())))
     assert "-2.00‡" in text and "‡ one of two runs has no record of its commit, amp or teacher" in text
 
-    def begun_before(seed):  # there were records, and gone on with since
+    def begun_before(seed):  # there were records, and resumed since
         return {"amp": "off", "made_with": [{}, sitting()], "teacher_sha256": TEACHERS[0]}
 
     table, _ = compared(rows(tmp_path / "resumed", begun_before, by()))
@@ -249,7 +249,7 @@ IMAGES = {"image_size": 64, "num_images": 50000, "data": "a" * 64, "test_data": 
     ],
 )
 def test_a_test_of_runs_on_other_images_is_refused_by_name_and_mixed_marks_it(tmp_path, changes, words):
-    """10% of other images is other labels, and their test accuracies are of other tests."""
+    """10% of other images are other labels, and test accuracies on other images cannot be compared."""
     ours, theirs = (lambda seed, more=more: by()(seed) | IMAGES | more for more in ({}, changes))
     folders = rows(tmp_path, ours, theirs)
     with pytest.raises(InputError, match=rf"kd1 and .*en1 would be compared but differ in {words}; make them alike"):
@@ -260,7 +260,7 @@ def test_a_test_of_runs_on_other_images_is_refused_by_name_and_mixed_marks_it(tm
 
 
 def test_the_same_images_at_two_sizes_are_compared(tmp_path):
-    """Their SHA-256 are of the resized ones; and a run from before there was one says nothing."""
+    """Their SHA-256 are those of the resized images; a run older than the key has none."""
     small = {"image_size": 32, "data": "c" * 64, "test_data": "d" * 64}
     for name, theirs in (("small", IMAGES | small), ("old", {})):
         folders = rows(tmp_path / name, lambda seed: by()(seed) | IMAGES, lambda seed, more=theirs: by()(seed) | more)

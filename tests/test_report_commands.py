@@ -1,4 +1,4 @@
-"""commands.sh: a report's runs once more, by the fewest flags, with none that was given lost."""
+"""commands.sh: reproduces a report's runs with the fewest flags, losing none that was given."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ FAIR = "--recipe fair --percents 10 20"
 
 
 def record(method: str, words: str, model: str = "AlexNet", **config) -> dict:
-    """config.json of a run with these words."""
+    """config.json of a run with these arguments."""
     args = cli.preset(script(method, model).DEFAULTS, words.split())
     return json.loads(json.dumps(runs.configuration(vars(args)))) | config
 
@@ -50,7 +50,7 @@ def test_a_command_has_the_words_that_were_given_and_no_others(method, words):
 
 
 def test_files_that_moved_with_the_results_are_looked_for_at_the_root():
-    """The command changes into the script's folder."""
+    """Because the command changes into the script's folder."""
     config = record("KD", "--dataset svhn.npz") | {"teacher": "own.npz", "labels": "mine.csv"}
     line = commands.command(config)
     for words in ('--dataset "$OLDPWD"/svhn.npz', '--teacher "$OLDPWD"/own.npz', '--labels "$OLDPWD"/mine.csv'):
@@ -59,7 +59,7 @@ def test_files_that_moved_with_the_results_are_looked_for_at_the_root():
 
 
 def test_a_command_is_of_the_run_data_sets_folder():
-    """SVHN's scripts have defaults of their own, which need no words."""
+    """SVHN's scripts have their own defaults, which need no flags."""
     config = record("KD", "--dataset svhn --extra --train_epochs 200 --expt kd --seed 1", lr_task=0.01)
     assert commands.command(config) == "(cd AlexNet/SVHN/KD && python main.py --extra --seed $seed --expt kd)"
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_said_is_a_comment():
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_the_present_code_has_the_flags_of_a_kept_result(path):
-    """Its command, parsed, is its configuration: no flag of a published number is gone or means something else."""
+    """Its command parses to its configuration: no flag of a published number is gone or has a new meaning."""
     config = json.loads(path.read_text())
     line = commands.command(config)
     if line.startswith("#"):  # a second teacher, which is trained within a run
@@ -104,7 +104,7 @@ def test_the_present_code_has_the_flags_of_a_kept_result(path):
 
 
 def test_the_script_makes_each_seed_of_each_row(tmp_path):
-    """Run by bash, with a python that says where it is and what it is asked."""
+    """Run by bash, with a python that prints its folder and arguments."""
     folders = []
     for method, seeds, more in (("Random", (1, 2), "--train_epochs 9"), ("KD", (2,), "--dataset x/a b.npz")):
         for seed in seeds:
@@ -134,7 +134,7 @@ def test_the_script_makes_each_seed_of_each_row(tmp_path):
 
 
 def test_no_name_becomes_a_command(tmp_path):
-    """Runs come from others, too."""
+    """Runs may come from other people."""
     evil = record("KD", "", **{"old\ntouch a": 1}), record("KD", "") | {"method": "KD\ntouch b"}
     assert not any("\n" in commands.command(config) for config in evil)
     found = SimpleNamespace(configs={"r": record("KD", "") | {"expt": "a$(touch c)"}}, rows=pd.DataFrame(
@@ -146,7 +146,7 @@ def test_no_name_becomes_a_command(tmp_path):
 
 
 def test_runs_of_a_row_that_were_made_otherwise_have_commands_of_their_own(tmp_path):
-    """As where each was made for other percents."""
+    """For example, when each was made for other percents."""
     for seed, words in ((1, "--percents 10"), (2, "--percents 10"), (3, "--percents 20")):
         config = record("Random", words) | {"seed": seed}
         made(run(tmp_path / str(seed), "Random", seed, {20 if seed == 3 else 10: 50}), **config)

@@ -47,7 +47,7 @@ def test_exported_rows_show_what_was_measured(seeds, tmp_path):
     assert (fp32["ms an image"], fp32["time, teacher 1"], fp32["the paper's"]) == ("0.4", "0.1", "0.21")
     assert (quantized["ms an image"], quantized["time, teacher 1"], quantized["the paper's"]) == ("0.1", "0.025", "")
     assert (fp32["file, MB"], fp32["parameters, M"], fp32["MACs, M"]) == ("2.4", "0.601", "1.36")
-    # one teacher, which three runs share
+    # one teacher, shared by three runs
     assert (teacher["accuracy, %"], teacher["n"], teacher["labels, %"]) == ("81.30", "1", "")
     assert (teacher["ms an image"], teacher["time, teacher 1"], teacher["file, MB"]) == ("4", "1", "228")
     text = files[0].read_text()
@@ -65,11 +65,11 @@ def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
     rows = rows_of(report.write([*seeds[:1], *others, base], tmp_path / "out", time_inference=False)[3])
     assert [row["time, teacher 1"] for row in rows.values()] == ["1", "", "", ""]
     files = written(results.read([*seeds[:1], *others, base]), {"AlexNet": 0.25}, tmp_path)
-    assert [file.suffix for file in files] == [".md", ".csv"]  # no time of a device, no figure
+    assert [file.suffix for file in files] == [".md", ".csv"]  # without device times, no figure
     rows = rows_of(files[0])
     assert list(rows) == [(name, "fp32") for name in ("Baseline", "CM", "CM+KD†", "EnCoDe†")]
     assert [row["time, teacher 1"] for row in rows.values()] == ["1", "0.25", "0.25", "0.25"]
-    assert [row["labels, %"] for row in rows.values()] == ["100", "100", "10", "60"]  # EnCoDe: as the paper's
+    assert [row["labels, %"] for row in rows.values()] == ["100", "100", "10", "60"]  # EnCoDe: as in the paper
     assert [row["the paper's"] for row in rows.values()] == ["1", "0.21", "", "0.21"]
     assert {row["ms an image"] for row in rows.values()} == {""} and rows["Baseline", "fp32"]["MACs, M"] == "94.1"
     assert "median of 50 forward passes" in files[0].read_text()
@@ -91,7 +91,7 @@ def test_a_teachers_row_takes_its_time_from_the_students_export(seeds, tmp_path)
 
 
 def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
-    """Not the student's size, cost or time: by its runs' network, not by its name."""
+    """Not the student's size, cost or time: decided by its runs' network, not by its name."""
     folders = [run(tmp_path / f"a{seed}", "Random", seed, {10: 70}, network="teacher") for seed in (1, 2)]
     edit(folders[1], "results.csv", ",random,", ",entropy,")
     folders.append(run(tmp_path / "cm", "Random", 1, {10: 55}))
@@ -102,7 +102,7 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
 
 
 def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
-    """That of the pair's would be taken for it."""
+    """The pair's time would be taken for it."""
     kd, other = (run(tmp_path / name, "KD", 1, {10: 60}, teacher=f"/t/{name}") for name in ("t.pt", "t.npz"))
     rows = rows_of(written(results.read([kd, other]), {"AlexNet": 0.25}, tmp_path)[0])
     names = ("CM+KD†", "fp32"), ("CM+KD (t.npz)", "fp32")
@@ -116,12 +116,12 @@ def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
 
 
 def test_an_export_of_another_network_than_the_rounds_is_refused(seeds, tmp_path):
-    """A run begun anew in its folder leaves the export of the one before."""
+    """A run restarted in the same folder leaves the old run's export."""
     edit(seeds[0], "results.csv", ",100,70.0", ",100,69.4")
     words = r"en1/export\.csv: is of a network with 70% test accuracy, round 2 has 69\.4%; export the run again"
     with pytest.raises(InputError, match=words):
         written(results.read(seeds), {}, tmp_path)
-    edit(seeds[0], "results.csv", ",100,69.4", ",100,69.6")  # an image or two that rounding moved
+    edit(seeds[0], "results.csv", ",100,69.4", ",100,69.6")  # an image or two changed by rounding
     written(results.read(seeds), {}, tmp_path)
 
 
@@ -137,12 +137,12 @@ def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):
     path = written(results.read(seeds), {}, tmp_path)[0]
     rows = rows_of(path)
     assert rows["EnCoDe†", "fp32"]["ms an image"] == "" and rows["EnCoDe†", "fp32"]["time, teacher 1"] == "0.1"
-    assert rows["teacher", "fp32"]["n"] == "1"  # of one its accuracy is unknown
+    assert rows["teacher", "fp32"]["n"] == "1"  # one of unknown accuracy
     assert f"to be taken again: {seeds[2]}." in path.read_text() and "a CPU, another" in path.read_text()
 
 
 def test_a_network_that_is_slower_than_the_teacher_has_more_than_its_time(tmp_path):
-    """int8 may be, on a machine without its instructions."""
+    """int8 may be, on a machine without instructions for it."""
     folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (2, 10, 4), (55, 54, 80))
     rows = rows_of(written(results.read([folder]), {}, tmp_path)[0])
     assert {name: row["time, teacher 1"] for name, row in rows.items()} == {

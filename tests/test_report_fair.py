@@ -15,7 +15,7 @@ from .reports import HEADER, refused, run
 
 
 def fair(folder, method, seed, accuracies, teacher, labels, sampler="random"):
-    """A run's files with the columns teacher_accuracy and labels_in_all."""
+    """A run's files, with columns teacher_accuracy and labels_in_all."""
     run(folder, method, seed, accuracies, sampler=sampler)
     path = folder / "results.csv"
     head, *lines = path.read_text().splitlines()
@@ -51,7 +51,7 @@ def test_a_fair_teacher_adds_no_history_and_no_queries(runs):
 
 
 def varied(folder, seed, columns, config, counts=(5000, 10000), teacher=("71.50", "77.00")):
-    """KD with a fair teacher, with more columns in its results.csv and these flags in its config.json."""
+    """KD with a fair teacher, with extra columns in results.csv and these flags in config.json."""
     fair(folder, "KD", seed, {10: 66, 20: 70}, teacher, counts)
     head, *lines = (folder / "results.csv").read_text().splitlines()
     more = [",".join([line, str(count), *columns.values()]) for line, count in zip(lines, (5000, 10000), strict=True)]
@@ -89,7 +89,7 @@ def test_what_the_student_sees_does_not_set_its_fair_teacher_apart(tmp_path):
         1,
         2,
     }
-    for order in ([*one, *more], [*more, *one]):  # of seed 1 once, whichever comes first
+    for order in ([*one, *more], [*more, *one]):  # seed 1's once, whichever comes first
         found = baselines(order)
         assert set(found["label"]) == {"Baseline"} and sorted(found["seed"]) == [1, 1, 2, 2, 3, 3]
     means = {"targets": "mean", "teacher_pool": "self_training"}
@@ -99,7 +99,7 @@ def test_what_the_student_sees_does_not_set_its_fair_teacher_apart(tmp_path):
 
 
 def test_one_row_has_fair_teachers_of_one_recipe(tmp_path):
-    """Students that are rows apart may have teachers of two recipes: nobody asked for the teachers' row."""
+    """Separate rows of students may have teachers of two recipes, even if the teachers' row is not wanted."""
     short = varied(tmp_path / "short", 1, {"keep": "best"}, {"teacher_epochs": 5, "teacher_seed": 3, "num_val": 5})
     long = varied(tmp_path / "long", 2, {"keep": "last"}, {"teacher_epochs": 11, "teacher_seed": 4})
     rows = results.read([short, long]).rows
@@ -119,7 +119,7 @@ def test_one_row_has_fair_teachers_of_one_recipe(tmp_path):
         (
             "shift",
             {"teacher_pool": "self_training", "targets": "mean", "views": "4"},
-        ),  # of the views whose means it learns
+        ),  # the views whose means it learns
     ],
 )
 def test_a_flag_that_its_fair_teacher_depends_on_sets_it_apart(flag, columns, tmp_path):
@@ -129,7 +129,7 @@ def test_a_flag_that_its_fair_teacher_depends_on_sets_it_apart(flag, columns, tm
 
 
 def test_one_teacher_is_one_however_its_flags_were_written(tmp_path):
-    """80 by a recipe, 80.0 by the command line; and a flag that decides nothing."""
+    """A recipe's 80 and the command line's 80.0; and a flag without effect."""
     recipe = varied(tmp_path / "recipe", 1, {"mixup": "0"}, {"teacher_passes": 80, "teacher_start": "anew"})
     same = {"teacher_passes": 80.0, "teacher_start": "anew", "teacher_more_epochs": 2, "teacher_pool_epochs": 9}
     typed = varied(tmp_path / "typed", 1, {"mixup": "1"}, same | {"teacher_pool": "none"})
@@ -139,13 +139,13 @@ def test_one_teacher_is_one_however_its_flags_were_written(tmp_path):
 
 
 def test_a_fair_teacher_saw_its_own_labels_alone(tmp_path):
-    """Not those that choose its student's epoch."""
+    """Not those that choose the student's epoch."""
     found = baselines([varied(tmp_path / "kd", 1, {}, {}, counts=(10000, 15000))])
     assert found["labels_in_all"].astype(int).tolist() == [5000, 10000]
 
 
 def test_a_teacher_trained_for_itself_is_a_row_apart(runs, tmp_path):
-    """It has a recipe of its own: no mean is taken over both kinds, and neither hides the other."""
+    """It has its own recipe: no mean is taken over both kinds, and neither hides the other."""
     own = run(tmp_path / "own", "Random", 1, {10: 70}, network="teacher")
     rows = baselines([*runs, own])
     assert rows.loc[rows["label"] == "Baseline", "test_accuracy"].tolist() == [70]
@@ -156,7 +156,7 @@ def test_a_teacher_trained_for_itself_is_a_row_apart(runs, tmp_path):
 
 
 def test_random_labels_of_one_run_are_the_baselines_whatever_the_order(tmp_path):
-    """Other --percents make other random labels at one percent: the run with most rounds counts."""
+    """Other --percents draw other random labels at a percent: the run with the most rounds counts."""
     short = varied(tmp_path / "a", 1, {"keep": "last"}, {"keep": "last"}, teacher=("60", "65"))
     long = fair(tmp_path / "b", "KD", 1, {5: 50, 10: 66, 20: 70}, ("55", "71", "77"), (2500, 5000, 10000))
     for order in ([short, long], [long, short]):
@@ -169,7 +169,7 @@ def test_labels_that_are_held_out_of_the_bought_ones_are_not_the_teachers(tmp_pa
 
 
 def test_the_page_names_each_run_by_its_own_row(runs):
-    """Its fair teachers' rows carry its name too."""
+    """Its fair teachers' rows have the same run name."""
     table = page.provenance(results.read(runs))
     assert [(row[0], row[1], row[4]) for row in table.rows if row[0].startswith("kd")] == [
         ("kd1", "CM+KD", "2"), ("kd2", "CM+KD", "2")
@@ -194,13 +194,13 @@ def test_the_labels_behind_each_cell_are_told(runs, tmp_path):
     ("columns", "none"),
     [
         ({"ce_wt": "0.0", "logit_loss": "kl"}, True),
-        ({"ce_wt": "0.0", "logit_loss": "dkd"}, False),  # it takes labels too
+        ({"ce_wt": "0.0", "logit_loss": "dkd"}, False),  # it needs labels too
         ({"ce_wt": "1.0", "logit_loss": "kl"}, False),
         ({"ce_wt": ""}, False),
     ],
 )
 def test_a_student_that_learned_no_label_is_told(columns, none, tmp_path):
-    """The same counts stand behind one that learned its teacher's labels too."""
+    """A student that also learned from labels has the same counts."""
     made = fair(tmp_path / "kd", "KD", 1, {10: 66, 20: 70}, ("71.50", "77.00"), (5000, 10000))
     pd.read_csv(made / "results.csv", dtype=str).assign(**columns).to_csv(made / "results.csv", index=False)
     (text,) = tables.labels_counted(results.read([made]))
@@ -239,29 +239,29 @@ def test_rows_of_the_fair_table_are_named_by_what_sets_them_apart(tmp_path):
 
 
 def test_runs_of_two_recipes_are_two_rows(tmp_path):
-    """The student alone, plainly and at its best, was refused as one row, and `make fair` had the first alone."""
+    """Regression: the plain and the best student alone were refused as one row; `make fair` had only the first."""
 
     def made(name, seed, recipe, method="Random", network="student", **config):
         plain = {"lr_task": 0.01, "fold_bn": False, "weight_decay": 0.0005}
         return run(tmp_path / name, method, seed, {10: 60}, network, **{**plain, **recipe, **config})
 
     best = recipes.student("best", "Random", "AlexNet")
-    typed = made("typed", 1, recipes.student("fair", "Random", "AlexNet") | {"shift": 4.0})  # and no --recipe
+    typed = made("typed", 1, recipes.student("fair", "Random", "AlexNet") | {"shift": 4.0})  # and without --recipe
     alone = [typed, made("best1", 1, best), made("best2", 2, best)]
     labels = results.read(alone).rows["label"].tolist()
     assert labels == ["CM", "CM (best)", "CM (best)"]
-    assert results.read(alone[1:]).rows["label"].tolist() == ["CM", "CM"]  # nothing to tell it from
+    assert results.read(alone[1:]).rows["label"].tolist() == ["CM", "CM"]  # no other row to distinguish it from
     own = made("own", 1, {})
     named = dict(zip(*(results.read([*alone, own]).rows[name] for name in ("run", "label")), strict=True))
     assert [named[str(folder)] for folder in (own, *alone)] == ["CM", "CM (fair)", "CM (best)", "CM (best)"]
     quick = [made(f"quick{n}", 1, flags, network="teacher") for n, flags in enumerate(({}, recipes.quick("AlexNet")))]
     assert results.read(quick).rows["label"].tolist() == ["Baseline", "Baseline (quick)"]
-    changed = made("changed", 3, best, weight_decay=0.001)  # best's no more, fair's with other flags
+    changed = made("changed", 3, best, weight_decay=0.001)  # no longer best's, but fair's with other flags
     assert "--weight_decay 0.0005 and 0.001" in refused(typed, changed)
 
 
 def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
-    """Two teachers were averaged in one row, under the dagger of one that saw every label."""
+    """Regression: two teachers were averaged in one row, with the dagger of one that saw every label."""
     for name, teacher in (("a", "/x/clip.npz"), ("b", "/y/vit.npz"), ("c", ""), ("d", "/x/other.pt")):
         config = {"teacher": teacher, "teacher_sha256": name * 64}
         run(tmp_path / name, "KD", 1 if name < "d" else 2, {10: 60.5}, **config)
@@ -270,7 +270,7 @@ def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
     labels = dict(zip(found.rows["run"].map(lambda run: run[-1]), found.rows["label"], strict=True))
     expected = {"a": "CM+KD (clip.npz)", "b": "CM+KD (vit.npz)", "c": "CM+KD†", "d": "CM+KD†", "e": "CM+KD (clip.npz)"}
     assert labels == expected
-    for seed, name, teacher in ((1, "f", "a"), (2, "g", "g")):  # as KD's of its seed, and another of that name
+    for seed, name, teacher in ((1, "f", "a"), (2, "g", "g")):  # like KD's of its seed, and another one of that name
         sha = {"teacher": "/x/clip.npz", "teacher_sha256": teacher * 64}
         run(tmp_path / name, "EnCoDe", seed, {10: 50}, sampler="vae", **sha)
     unlike = builds.compare(
@@ -290,11 +290,11 @@ def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
         ({"keep": "best"}, (5000, 9000), (10000, 14000), False),  # validation labels chose the epoch
         ({"keep": "best", "val_labels": "bought"}, (5000, 9000), (5001, 9000), True),
         ({"keep": "best"}, (44000, 45000), (49000, 50000), True),  # all of them, as its teacher
-        ({"keep": "last"}, (5000, 9000), ("", ""), True),  # nobody knows: a checkpoint from elsewhere
+        ({"keep": "last"}, (5000, 9000), ("", ""), True),  # unknown: a checkpoint from elsewhere
     ],
 )
 def test_a_teacher_of_other_labels_than_its_students_has_a_dagger(config, labeled, counted, dagger, tmp_path):
-    """Any --teacher had it, one of 120 labels too."""
+    """Regression: any --teacher got one, even one of 120 labels."""
     run(tmp_path / "a", "KD", 1, {10: 60.5, 20: 61}, num_images=50000, num_val=5000, teacher="/x/round_00.pt", **config)
     path = tmp_path / "a" / "results.csv"
     head, *lines = path.read_text().splitlines()

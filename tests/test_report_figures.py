@@ -1,4 +1,4 @@
-"""What the figures show, read from their axes: within what the data can be, one colour for a row everywhere."""
+"""The figures, read from their axes: within possible values, one colour per row everywhere."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ LOSSES = "round,epoch,loss,ce,feat,logit,adv,vae,disc,val_accuracy"
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Figures by name, open as they are when they would be saved."""
+    """Figures by name, open as they are when saved."""
     kept = {}
     monkeypatch.setattr(style, "save", lambda figure, path: kept.update({path.name: figure}) or [path])
     yield kept
@@ -88,7 +88,7 @@ def test_another_axis_of_labels_has_no_curve_of_the_paper(tmp_path, drawn):
 
 
 def test_rounds_that_saw_the_same_labels_stay_points_of_their_own(tmp_path, drawn):
-    """An all-seeing teacher's rows: 160 labels at 10 and at 40%. Seeds are averaged, rounds are not."""
+    """An all-seeing teacher's rows: 160 labels at both 10 and 40%. Seeds are averaged, rounds are not."""
     found = results.read(seeds(tmp_path, "Random", [{10: 50, 40: 60}, {10: 54, 40: 61}, {10: 55, 40: 65}]))
     found.rows["labels_in_all"] = "160"
     figures.labels(found, tmp_path)
@@ -96,7 +96,7 @@ def test_rounds_that_saw_the_same_labels_stay_points_of_their_own(tmp_path, draw
 
 
 def test_a_row_keeps_its_colour_where_another_has_no_record_of_labels(tmp_path, drawn):
-    """Two strategies that share the colours which are left: the first has no record, the second keeps its own."""
+    """Two strategies share the remaining colours: the first has no record, the second keeps its own colour."""
     runs = [run(tmp_path / name, "EnCoDe", 1, {10: 58, 40: 60}, sampler=name) for name in ("entropy", "discriminator")]
     found = results.read(runs)
     found.rows["labels_in_all"] = found.rows["sampler"].map({"entropy": "", "discriminator": "160"})
@@ -164,7 +164,7 @@ def test_macs_are_the_networks_own(tmp_path, drawn):
     axes = drawn["macs"].axes[0]
     points = {bar.get_label(): bar.lines[0].get_xydata()[0].tolist() for bar in axes.containers}
     assert points["Single teacher"] == [pytest.approx(94.1e6, rel=1e-3), 81]
-    assert points["CM"] == [pytest.approx(1.36e6, rel=5e-3), pytest.approx(220 / 3)]  # with the most labels, 40%
+    assert points["CM"] == [pytest.approx(1.36e6, rel=5e-3), pytest.approx(220 / 3)]  # at the highest percent, 40%
     high = max(segment[1][1] for bar in axes.containers for segment in bar.lines[2][0].get_segments())
     assert high == 100 and axes.get_ylim()[1] == 100
 
@@ -190,7 +190,7 @@ def test_half_of_the_labels_is_each_data_sets_own_round(tmp_path):
 
 
 def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
-    """Of 100 images 75 are bees. Round 1 queries a bee and three ants, round 2 the rest, which nobody chose."""
+    """Of 100 images 75 are bees. Round 1 queries a bee and three ants, round 2 the rest, which no strategy chose."""
     folder = run(tmp_path / "a", "Random", 1, {10: 50, 20: 55, 100: 60}, pool=POOL)
     rows = ["0,0,,0", "0,1,,0", "1,2,,0", "1,3,,1", "1,4,,1", "1,5,,1", *(f"2,{n},,0" for n in range(6, 60))]
     (folder / "queries.csv").write_text("\n".join(["round,index,score,label", *rows]) + "\n")
@@ -201,7 +201,7 @@ def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["bee", "ant"]
     mesh = axes.collections[0]
     assert mesh.get_array().ravel().tolist() == [25 - 75, 75 - 25]
-    assert mesh.get_clim() == (-50, 50)  # zero is the scale's middle
+    assert mesh.get_clim() == (-50, 50)  # zero is in the middle of the scale
     assert [text.get_text() for text in axes.texts] == ["-50.0", "+50.0"]
     table = pd.read_csv(tmp_path / "queries.csv")
     assert table.loc[table["round"] == 1, ["class", "name", "images"]].to_numpy().tolist() == [
@@ -225,7 +225,7 @@ def test_without_a_record_a_runs_own_initial_labels_stand_for_its_pool(tmp_path)
 
 
 def test_class_balance_is_a_mean_over_all_seeds(tmp_path, drawn):
-    """With those that queried none of a class: three queries a round stay three."""
+    """Including those that queried none of a class: three queries per round stay three."""
     folders = [run(tmp_path / str(seed), "Random", seed, {10: 50, 20: 55}) for seed in (1, 2)]
     for folder, label in zip(folders, (0, 1), strict=True):
         rows = [f"{n},{n * 3 + k},,{label}" for n in range(2) for k in range(3)]
@@ -275,13 +275,13 @@ def test_class_accuracy_is_the_mean_over_seeds_of_each_class(tmp_path, drawn):
 
 
 def test_a_contact_sheet_holds_images_that_are_not_square():
-    """An .npz may have such; they were a traceback."""
+    """Regression: an .npz may hold such images; they raised a traceback."""
     pixels = np.arange(3 * 2 * 4 * 3, dtype=np.uint8).reshape(3, 2, 4, 3)
     source = SimpleNamespace(x_train=pixels)
     queries = pd.DataFrame({"round": [0, 0, 0], "index": [0, 1, 2], "class": [0, 1, 1]})
     sheet = sheets._sheet(source, queries, [0], [0, 1])
     side = sheets.SIDE
-    assert sheet.shape == (side * 3 + 4, 2 * (side * 5 + 4), 3)  # a margin of 1 an image, of 4 a cell
+    assert sheet.shape == (side * 3 + 4, 2 * (side * 5 + 4), 3)  # a margin of 1 per image, of 4 per cell
     second = side * 5 + 4
     for number, left in enumerate((2, second + 2, second + 2 + 5)):
         assert (sheet[2:4, left : left + 4] == pixels[number]).all()
@@ -289,7 +289,7 @@ def test_a_contact_sheet_holds_images_that_are_not_square():
 
 
 def test_each_row_of_a_contact_sheet_has_that_rounds_queries_alone():
-    """First choice first; the label that the run used says in which column, wherever `--labels` is now."""
+    """First choice first; the column follows from the label that the run used, wherever `--labels` is now."""
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
     source = SimpleNamespace(x_train=pixels, y_train=np.full(4, -1))
     queries = pd.DataFrame({"round": [0, 0, 1, 1], "index": [3, 1, 2, 0], "class": [0, 1, 0, 0]})

@@ -1,4 +1,4 @@
-"""What the report refuses, each in one line that names the file."""
+"""What the report refuses, each with one line that names the file."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def test_runs_of_one_cell_that_were_configured_differently_are_refused_by_name(t
 
 
 def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
-    """`data` goes with the seed where images are drawn: it cannot tell, and the mean went over two data sets."""
+    """With images drawn by the seed, `data` differs by seed and cannot tell; the mean went over two data sets."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, data="1" * 64, train_data="5" * 64)
     same = run(tmp_path / "b", "KD", 2, {10: 61}, data="2" * 64, train_data="5" * 64)
     older = run(tmp_path / "c", "KD", 3, {10: 61}, data="3" * 64)
@@ -36,7 +36,7 @@ def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
     with pytest.raises(InputError, match="but differ in other training images under this --dataset"):
         results.read([first, other], ablation=True)
     annotated = run(tmp_path / "e", "KD", 5, {10: 61}, train_data="7" * 64, labels="labels.csv")
-    assert len(results.read([first, annotated]).rows) == 2  # its SHA-256 has files' names in place of labels
+    assert len(results.read([first, annotated]).rows) == 2  # its SHA-256 covers file names instead of labels
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -247,7 +247,7 @@ def test_a_query_of_an_image_that_does_not_exist_is_refused_with_the_data_set(tm
 
 
 def test_images_that_are_elsewhere_now_leave_a_report_as_it_was(tmp_path):
-    """The tables had been replaced by then, beside the page of the report before."""
+    """Regression: the tables had been replaced by then, beside the page of the previous report."""
     folder = run(tmp_path / "a", "Random", 1, {10: 60}, dataset=str(tmp_path / "moved"))
     said = rf"{re.escape(str(folder))}: its images are not to be had \(.*moved: neither a known data set .*; put them"
     with pytest.raises(InputError, match=said):
@@ -277,7 +277,7 @@ def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(
     ("sampler", "last", "refuses"), [("entropy", 90, True), ("random", 90, False), ("entropy", 100, False)]
 )
 def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, last, refuses, tmp_path):
-    """One query of 70 and one of 20 and 50 were one cell of two seeds."""
+    """Regression: one query of 70, and one of 20 and one of 50, were one cell of two seeds."""
     for seed, counts in ((1, (20, last)), (2, (20, 40, last))):
         folder = run(tmp_path / str(seed), "Random", seed, dict.fromkeys(counts, 50), sampler=sampler)
         head, *lines = (folder / "results.csv").read_text().splitlines()

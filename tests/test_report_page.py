@@ -1,4 +1,4 @@
-"""report.html: whole, on its own, safe from what runs are called, and usable in a browser."""
+"""report.html: complete, self-contained, safe from run names, and usable in a browser."""
 
 import html
 import json
@@ -55,18 +55,18 @@ class Page(HTMLParser):
 
 
 def test_table_two_keeps_its_notes(tmp_path):
-    """When it was timed on a busy machine, for one."""
+    """For example, that it was timed on a busy machine."""
     folder = export(run(tmp_path / "cm", "Random", 1, {10: 55}), 0, (1, 1, 4), (55, 54, 80), busy="True")
     report.write([folder], tmp_path / "out", time_inference=False)
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert f"Timed while other processes were busy, to be taken again: {folder}." in text
     section = text[text.index("Table II</h2>") :]
-    assert re.search("<th scope=.col.>([^<]*)", section)[1] == "row"  # what stays in sight when a phone scrolls
+    assert re.search("<th scope=.col.>([^<]*)", section)[1] == "row"  # stays in sight when a phone scrolls
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A report of three seeds of two rows on digits, one run with a record and a class called like a tag."""
+    """A report of three seeds of two rows on digits, with one recorded build and a class named like a tag."""
     folder = tmp_path_factory.mktemp("page")
     pool = {"classes": [WICKED, *(f"class {n}" for n in range(1, 10))], "images": [10] * 10}
     runs = []
@@ -86,7 +86,7 @@ def written(tmp_path_factory):
 def test_the_page_is_whole_and_needs_nothing_else(written):
     text = written.read_text(encoding="utf-8")
     page = Page(text)
-    assert len(page.ids) == len(set(page.ids))  # also those of the figures among each other
+    assert len(page.ids) == len(set(page.ids))  # including those of the figures
     named = {reference.removeprefix("url(").removesuffix(")").removeprefix("#") for reference in page.refs}
     assert named <= set(page.ids) and len(named) > 20
     own = re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*", "", text)
@@ -152,7 +152,7 @@ addEventListener("load", async () => {
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome here")
 @pytest.mark.parametrize("width", [390, 1440])
 def test_in_a_browser_it_opens_sorts_and_fits(written, width, tmp_path):
-    """In a frame, which may be narrower than the browser's own least window, with a script that looks around."""
+    """In a frame, which may be narrower than the browser's minimum window, with a script that inspects it."""
     (tmp_path / "page.html").write_text(
         written.read_text(encoding="utf-8").replace("</title>", "</title>" + CHECK), encoding="utf-8"
     )

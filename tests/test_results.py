@@ -1,4 +1,4 @@
-"""Figures that README, RESULTS and the pages in results/ state are those of the text files there, recomputed here."""
+"""The numbers in README, RESULTS and the pages of results/ match the text files there: recomputed here."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ ACCURACY = r"\d\d\.\d\d"
 
 @pytest.fixture(scope="module")
 def rounds():
-    """A row a round of every run: its folder, its name without the seed, label count and accuracies."""
+    """A row per round of every run: its folder, its name without the seed, label count and accuracies."""
     parts = []
     for path in sorted((ROOT / "results").rglob("results.csv")):
         name = path.parent.name.rsplit("-seed", 1)[0]
@@ -38,7 +38,7 @@ def seeds(rounds):
     """Accuracies by seed: {(folder, name, what): series}, of each round's test accuracy and exported networks."""
     found = {}
     for (folder, name, count), group in rounds.groupby(["folder", "name", "labeled"]):
-        for what in ("test", "val", "teacher"):  # never one less the other
+        for what in ("test", "val", "teacher"):  # never subtracted from each other
             row = group.set_index("seed")[f"{what}_accuracy"].dropna().sort_index()
             if len(row):
                 found[f"{folder} {what}", name, count] = row
@@ -53,7 +53,7 @@ def seeds(rounds):
 
 @pytest.fixture(scope="module")
 def known(seeds):
-    """Mean and half its interval of each row, and of each difference of two rows over the seeds that they share."""
+    """Mean and half interval of each row, and of each difference of two rows over their common seeds."""
     found = [interval(row) for row in seeds.values()]
     for (one, first), (other, second) in itertools.combinations(seeds.items(), 2):
         if one[0] == other[0] and len(both := first.index.intersection(second.index)) > 2:
@@ -63,7 +63,7 @@ def known(seeds):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_mean_and_its_interval_are_a_rows_or_a_paired_difference(page, known):
-    """`72.01 ± 0.06`: over all seeds of a row, or over those that two rows of one folder share, whatever its sign."""
+    """`72.01 ± 0.06`: over all seeds of a row, or over the common seeds of two rows of one folder, of either sign."""
     stated = re.findall(r"(\d+\.(\d+))\s+(?:points\s+)?±\s+(\d+\.\d+)", PAGES[page])
     assert len(stated) > 10 or page not in ("README.md", "RESULTS.md")
     for mean, digits, half in stated:
@@ -90,7 +90,7 @@ def test_validation_and_test_accuracy_beside_each_other_are_one_rounds(rounds):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_folder_of_results_is_listed_and_names_the_commits_that_made_it(folder):
-    """Its own page, or the one that this links to, has each commit in its runs' config.json."""
+    """Its own page, or the one this links to, has each commit in its runs' config.json."""
     assert f"results/{folder.name}/README.md" in PAGES["RESULTS.md"] or f"`{folder.name}`" in PAGES["RESULTS.md"]
     page = f"results/{folder.name}/README.md"
     linked = re.findall(r"\]\(\.\./([\w-]+)/README\.md\)", PAGES[page])
@@ -101,7 +101,7 @@ def test_a_folder_of_results_is_listed_and_names_the_commits_that_made_it(folder
 
 
 def words(text: str) -> list[str]:
-    """The words of a command, as bash in the repository's root makes them."""
+    """The words of a command, as split by bash in the repository root."""
     line = text.replace("\n", " ")
     echo = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {line}"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -110,9 +110,9 @@ def words(text: str) -> list[str]:
 
 
 def command(page: str) -> Namespace:
-    """The arguments of the command with which a page's tests are made again."""
+    """The arguments of the command that reproduces a page's tests."""
     found = re.findall(r"`python -m common\.report\s+(results/[^`]*)`", PAGES[page])
-    of_tests = next(each for each in found if "--mixed" not in each)  # with it the picture is made
+    of_tests = next(each for each in found if "--mixed" not in each)  # this one makes the picture
     parser = ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--against", default="")
@@ -126,7 +126,7 @@ def command(page: str) -> Namespace:
     "folder", [each for each in FOLDERS if (each / "statistics.md").exists()], ids=lambda f: f.name
 )
 def test_a_pages_command_makes_its_tests_again(folder, tmp_path, monkeypatch):
-    """To the byte. Six files had a line that the report no longer writes, and five pages no such command."""
+    """Byte for byte. Regression: six files had a line that the report no longer writes, and five pages no command."""
     monkeypatch.chdir(ROOT)
     args = command(f"results/{folder.name}/README.md")
     found = results.read(args.runs, args.ablation)
@@ -138,7 +138,7 @@ def test_a_pages_command_makes_its_tests_again(folder, tmp_path, monkeypatch):
 
 
 def test_the_pictures_command_has_the_cells_of_readme(monkeypatch):
-    """The first table and the picture below it are of the same runs."""
+    """The first table and the picture below it show the same runs."""
     found = re.search(r"`python -m common\.report\s+(results/[^`]*\s--mixed\s[^`]*)`", PAGES["results/fair/README.md"])
     given: list = []
 

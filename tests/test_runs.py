@@ -1,4 +1,4 @@
-"""A run that was killed at any moment ends with the bytes it would have had; and a folder has one owner."""
+"""A run killed at any moment ends with the bytes it would have had; and a folder has one owner."""
 
 import json
 import signal
@@ -14,9 +14,9 @@ from .conftest import BUDGET, TOY, parse, run
 from .launcher import launch
 
 WORDS = [*TOY, *BUDGET, "--train_epochs", "2", "--warmup_epochs", "1"]
-KILLS = {  # in a process of its own: SIGKILL at a chosen call, so that nothing can be tidied up
+KILLS = {  # in its own process: SIGKILL at a chosen call, so that nothing can be cleaned up
     "training": "from common import training; kill_at(training.Session, 'step', 17)",  # round 2, epoch 2
-    "saving": "import torch; kill_at(torch, 'save', 6, half=True)",  # in the middle of writing a state
+    "saving": "import torch; kill_at(torch, 'save', 6, half=True)",  # while writing a state
     "replacing": "import os; kill_at(os, 'replace', 12)",
     "querying": "from common import samplers; kill_at(samplers.Sampler, 'query', 2)",
     "recording": "from common import budget; kill_at(budget.Round, 'query', 1)",  # tested, not yet queried
@@ -112,7 +112,7 @@ def test_a_finished_teacher_whose_file_is_gone_is_published_again(tmp_path, caps
 
 
 def test_a_run_whose_state_is_gone_is_not_replaced_by_one_of_other_flags(tmp_path, capsys):
-    """Its state is large, and its results are what one wants to keep. With the same flags they come again."""
+    """The state is large and may be deleted, the results are worth keeping. The same flags reproduce them."""
     words = [*TOY, "--num_images", "48", "--num_val", "8", "--image_size", "8", "--initial_budget", "10", "--budget",
              "10", "--subset", "20", "--rounds", "2", "--train_epochs", "1", "--save_path", str(tmp_path)]  # fmt: skip
     folder = tmp_path / "random-seed5"
@@ -148,13 +148,13 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 def test_a_folder_with_another_configuration_is_refused_by_flag(tmp_path):
-    open_run(tmp_path, "--lr_task", "0.2").close()  # nothing was done: a corrected command may follow
+    open_run(tmp_path, "--lr_task", "0.2").close()  # nothing has been done: a corrected command may follow
     run = open_run(tmp_path)
     run.save()
     run.close()
     with pytest.raises(InputError, match=r"--budget \(was 60, now 50\), --lr_task \(was 0.001, now 0.5\)"):
         open_run(tmp_path, "--lr_task", "0.5", "--budget", "50")
-    open_run(tmp_path, "--threads", "1").close()  # where it runs is not what it computes
+    open_run(tmp_path, "--threads", "1").close()  # where it runs does not change what it computes
 
 
 def test_an_unreadable_state_is_an_error(tmp_path):
@@ -186,7 +186,7 @@ def test_the_files_of_a_run(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
-    """The second state cannot be written: the first is still whole, and the same command goes on from it."""
+    """The second state cannot be written: the first is intact, and the same command resumes from it."""
     words = [*TOY, *BUDGET, "--save_path", str(tmp_path)]
     full = """
 import torch
@@ -206,7 +206,7 @@ torch.save = save
 
 
 def test_predictions_keep_classes_that_no_label_has(tmp_path):
-    """A class of 256 or more is none of the first, though all test labels fit a byte."""
+    """A class of 256 or more must not wrap to one of the first, though all test labels fit in a byte."""
     runs.save_predictions(tmp_path / "p.npz", torch.tensor([300, 2]), torch.tensor([3, 2]))
     with np.load(tmp_path / "p.npz") as kept:
         assert kept["predicted"].tolist() == [300, 2] and kept["labels"].tolist() == [3, 2]

@@ -1,4 +1,4 @@
-"""The samplers' networks compute what the papers draw, start from the seed, and live where the images are."""
+"""The samplers' networks compute what the papers specify, start from the seed, and are on the images' device."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def weights(net: nn.Module) -> list[torch.Tensor]:
 
 
 def chain(x: torch.Tensor, *layers: torch.Tensor) -> torch.Tensor:
-    """Linear layers with ReLU between them, from their weights and biases."""
+    """Linear layers with ReLU in between, from their weights and biases."""
     pairs = list(zip(layers[::2], layers[1::2], strict=True))
     for weight, bias in pairs[:-1]:
         x = F.linear(x, weight, bias).relu()
@@ -60,7 +60,7 @@ def test_the_vae_of_features():
 
 
 def test_vaals_vae_of_images():
-    """Stride-2 convolutions of 4x4 and back, batch norm and ReLU; the last layer, 1x1, makes colors."""
+    """Stride-2 4x4 convolutions and back, batch norm and ReLU; the last layer, 1x1, makes colors."""
     vae, x, latent = nets.image_vae(8, 5, widths=(6, 7)), torch.randn(3, 3, 8, 8), torch.randn(3, 5)
     first, g1, b1, second, g2, b2, moments, moments_bias = weights(vae)[:8]
     assert (first.shape, second.shape, moments.shape) == ((6, 3, 4, 4), (7, 6, 4, 4), (10, 7 * 2 * 2))
@@ -93,7 +93,7 @@ def test_a_sampler_starts_from_the_seed_with_its_flags(name):
     assert sampler.args is args and sampler.student is student and sampler.targets is targets
     with initialization(5, "sampler", 3):
         expected = MADE[name]()
-    assert list(sampler.networks) == list(expected)  # the names that a state is saved under
+    assert list(sampler.networks) == list(expected)  # the names under which a state is saved
     for part, net in expected.items():
         assert networks.fingerprint(sampler.networks[part]) == networks.fingerprint(net)
         optimizer = sampler.optimizers[part]

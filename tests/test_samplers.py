@@ -1,4 +1,4 @@
-"""The sampler learns what it must: the faults of the authors' discriminator do not come back."""
+"""The sampler learns what it should: the faults of the authors' discriminator stay fixed."""
 
 import csv
 import shutil
@@ -24,7 +24,7 @@ LEARNERS = [["--sampler", "vae"], ["--sampler", "discriminator"]]
 
 
 class Features(nn.Module):
-    """A stand-in student whose features are given, one row an image; the image's pixel says which."""
+    """A stand-in student with given features, one row per image; the image's pixel gives the row."""
 
     def __init__(self, rows):
         super().__init__()
@@ -42,7 +42,7 @@ def a_round(pixels: torch.Tensor, labeled: int, number: int = 0) -> SimpleNamesp
 
 
 def two_pools(count: int = 100, shift: float = 2.0):
-    """Features (4, 3, 3): labelled around 0, and unlabelled half around 0 and half around `shift`; and their round."""
+    """Features (4, 3, 3), labelled around 0, unlabelled half around 0 and half around `shift`, and their round."""
     rows = torch.randn(2 * count, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     rows[-count // 2 :] += shift
     pixels = torch.arange(2 * count, dtype=torch.uint8)[:, None, None, None].expand(-1, 64, 64, 3)
@@ -50,7 +50,7 @@ def two_pools(count: int = 100, shift: float = 2.0):
 
 
 def learner(*words: str):
-    """A sampler on two pools of given features, these, and its round."""
+    """A sampler on two pools of given features, the features, and the round."""
     rows, this_round = two_pools()
     return samplers.build(parse("EnCoDe", *words), this_round, Features(rows)), rows, this_round
 
@@ -85,7 +85,7 @@ def test_the_discriminator_separates_shifted_pools_and_queries_the_unlike(words)
 
 
 def assert_a_sure_verdict_still_ranks(sampler: Sampler, this_round) -> None:
-    """In float32 the probabilities of D's logits below -17 are all 1; queries then followed the pool's order."""
+    """In float32 the probabilities of D's logits below -17 are all 1: queries by them would follow the pool's order."""
     candidates = this_round.unlabeled.flip(0)
     before, _ = sampler.query(8, candidates)
     last = [layer for layer in sampler.discriminator if hasattr(layer, "bias")][-1]
@@ -96,7 +96,7 @@ def assert_a_sure_verdict_still_ranks(sampler: Sampler, this_round) -> None:
 
 @pytest.mark.parametrize("words", LEARNERS)
 def test_the_discriminator_is_taught_that_unlabelled_is_zero(words):
-    """The authors' code gave both pools target 1, so that D learnt nothing."""
+    """The authors' code gave both pools target 1, so that D learned nothing."""
     sampler, rows, _ = learner(*words)
     if "vae" in sampler.networks:
         sampler.optimizers["vae"].param_groups[0]["lr"] = 0  # D's loss is computed after the VAE's update
@@ -140,7 +140,7 @@ def test_a_step_moves_all_of_the_sampler_and_leaves_the_student_alone(words):
 
 
 def test_the_vaes_kl_and_reconstruction_are_means():
-    """A sum against a mean, as in VAAL's code, swamps the reconstruction."""
+    """A sum against a mean, as in VAAL's code, would swamp the reconstruction."""
     sampler, _, _ = learner("--beta", "3")
     for layer, value in ((sampler.vae.moments, None), (sampler.vae.decode[2], 3.0)):
         nn.init.zeros_(layer.weight)
@@ -163,7 +163,7 @@ def test_the_vae_rebuilds_from_a_sample_of_its_latent():
 def dark_and_bright(count: int = 16):
     """Images (16, 16, 3): labelled dark, unlabelled half dark and half bright; and their round.
 
-    Dark ones are so much alike that D cannot learn by heart which of them are labelled.
+    Dark ones are so similar that D cannot memorize which of them are labelled.
     """
     pixels = torch.randint(0, 20, (2 * count, 16, 16, 3), generator=torch.Generator().manual_seed(1))
     pixels[-count // 2 :] += 235
@@ -172,7 +172,7 @@ def dark_and_bright(count: int = 16):
 
 @pytest.fixture
 def image_sampler(monkeypatch):
-    """A function that builds VAAL's sampler for dark and bright images, with thin layers."""
+    """A function that builds VAAL's sampler for dark and bright images, with narrow layers."""
     monkeypatch.setattr(vaal, "image_vae", partial(nets.image_vae, widths=(8, 8, 8, 8)))
 
     def make(*words: str):
@@ -199,7 +199,7 @@ def test_vaal_queries_the_images_unlike_the_labelled(image_sampler):
 
 
 def test_vaals_vae_is_its_adversary(image_sampler):
-    """With D held still, it moves the latent to where D takes both pools for labelled; without the term it does not."""
+    """With D fixed, it moves the latent to where D takes both pools for labelled; without the term it does not."""
 
     def fooled(adv_wt: float) -> list[float]:
         sampler, seen, _ = image_sampler("--adv_wt", str(adv_wt), "--lr_vae", "0.005")
@@ -248,7 +248,7 @@ def test_the_image_vae_is_vaals():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_strategy_draws_on_the_cpu_from_the_seed_and_leaves_the_student_alone(name):
-    """ResNet: a pass in train mode would move the statistics of its batch norm."""
+    """ResNet: a pass in train mode would change its batch norm statistics."""
     asked = ["--query_by", "teacher"] if SAMPLERS[name].needs_dropout else []
     args = parse("EnCoDe", "--sampler", name, *asked, model="AlexNet" if asked else "ResNet")
     this_round = a_round(torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), 2)
@@ -297,7 +297,7 @@ def test_random_queries_without_replacement(images):
 
 
 def test_a_query_looks_in_eval_mode_chunk_by_chunk(images):
-    """Networks were left in train mode while querying; and memory must not grow with the pool."""
+    """Networks must not stay in train mode while querying, and memory must not grow with the pool."""
     seen = []
 
     class Spy(Sampler):
@@ -315,7 +315,7 @@ def test_a_query_looks_in_eval_mode_chunk_by_chunk(images):
     assert seen == [(size, (False, False, False)) for size in sizes] and sizes[-1] > 0
     odd = [number for number in candidates.tolist() if number % 2]
     even = [number for number in candidates.tolist() if not number % 2]
-    assert chosen.tolist() == odd + even[:45]  # the best first; equal ones in the order they came
+    assert chosen.tolist() == odd + even[:45]  # the best first; ties in their original order
     assert scores.tolist() == [1.0] * 1205 + [0.0] * 45 and scores.dtype == torch.float32
 
 
@@ -349,7 +349,7 @@ class Darkest(Sampler):
 
 @pytest.mark.slow
 def test_a_new_strategy_is_a_file_and_its_line(tmp_path):
-    """In a copy of the repository: the flag offers it then, and the script queries by it."""
+    """In a copy of the repository: the flag then offers it, and the script queries by it."""
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "AlexNet", tmp_path / "AlexNet")
     folder = tmp_path / "common" / "samplers"
@@ -362,7 +362,7 @@ def test_a_new_strategy_is_a_file_and_its_line(tmp_path):
     torch.save(networks.PAIRS["AlexNet"].teacher(10).state_dict(), tmp_path / "teacher.pt")
     words = [*TOY, *BUDGET, "--subset", "120", "--rounds", "2", "--train_epochs", "1", "--sampler", "darkest"]
     words += ["--teacher", str(tmp_path / "teacher.pt"), "--save_path", str(tmp_path)]
-    # the process is forked from one that has the original package
+    # the process is forked from one with the original package
     forget = "import sys\nfor name in [name for name in sys.modules if name.split('.')[0] == 'common']:\n"
     done = launch("EnCoDe", *words, folder=tmp_path / "AlexNet" / "CIFAR10", code=forget + "    del sys.modules[name]")
     assert done.returncode == 0, done.stderr

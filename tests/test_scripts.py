@@ -1,4 +1,4 @@
-"""What the scripts do for a user, on AlexNet's four: reruns, options, teachers, the plan."""
+"""The scripts as a user sees them, on AlexNet's four: reruns, options, teachers, the plan."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def test_a_finished_run_says_so_and_changes_nothing(method, tmp_path, teacher):
 
 
 def test_every_option_of_the_method_runs(tmp_path, teacher):
-    """KL on the pool, the image VAE and the discriminator, a teacher a round; and the results say which it was."""
+    """KL on the pool, the image VAE and the discriminator, a teacher per round; results say which it was."""
     common = [
         *TOY,
         *BUDGET,
@@ -167,7 +167,7 @@ def test_a_teacher_of_another_split_of_the_same_seed_is_told(changed, said):
     record = {"trained": trained}
     images = SimpleNamespace(available=200, val=torch.arange(20), origin=torch.arange(100, 200))
     assert _split(record, args, images) == said
-    if trained["seed"] is None:  # of a run's round, which says whose labels it saw
+    if trained["seed"] is None:  # from a run's round, which says whose labels it saw
         leak = "; it has seen some of this run's validation labels"
         for first, expected in ((119, leak), (120, "")):
             assert _split(record | {"seen": torch.arange(first, 130)}, args, images) == expected
@@ -216,7 +216,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(method, tmp_path, capsys):
 
 
 def test_with_every_image_labelled_encode_is_kd(tmp_path, teacher):
-    """No pool is left for the sampler to learn from: the same weights, whatever the strategy."""
+    """No pool is left for the sampler to learn from: the weights are the same, whatever the strategy."""
     words = [*TOY, *BUDGET, "--percents", "100", "--lr_task", "0.01", "--logit_loss", "kl", "--logit_wt", "1"]
     words += ["--teacher", str(teacher), "--save_path", str(tmp_path)]
     run("KD", *words)
@@ -231,7 +231,7 @@ def test_with_every_image_labelled_encode_is_kd(tmp_path, teacher):
 
 @pytest.mark.parametrize("teacher_labels", ["labeled", "all"])
 def test_a_run_without_validation_images(teacher_labels, tmp_path):
-    """Its pool is every image, its teachers choose no epoch either, and what would be of them is left blank."""
+    """Its pool is every image, its teachers choose no epoch either, and what depends on validation is left blank."""
     words = [*TOY, *BUDGET, "--save_path", str(tmp_path), "--num_val", "0", "--keep", "last", "--rounds", "2"]
     words += ["--take", "first"]
     run("KD", *words, "--teacher_labels", teacher_labels, "--teacher_epochs", "1", "--train_epochs", "2")

@@ -1,4 +1,4 @@
-"""A seed's numbers depend on the seed and on what they are for, and stay the same from one version to the next."""
+"""A seed's numbers depend on the seed and on their purpose, and stay the same from version to version."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_seed_and_purpose_and_each_number_make_a_seed_of_their_own():
     ]
     seeds = [derive(*purpose) for purpose in purposes]
     assert len(set(seeds)) == len(seeds)
-    assert all(0 <= seed < 2**63 for seed in seeds)  # what manual_seed takes
+    assert all(0 <= seed < 2**63 for seed in seeds)  # what manual_seed accepts
 
 
 def test_a_generator_draws_on_the_cpu_whatever_was_drawn_before():
@@ -34,7 +34,7 @@ def test_a_generator_draws_on_the_cpu_whatever_was_drawn_before():
     assert again.device.type == "cpu" and torch.equal(torch.rand(3, generator=again), first)
     state = torch.get_rng_state()
     torch.rand(3, generator=generator(1, "b"))
-    assert torch.equal(torch.get_rng_state(), state)  # nobody else's numbers change
+    assert torch.equal(torch.get_rng_state(), state)  # no other numbers change
 
 
 def test_initial_weights_have_a_stream_of_their_own():

@@ -1,4 +1,4 @@
-"""The tool that says whether a discriminator had anything to learn, on features where the answer is known."""
+"""The tool that shows whether a discriminator could learn anything, on features with a known answer."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_areas_are_blank_for_pools_too_small_to_be_split(tmp_path, few, areas):
 
 @pytest.fixture
 def done(tmp_path):
-    """A run on an .npz of four classes, of which it has a teacher-less student in two rounds."""
+    """A finished run of a student without a teacher: two rounds on an .npz of four classes."""
     rng = np.random.default_rng(0)
     images = {f"x_{part}": rng.integers(0, 256, (count, 8, 8, 3), np.uint8) for part, count in PARTS.items()}
     labels = {f"y_{part}": np.arange(count) % 4 for part, count in PARTS.items()}
@@ -59,7 +59,7 @@ def done(tmp_path):
 
 
 def test_each_pool_is_of_its_own_images(done, monkeypatch):
-    """A network that is right about the second round's queries alone, and whose features say which image it sees."""
+    """A network that is right only about the second round's queries, with features that identify the image."""
     queries = pd.read_csv(done / "queries.csv")
     first, second = (set(queries.loc[queries["round"] == number, "index"]) for number in (0, 1))
     images, _ = recorded.images(done, done)
@@ -95,7 +95,7 @@ def test_bought_validation_images_belong_to_neither_pool(tmp_path, monkeypatch):
 
 
 def test_other_images_than_the_runs_are_refused(done):
-    """Sheets and areas would be of images that nobody queried."""
+    """Otherwise sheets and areas would be of images that were not queried."""
     assert len(separability.rounds(done, done)) == 2
     path = done.parent / "own.npz"
     arrays = dict(np.load(path))
@@ -149,7 +149,7 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
 
 
 def test_labels_that_are_missing_make_no_accuracy(done, monkeypatch):
-    """An image without a label counted as wrong: of `--labels`, those that the run used are in queries.csv."""
+    """An image without a label must not count as wrong; with `--labels`, the run's labels are in queries.csv."""
     load = recorded.images
 
     def unlabeled(*words, **options):
@@ -165,7 +165,7 @@ def test_labels_that_are_missing_make_no_accuracy(done, monkeypatch):
 
 
 def test_a_round_that_results_csv_does_not_know_is_no_round(done):
-    """A run that was begun anew in this folder leaves the round files of the one before until it comes to them."""
+    """A run restarted in this folder leaves the old run's round files until it reaches those rounds."""
     first, _ = separability.rounds(done, done)
     lines = (done / "results.csv").read_text().splitlines(keepends=True)
     (done / "results.csv").write_text("".join(lines[:2]))

@@ -22,7 +22,7 @@ WORDS = ("--train_epochs", "4", "--warmup_epochs", "1", "--feat_wt", "0.01", "--
 
 
 class Bar(Quiet):
-    """A progress bar that remembers what it showed."""
+    """A progress bar that records what it showed."""
 
     def __init__(self, total=None, done=0, description=""):
         super().__init__()
@@ -37,7 +37,7 @@ class Bar(Quiet):
 
 
 class Kept(Quiet):
-    """A run whose state is in memory; `kept` is what would be on the disk."""
+    """A run with its state in memory; `kept` is what would be on disk."""
 
     folder = Path("runs/toy")
 
@@ -63,7 +63,7 @@ def judged(monkeypatch, accuracies):
 
 
 def scripted(s, *losses):
-    """Updates of the session that find these losses and change nothing."""
+    """Makes the session's updates return these losses and change nothing."""
     found = iter(losses)
     s.step = lambda *_: (
         s.optimizers["task"].step() or {name: torch.tensor(value) for name, value in next(found).items()}
@@ -71,7 +71,7 @@ def scripted(s, *losses):
 
 
 def fitted(method, state=None, words=WORDS):
-    """What `fit` makes of the toy: its result, the run, and the weights of student, decoder and sampler."""
+    """`fit` on the toy: its result, the run, and the weights of student, decoder and sampler."""
     run = Kept(state)
     torch.manual_seed(1)  # the decoder's first weights
     args, this_round, net, decoder, targets, sampler = toys.parts(method, *words)
@@ -107,7 +107,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(best, monkeypatch)
     assert result.seconds > run.saves[1]["seconds"] > 0
     assert resumed.rows == run.rows[2:] and [bar.begun for bar in resumed.bars] == [(16, 8, "round 1/1")]
     assert {name.split(".")[0] for name in run.saves[0]["modules"]} == {"net", "decoder", "sampler"}
-    for name, value in run.saves[-1]["modules"].items():  # the last weights too, not only the best
+    for name, value in run.saves[-1]["modules"].items():  # also the last weights, not only the best
         assert torch.equal(value, resumed.saves[-1]["modules"][name]), name
 
 
@@ -124,7 +124,7 @@ def test_a_killed_training_keeps_what_it_would_have(keep, monkeypatch):
 
 @pytest.mark.parametrize(("first", "then"), [("auto", "off"), ("off", "auto")])
 def test_a_killed_training_goes_on_with_other_layers_and_its_momentum(first, then, monkeypatch):
-    """`--fast` decides how weights lie in memory. A fused step reads weight and momentum as they lie."""
+    """`--fast` decides the memory layout of weights; a fused step reads weight and momentum as they are laid out."""
 
     def session(choice, state=None):
         args, this_round, *_ = toys.parts("Random", "--train_epochs", "2", "--fast", choice)
@@ -157,7 +157,7 @@ class Normed(toys.Halves):
 
 
 def test_the_average_of_weights_has_the_average_of_batch_norms_statistics():
-    """The last network's would belong to other weights. From the first update on, a = 0.75 a + 0.25 now."""
+    """The last network's belong to other weights. From the first update on, a = 0.75 a + 0.25 now."""
     args, this_round, *_ = toys.parts("Random", "--keep", "ema", "--ema_decay", "0.75", "--train_epochs", "1")
     s, seen = training.Session(args, Quiet(), this_round, Normed()), []
     step = s.step
@@ -173,7 +173,7 @@ def test_the_average_of_weights_has_the_average_of_batch_norms_statistics():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_average_is_torchs_to_the_last_bit(layout):
-    """Of a weight that two layers share too, which has two names and was averaged twice."""
+    """Including a weight that two layers share, which has two names and must not be averaged twice."""
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3)).to(memory_format=layout)
     net[2].weight = net[0].weight
     average = get_ema_multi_avg_fn(0.75)
@@ -194,7 +194,7 @@ def test_a_finished_training_has_nothing_left_to_do(monkeypatch):
     judged(monkeypatch, [50.0, 60.0, 70.0, 60.0])
     words = ("--train_epochs", "4")
     _, run, expected = fitted("Random", words=words)
-    result, again, weights = fitted("Random", run.saves[-1], words)  # the accuracies are used up: no epoch is left
+    result, again, weights = fitted("Random", run.saves[-1], words)  # all accuracies are used: no epoch is left
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert result.best_epoch == 3 and not again.saves
 
@@ -262,7 +262,7 @@ def test_the_bar_is_of_all_rounds(monkeypatch):
 
 
 def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(monkeypatch):
-    """By this clock the first epoch takes 55 seconds, and three are left; both take 121, and two are left."""
+    """By this clock the first epoch takes 55 seconds with three left; both take 121 with two left."""
     clock = iter([100.0, 155.0, 1000.0, 1066.0])
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     judged(monkeypatch, [25.0, 50.0])
@@ -282,7 +282,7 @@ def test_an_epochs_line_says_what_it_reached_and_how_long_the_others_will_take(m
 
 
 def test_every_term_is_kept_by_epoch_and_one_without_a_column_is_only_said(monkeypatch):
-    """A term that joins after an epoch has a blank before."""
+    """A term that joins after an epoch is blank before that."""
     judged(monkeypatch, [25.0, 50.0])
     s = toy_session("EnCoDe", *WORDS, run=Kept())
     parts = {name: float(number) for number, name in enumerate(("feat", "logit", "vae", "disc"), 1)}

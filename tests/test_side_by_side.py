@@ -1,4 +1,4 @@
-"""Runs at the same time, in processes of their own, end with the bytes they have one after the other."""
+"""Concurrent runs, each in its own process, end with the same bytes as in sequence."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ TABLES = ("results.csv", "queries.csv")
 
 
 def tables(save_path: Path) -> dict[str, bytes]:
-    """The tables of all runs in a folder, by the seed and the table's name."""
+    """The tables of all runs in a folder, by seed and table name."""
     folders = sorted(save_path.glob("*-seed?"))
     return {f"{folder.name[-5:]}/{name}": (folder / name).read_bytes() for folder in folders for name in TABLES}
 
@@ -39,7 +39,7 @@ def grid(save_path: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def in_sequence(tmp_path_factory) -> dict[str, bytes]:
-    """Three seeds of KD, one after the other; the first trains the teacher."""
+    """Three seeds of KD in sequence; the first trains the teacher."""
     save_path = tmp_path_factory.mktemp("sequence")
     for seed in SEEDS:
         done = launch("KD", *FLAGS, *TEACHER, "--seed", seed, "--save_path", str(save_path))
@@ -50,7 +50,7 @@ def in_sequence(tmp_path_factory) -> dict[str, bytes]:
 
 
 def at_once(save_path: Path) -> dict[str, bytes]:
-    """The same three started together, with no teacher there."""
+    """The same three started together, without a teacher."""
     words = [[*FLAGS, *TEACHER, "--seed", seed, "--save_path", str(save_path)] for seed in SEEDS]
     with ThreadPoolExecutor(len(SEEDS)) as pool:
         several = list(pool.map(lambda seed: launch("KD", *seed), words))
@@ -83,11 +83,11 @@ def test_jobs_of_a_grid_equal_scripts_in_sequence(tmp_path, in_sequence, capsys)
         (99, "-m", {}, 0),
         (99, "-m", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
         (1, "-m", {}, 300_000),
-        (99, "-c", {}, 300_000),  # a notebook that imports `common` keeps its own way
+        (99, "-c", {}, 300_000),  # a notebook that imports `common` keeps its own settings
     ],
 )
 def test_on_a_busy_machine_threads_that_wait_sleep_unless_the_user_says_otherwise(running, program, own, spins):
-    """As OpenMP itself reports it when torch loads it: set too late, the variable would have no effect."""
+    """As OpenMP reports when torch loads it: set too late, the variable has no effect."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     }
@@ -113,7 +113,7 @@ def test_a_busy_machine_is_mentioned_where_it_matters(monkeypatch, capsys):
 
 
 def training(folder: Path, kind: bytes) -> int | None:
-    """A process with `kind` in its command line that has a run's log in `folder` open."""
+    """A process with `kind` in its command line that has open the log of a run in `folder`."""
     for process in Path("/proc").iterdir():
         try:
             if kind not in (process / "cmdline").read_bytes():
@@ -127,7 +127,7 @@ def training(folder: Path, kind: bytes) -> int | None:
 
 
 def wait_for(look, seconds: float = 120):
-    """What `look()` gives as soon as it gives something."""
+    """The first result of `look()` that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
@@ -137,7 +137,7 @@ def wait_for(look, seconds: float = 120):
 
 
 def gone(process: int) -> bool:
-    """Has it ended? One whose parent died first may stay as a zombie."""
+    """Has it ended? A process whose parent died first may remain as a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -145,13 +145,13 @@ def gone(process: int) -> bool:
 
 
 def end(process: int) -> None:
-    """Ends a process that a failing test would leave at work."""
+    """Ends a process that a failing test would leave running."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
 
 
 def test_a_run_that_is_killed_fails_by_name_and_the_others_go_on(tmp_path, capsys):
-    """And the same command goes on with it."""
+    """And the same command resumes it."""
     words = grid(tmp_path, "--methods", "Random", "--seeds", "2", "--rounds", "2")
     victim = tmp_path / "AlexNet-digits-Random-seed2"
     with ThreadPoolExecutor(1) as pool:
@@ -201,7 +201,7 @@ def test_a_grid_that_is_killed_leaves_no_run_behind(tmp_path):
 
 
 def test_a_grid_on_ray_survives_a_killed_worker_and_ends_with_the_same_bytes(tmp_path):
-    """Three seeds of KD and the teacher that they share."""
+    """Three seeds of KD and their shared teacher."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install ray")
     more = ["--methods", "KD", "--seeds", "3", "--rounds", "2", "--memory_gb", "1", "--threads", "1", *TEACHER]
     for name in ("alone", "together"):

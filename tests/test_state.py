@@ -1,4 +1,4 @@
-"""A run goes on from its own state alone: whatever else state.pt or config.json hold is refused, in one line."""
+"""A run resumes only from its own state: anything else in state.pt or config.json is refused, in one line."""
 
 import json
 
@@ -14,7 +14,7 @@ from .conftest import parse
 
 @pytest.fixture
 def begun(tmp_path):
-    """The folder of a run in its first of three rounds, and a function that opens it again and goes to its round."""
+    """The folder of a run in its first of three rounds, and a function that reopens it and goes to that round."""
     args = parse("Random", "--save_path", str(tmp_path))
     images = data.load(args)
 
@@ -92,7 +92,7 @@ def test_a_config_without_its_records_is_refused(begun, found):
 
 
 def test_a_state_without_its_config_is_refused(begun):
-    """It went on under whatever flags came next."""
+    """Regression: it resumed with whatever flags came next."""
     folder, go_on = begun
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: not readable; put a copy back"):
@@ -100,7 +100,7 @@ def test_a_state_without_its_config_is_refused(begun):
 
 
 def test_a_config_without_its_data_is_refused(begun):
-    """Every flag that the file lacked would count as equal."""
+    """Every flag missing in the file would count as equal."""
     folder, go_on = begun
     (folder / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"config\.json: not readable"):

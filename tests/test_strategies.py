@@ -27,7 +27,7 @@ KD = [name for name, kind in SAMPLERS.items() if not kind.learns]
 
 
 class Given(SplitNet):
-    """A student whose last layer sees given features, one row an image; the image's first pixel says which."""
+    """A student whose last layer sees given features, one row per image; the image's first pixel gives the row."""
 
     def __init__(self, h: torch.Tensor, weight: torch.Tensor):
         super().__init__()
@@ -115,7 +115,7 @@ def test_scores_of_what_the_asked_network_predicts(name, asked):
 
 
 def test_the_teachers_confidence_has_a_name_of_its_own():
-    """Runs of before `--query_by` go on under it."""
+    """Runs older than `--query_by` resume under it."""
     sampler, candidates = build("teacher_confidence", random(40, 6))
     other, _ = build("confidence", random(40, 6), "--query_by", "teacher")
     assert torch.equal(sampler.query(10, candidates)[0], other.query(10, candidates)[0])
@@ -136,7 +136,7 @@ def test_gap():
 
 
 def test_balanced_evens_the_labelled_pool_out():
-    """Class 0 is labelled three times, class 3 has two images only."""
+    """Class 0 is labelled three times, class 3 has only two images."""
     labels = torch.tensor([0] * 20 + [1] * 10 + [2] * 8 + [3] * 2)
     sampler, _ = build("balanced", random(40, 6), labels=labels)
     sampler.labeled, candidates = torch.arange(3), torch.arange(3, 40)
@@ -151,7 +151,7 @@ def test_balanced_evens_the_labelled_pool_out():
 
 
 def farthest(points: np.ndarray, centers: np.ndarray, chosen: list[int]) -> Iterator[list[float]]:
-    """Before each of the choices: how far every point is from the nearest center, -1 for those chosen before."""
+    """Before each choice: each point's distance to the nearest center, -1 for points already chosen."""
     centers, free = list(centers), [True] * len(points)
     for number in chosen:
         yield [min(math.dist(row, center) for center in centers) if free[n] else -1 for n, row in enumerate(points)]
@@ -162,7 +162,7 @@ def farthest(points: np.ndarray, centers: np.ndarray, chosen: list[int]) -> Iter
 @pytest.mark.parametrize("block", [1, 4, 256])
 @pytest.mark.parametrize("case", ["random", "grid", "twins"])
 def test_coreset_is_greedy(case, block, monkeypatch):
-    """Each choice is the farthest one left. On a grid there are several, of which one is taken; twins come last."""
+    """Each choice is a farthest remaining point. On a grid there are ties, any of which may win; twins come last."""
     monkeypatch.setattr(spread, "BLOCK", block)
     monkeypatch.setattr(spread, "ROWS", 7)
     h = random(40, 3)
@@ -185,7 +185,7 @@ def test_coreset_asks_the_teacher():
 
 
 def gradients(sampler, index: torch.Tensor) -> np.ndarray:
-    """BADGE's embeddings, written out: of the last layer's weights, by autograd in float64."""
+    """BADGE's embeddings written out: gradients of the last layer's weights, by autograd in float64."""
     found = []
     for image in index.tolist():
         weight = sampler.student.last.weight.detach().double().requires_grad_()
@@ -196,7 +196,7 @@ def gradients(sampler, index: torch.Tensor) -> np.ndarray:
 
 
 def test_badge_is_kmeans_plusplus_on_the_gradients(monkeypatch):
-    """One proposal at a time, all of which are kept, against the plain sequence with the same draws."""
+    """One proposal at a time, all accepted, against the plain sequence with the same draws."""
     monkeypatch.setattr(spread, "BLOCK", 1)
     h = 2 * random(60, 6)
     h[30:45] = h[:15]
@@ -217,7 +217,7 @@ def test_badge_is_kmeans_plusplus_on_the_gradients(monkeypatch):
 
 
 def test_blocks_of_proposals_draw_with_the_right_odds(monkeypatch):
-    """Five points on a line, three drawn 1,000 times: every order is as frequent as k-means++ makes it."""
+    """Five points on a line, three drawn 1,000 times: every order is as frequent as under k-means++."""
     monkeypatch.setattr(spread, "BLOCK", 8)
     line, source = torch.tensor([0.0, 1.0, 2.5, 6.0, 9.0]), torch.Generator().manual_seed(0)
     points = spread.Points(line[:, None])
@@ -230,7 +230,7 @@ def test_blocks_of_proposals_draw_with_the_right_odds(monkeypatch):
 
 
 def test_badge_never_writes_the_gradients_out():
-    """Two factors: the product of the inner products is the outer products' inner product."""
+    """Two factors suffice: the product of the inner products is the inner product of the outer products."""
     a, b = random(20, 4), random(20, 6, seed=1)
     points = spread.Points(a, b)
     outer = (a[:, :, None] * b[:, None]).flatten(1).double()
@@ -240,7 +240,7 @@ def test_badge_never_writes_the_gradients_out():
 
 
 def typical(rows: np.ndarray) -> list[float]:
-    """1 / mean distance to the 20 nearest others."""
+    """1 / mean distance to the 20 nearest neighbors."""
     found = []
     for number, row in enumerate(rows):
         others = sorted(math.dist(row, other) for place, other in enumerate(rows) if place != number)[:20]
@@ -253,7 +253,7 @@ def unit(rows: torch.Tensor) -> np.ndarray:
 
 
 def test_typiclust_queries_the_most_typical_of_clusters_without_labels():
-    """Four directions with 30, 9, 8 and 7 images; one of the largest is labelled: one of each of the others."""
+    """Four directions with 30, 9, 8 and 7 images; one of the largest is labelled: queries one of each of the others."""
     direction = torch.tensor([0] * 30 + [1] * 9 + [2] * 8 + [3] * 7)
     h = 10 * torch.eye(4)[direction] + 0.5 * random(54, 4)
     sampler, _ = build("typiclust", h)
@@ -266,7 +266,7 @@ def test_typiclust_queries_the_most_typical_of_clusters_without_labels():
 
 
 def test_typiclust_takes_clusters_in_turn(monkeypatch):
-    """A loop over given clusters: few labels first, then large ones; those of up to 5 images when all else is used."""
+    """A loop over given clusters: few labels first, then large ones; those of up to 5 images when others are used up."""
     rows = random(80, 6)
     given = torch.randint(0, 9, (80,), generator=torch.Generator().manual_seed(5)).numpy()
     given[given == 8] = 7
@@ -290,7 +290,7 @@ def test_typiclust_takes_clusters_in_turn(monkeypatch):
 
 @pytest.mark.parametrize("many", [47, 46])
 def test_typical_confident_adds_two_ranks(many, monkeypatch):
-    """Neighbors among all of up to `MANY` candidates; where there are more, in the same cluster."""
+    """Neighbors among all of up to `MANY` candidates; if there are more, within the cluster."""
     h = random(50, 6)
     sampler, candidates = build("typical_confident", h)
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_typical_confident_adds_two_ranks(many, monkeypatch):
     expected = sorted(range(len(candidates)), key=lambda place: -scores[place])[:10]
     chosen, found = sampler.query(10, candidates)
     assert found.tolist() == pytest.approx([scores[place] / (2 * len(candidates)) for place in expected])
-    places = {image: place for place, image in enumerate(candidates.tolist())}  # equal ones may come in either order
+    places = {image: place for place, image in enumerate(candidates.tolist())}  # ties may come in either order
     assert len(set(chosen.tolist())) == 10
     assert [scores[places[image]] for image in chosen.tolist()] == scores[expected].tolist()
 
@@ -353,10 +353,10 @@ POOLS = {
 @pytest.mark.parametrize(
     ("name", "asked"), [*((name, "student") for name in KD), *((name, "teacher") for name in ASKING)]
 )
-# not all warnings: one about a file that another test left open may come while this one runs
+# not all warnings: one about a file left open by another test may come during this one
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_any_pool_is_queried_once_with_finite_scores(name, asked, pool):
-    """And the same seed queries the same; a budget of more than there is takes all."""
+    """The same seed queries the same; a budget larger than the pool takes all."""
     h = POOLS[pool]
     options = {"teacher": h[:, :4], "z": h[:, :5], "labels": torch.arange(len(h)) % 4}
     words = ["--query_by", asked] if asked == "teacher" else []
@@ -416,11 +416,11 @@ def test_dropout_is_where_the_networks_have_it():
     assert parse("Random", "--sampler", "bald", "--network", "teacher").sampler == "bald"
 
 
-# A pair and a strategy of one's own
+# A user's own pair and strategy
 
 
 class Gated(SplitNet):
-    """A gate of a linear layer among the features, registered after the classifier; `head` ends it."""
+    """A linear gate among the features, registered after the classifier; `head` ends it."""
 
     def __init__(self, head: nn.Module):
         super().__init__()
@@ -449,7 +449,7 @@ def _head(*layers: nn.Module) -> nn.Sequential:
 )
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, seen, choice):
-    """The last one by registration gave the gate's input, and none an IndexError; quicker layers hid the only one."""
+    """Regression: the last one registered was the gate's, none raised IndexError, and faster layers hid the only one."""
     torch.manual_seed(0)
     net = Gated(make()).eval()
     pixels = torch.randint(256, (7, 9, 9, 3), dtype=torch.uint8)
@@ -475,7 +475,7 @@ def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, se
     ],
 )
 def test_a_strategy_that_chooses_wrongly_is_refused(chosen, scores, said):
-    """Labels bought twice or not at all, and NaN as the highest score, went unnoticed."""
+    """Labels bought twice or not at all, or NaN as the highest score, must not go unnoticed."""
 
     class Mine(Sampler):
         def choose(self, count, candidates):
@@ -498,7 +498,7 @@ def test_the_grid_offers_every_strategy(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KD)
 def test_a_run_with_each_strategy_names_it(name, teacher, tmp_path):
-    """KD's own main, two rounds; asked of the teacher where it can be."""
+    """KD's own main, two rounds; the teacher is asked where it can be."""
     words = [*TOY, *BUDGET, "--rounds", "2", "--train_epochs", "1", "--batch_size", "80", "--teacher", str(teacher)]
     asked = "teacher" if SAMPLERS[name].asks else "student"
     run("KD", *words, "--sampler", name, "--query_by", asked, "--save_path", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What a round of training sees, does and keeps: on a mirrored toy of known values, and on digits."""
+"""A round of training, what it sees, does and keeps: on a mirrored toy of known values, and on digits."""
 
 import copy
 import itertools
@@ -57,7 +57,7 @@ def test_what_may_not_be_mirrored_is_not():
 
 @pytest.mark.parametrize("words", ["", "--distill_on pool --ce_wt 0 --logit_wt 1"])
 def test_passes_for_the_sampler_alone_leave_the_students_batch_norms_alone(words):
-    """They moved the running statistics, so that EnCoDe without its term was not KD where a student has batch norm."""
+    """They would change the running statistics: without its term, EnCoDe would not be KD for a student with batch norm."""
     s = toy_session("EnCoDe", *words.split())
     norm = nn.BatchNorm2d(3, momentum=0.1)
     plain, s.net.norm = s.net.features, norm
@@ -120,7 +120,7 @@ def test_the_samplers_stream_is_unlabelled():
     view = drawn[0].unlabeled
     _, _, unlabeled = s.forward(drawn[0], adversarial=True)
     assert torch.allclose(unlabeled.z, toys.levels(view.index, view.mirrored), atol=1e-6)
-    s.sampler.reaches_student = False  # like VAAL's: it looks at the images, nobody asks for z
+    s.sampler.reaches_student = False  # like VAAL's: it looks at the images, z is not used
     _, _, unlabeled = s.forward(drawn[0], adversarial=False)
     assert unlabeled.z is None and torch.equal(unlabeled.x, augment.pixels(s.images.train, view))
 
@@ -153,7 +153,7 @@ def test_each_epoch_is_another_draw_that_follows_from_the_seed():
 
 
 def test_the_samplers_noise_is_drawn_update_by_update_from_seed_round_and_epoch():
-    """A draw for each image of both pools: what an update gets does not depend on how many there are."""
+    """One draw per image of both pools: an update's numbers do not depend on how many updates there are."""
     s = toy_session("EnCoDe", "--seed", "7", "--latent_dim", "5")
     s.round.number, s.epoch, s.sampler.draws = 3, 2, 2
     source = generator(7, "noise", 3, 2)
@@ -192,7 +192,7 @@ def one_step(s):
 
 
 def test_the_losses_of_an_update_are_those_of_the_objective():
-    """Cross entropy, features and logits of the toy's known values; their sum is what is minimized."""
+    """Cross entropy, features and logits from the toy's known values; their sum is minimized."""
     s = toy_session("KD", "--feat_wt", "3", "--logit_wt", "0.5")
     with torch.no_grad():
         s.decoder.weight.copy_(torch.eye(3)[:, :, None, None])
@@ -221,7 +221,7 @@ def test_label_smoothing_reaches_the_loss():
 
 
 def sgd_by_hand(weight, gradients, lr, decay, nesterov):
-    """Sutskever et al. 2013 as torch writes it: momentum 0.9."""
+    """Sutskever et al. 2013 as torch implements it: momentum 0.9."""
     velocity = torch.zeros_like(weight)
     for number, gradient in enumerate(gradients):
         gradient = gradient + decay * weight
@@ -243,7 +243,7 @@ def test_updates_are_sgd_with_momentum_weight_decay_and_nesterov(words):
 
 
 def test_the_decoder_has_an_optimizer_and_a_rate_of_its_own():
-    """No optimizer owned the authors' decoder."""
+    """The authors' decoder had no optimizer."""
     s = toy_session("KD", "--lr_dec", "0.07", "--lr_task", "0.02")
     before = [weight.clone() for weight in s.decoder.parameters()]
     one_step(s)
@@ -300,7 +300,7 @@ def test_what_a_bfloat16_step_reports_is_near_float32():
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 def test_the_discriminator_sees_the_vae_after_its_step(amp):
-    """Autocast kept the weights from before it, rounded, for the whole of the sampler's update."""
+    """Regression: autocast cached the rounded weights from before that step for the whole sampler update."""
     s = toy_session("EnCoDe", "--amp", amp)
     latents, features = [], []
     s.sampler.discriminator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
@@ -312,7 +312,7 @@ def test_the_discriminator_sees_the_vae_after_its_step(amp):
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 def test_reduced_precision_is_bfloat16_on_every_device():
-    """On a GPU torch's own choice would be float16, whose small gradients vanish."""
+    """On a GPU torch's default would be float16, whose small gradients vanish."""
     s = toy_session("Random", "--amp", "bf16")
     s.images = SimpleNamespace(device=torch.device("cuda"))
     assert s._autocast().fast_dtype == torch.bfloat16
@@ -338,7 +338,7 @@ def test_the_step_schedule_drops_to_a_tenth_at_the_epochs_that_it_names():
 
 
 def test_onecycle_rises_for_a_quarter_from_a_tenth_and_falls_to_a_thousandth():
-    """Cosine both ways, over 41 points of which the last is not used."""
+    """Cosine both ways, over 41 points, the last of which is not used."""
     found = rates(["--schedule", "onecycle"], 4, 10)
     top = 0.25 * 41 - 1
     end = 40
@@ -355,7 +355,7 @@ def test_onecycle_rises_for_a_quarter_from_a_tenth_and_falls_to_a_thousandth():
 
 @pytest.mark.parametrize("updates", range(1, 9))
 def test_onecycle_of_a_few_updates_begins_low_and_rises(updates):
-    """Three updates made a rise of none, a division by zero."""
+    """Regression: three updates gave a rise of zero length and a division by zero."""
     found = rates(["--schedule", "onecycle"], updates, 1)
     assert found[0] == pytest.approx(0.1) and max(found) <= 1 + 1e-6
     assert updates == 1 or max(found) > 0.9
@@ -371,7 +371,7 @@ def test_the_schedule_moves_once_an_update(tmp_path):
 
 
 def scripted(monkeypatch, s, accuracies):
-    """Validation finds these accuracies, one an epoch, and the weights at each are noted."""
+    """Makes validation return these accuracies, one per epoch, and records the weights at each."""
     weights, found = [], iter(accuracies)
 
     def judged(net, images, labels):
@@ -414,7 +414,7 @@ def test_validation_is_of_the_held_out_images(monkeypatch):
 
 
 class LeftBright(nn.Module):
-    """Class 0 for an image whose left half is brighter: it tells an image from its mirror image."""
+    """Class 0 if an image's left half is brighter: tells an image from its mirror image."""
 
     def forward(self, x):
         return torch.stack([x[..., :4].sum((1, 2, 3)), x[..., 4:].sum((1, 2, 3))], dim=1)
@@ -461,7 +461,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(first_round, tmp_path):
     args, run, _, this_round = first_round("Random", "--lr_task", "1e5")
     with pytest.raises(Diverged, match=r"round 1/3 .*epoch 1.*lower --lr_task 100000"):
         training.fit(args, run, this_round, networks.build(args, "student"))
-    assert not (run.folder / "state.pt").exists()  # what was saved before stays
+    assert not (run.folder / "state.pt").exists()  # what was saved before is kept
 
 
 def test_a_diverged_run_names_what_could_be_lowered():
@@ -543,7 +543,7 @@ def test_a_row_names_the_network_that_was_trained(method, words, network, first_
 
 @pytest.mark.slow
 def test_the_losses_of_the_real_networks_are_the_objectives(first_round, tmp_path):
-    """AlexNet's pair with a cached teacher, put together by hand from the same batch."""
+    """AlexNet's pair with a cached teacher, computed by hand from the same batch."""
     s = session(first_round, tmp_path, "EnCoDe", "--warmup_epochs", "0", "--adv_wt", "0.5", "--feat_wt", "3")
     batch = next(s.batches())
     with torch.no_grad():

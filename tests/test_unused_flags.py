@@ -1,4 +1,4 @@
-"""Flags that change nothing are named, and no others."""
+"""Flags that have no effect are named, and no others."""
 
 import argparse
 import re
@@ -90,7 +90,7 @@ def test_the_views_of_a_teacher_of_logits_are_said_to_be_in_vain():
 
 
 def test_the_temperature_is_said_to_be_in_vain_where_it_is():
-    """What the note goes by: each loss at two temperatures."""
+    """The note's criterion: each loss at two temperatures."""
     student, teacher = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1)) * 3
     for name, loss in LOGIT_LOSSES.items():
         at = [loss(student, teacher, argparse.Namespace(temperature=t, fast="off")) for t in (1.0, 4.0)]

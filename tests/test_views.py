@@ -1,4 +1,4 @@
-"""What a student sees with --views, --mixup and --cutout, what it learns from there, and which weights are kept."""
+"""What a student sees with --views, --mixup and --cutout, what it learns from, and which weights are kept."""
 
 import copy
 import itertools
@@ -40,7 +40,7 @@ def test_drawn_views_are_the_image_itself_and_moved_and_mirrored_ones():
         itertools.product(range(-2, 3), repeat=2)
     )
     assert 500 < views.mirrored[1:].sum() < 670  # 1170 fair coins: five standard deviations
-    assert len({tuple(row) for row in views.mirrored[1:].T.tolist()}) == 30  # each image has views of its own
+    assert len({tuple(row) for row in views.mirrored[1:].T.tolist()}) == 30  # each image has its own views
     assert not augment.draw(5, 30, False, 2, torch.Generator().manual_seed(0)).mirrored.any()
 
 
@@ -267,7 +267,7 @@ def test_the_moving_average_is_of_all_updates_weights():
 
 
 class Normed(toys.Halves):
-    """With a batch norm on the image."""
+    """A batch norm on the image."""
 
     def __init__(self):
         super().__init__()
@@ -278,7 +278,7 @@ class Normed(toys.Halves):
 
 
 def test_the_moving_average_has_the_batch_norms_statistics_too(monkeypatch):
-    """Those of the last update would not be the averaged weights'."""
+    """The last update's would not fit the averaged weights."""
     monkeypatch.setattr(toys, "Halves", Normed)
     s = trained("ema", "--ema_decay", "0.9")
     expected, step = None, s.step

@@ -1,4 +1,4 @@
-"""Minimal filtering is a convolution: the same numbers and gradients, to rounding."""
+"""Minimal filtering equals a convolution: the same values and gradients, up to rounding."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from common.fast import winograd
     ("height", "width"), [(1, 1), (2, 2), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (16, 16), (5, 9), (4, 7)]
 )
 def test_it_is_a_convolution(height, width):
-    """In float64 to its last digits; in float32 to four: a tile of 8 loses two to rounding."""
+    """In float64 to the last digits; in float32 to four: a tile of 8 loses two to rounding."""
     torch.manual_seed(height)
     x, weight, bias = torch.randn(3, 16, height, width), torch.randn(8, 16, 3, 3), torch.randn(8)
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
