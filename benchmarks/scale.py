@@ -8,8 +8,8 @@
 The pool is random pixels in memory; `--subset` of its images are candidates, by default all. Networks have initial
 weights, and teacher outputs are random: time and memory do not depend on them. VAAL's networks are two hundred times
 the student's size, so it is left out unless named; so is BALD where the pair has no dropout. Teacher features are on
-disk where the program would put them there. Peak is the whole process's memory, including what it has mapped from
-files; extra is what the query added to it. CPU seconds say what a busy machine would take if it were idle, on one core.
+disk if the program would keep them there. Peak is the whole process's memory, including what it has mapped from files;
+extra is what the query added to it. CPU seconds say what a busy machine would take if it were idle, on one core.
 """
 
 import argparse

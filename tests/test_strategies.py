@@ -266,7 +266,7 @@ def test_typiclust_queries_the_most_typical_of_clusters_without_labels():
 
 
 def test_typiclust_takes_clusters_in_turn(monkeypatch):
-    """A loop over given clusters: few labels first, then large ones; those of up to 5 images when others are used up."""
+    """A loop over given clusters: few labels first, then large ones; those of up to 5 images when others run out."""
     rows = random(80, 6)
     given = torch.randint(0, 9, (80,), generator=torch.Generator().manual_seed(5)).numpy()
     given[given == 8] = 7
@@ -449,7 +449,7 @@ def _head(*layers: nn.Module) -> nn.Sequential:
 )
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, seen, choice):
-    """Regression: the last one registered was the gate's, none raised IndexError, and faster layers hid the only one."""
+    """Regression: the last registered one was the gate's, none raised IndexError, and faster layers hid the only one."""
     torch.manual_seed(0)
     net = Gated(make()).eval()
     pixels = torch.randint(256, (7, 9, 9, 3), dtype=torch.uint8)

@@ -57,7 +57,7 @@ def test_what_may_not_be_mirrored_is_not():
 
 @pytest.mark.parametrize("words", ["", "--distill_on pool --ce_wt 0 --logit_wt 1"])
 def test_passes_for_the_sampler_alone_leave_the_students_batch_norms_alone(words):
-    """They would change the running statistics: without its term, EnCoDe would not be KD for a student with batch norm."""
+    """They would change its running statistics: EnCoDe without its term would not be KD for such a student."""
     s = toy_session("EnCoDe", *words.split())
     norm = nn.BatchNorm2d(3, momentum=0.1)
     plain, s.net.norm = s.net.features, norm

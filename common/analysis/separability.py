@@ -30,7 +30,7 @@ from common.errors import InputError
 from common.experiments import ROOT
 from common.parsing import Parser
 
-MOST, FEWEST = 5000, 10  # images used of each pool; with fewer, one of five folds may lack a class
+MOST, FEWEST = 5000, 10  # images of each pool: at most, and at least, as one of five folds may lack a class
 CLASSIFIERS = {
     "linear": LogisticRegression(C=0.1, max_iter=300),
     "network": MLPClassifier(128, early_stopping=True, max_iter=30, random_state=0),

@@ -9,7 +9,7 @@ from common.datasets.source import Source
 
 def load(data_dir: Path, args) -> Source:
     """1,438 training and 359 test images; every fifth image is a test image, so both include all writers."""
-    from sklearn.datasets import load_digits  # here because it takes two seconds
+    from sklearn.datasets import load_digits  # imported here: it takes two seconds
 
     bunch = load_digits()
     images = np.repeat((bunch.images * (255 / 16)).round().astype(np.uint8)[..., None], 3, axis=3)  # 0..16 -> 0..255

@@ -17,7 +17,7 @@ from common.datasets.source import Source, short_name
 from common.errors import InputError, reason
 
 UNLABELED = "unlabeled"
-NAMED = 10  # most names in one message
+NAMED = 10  # at most this many names in one message
 NEEDED = "it needs train/<class>/ and test/<class>/ with images"
 
 
@@ -111,7 +111,7 @@ def _classes(path: Path, part: str) -> list[str]:
 
 
 def left_out(path: Path) -> list[Path]:
-    """The files of train/ and test/ whose names are not those of images, such as a .gif or .heic, and not hidden."""
+    """The files of train/ and test/ that are neither hidden nor images by extension, such as a .gif or .heic."""
     files = sorted(file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file())
     return [file for file in files if not _is_image(file) and not is_hidden(file.relative_to(path))]
 

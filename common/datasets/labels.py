@@ -24,7 +24,7 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
     """
     filled, place = known.copy(), {name: number for number, name in enumerate(files)}
     for line, (name, label) in rows(path):
-        # blanks around it are stripped, unless the name itself has them
+        # strip blanks, unless the name or label is known with them
         name = name if name in place else name.strip()
         label = label if label in classes else label.strip()
         if name not in place:

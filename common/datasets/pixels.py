@@ -46,7 +46,7 @@ def rgb(image: Image.Image) -> np.ndarray:
     """Converts an image of any of PIL's modes to (H, W, 3) uint8, rotated as its EXIF data says.
 
     Transparency is composited over white, and 16-bit gray is scaled to 8 bits (PIL's own conversion turns all above 255
-    white). Raises ValueError if the levels have no such meaning.
+    white). Raises ValueError if levels cannot be read this way.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
