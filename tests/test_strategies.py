@@ -449,7 +449,7 @@ def _head(*layers: nn.Module) -> nn.Sequential:
 )
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_a_students_features_are_what_its_last_linear_layer_sees(make, width, seen, choice):
-    """Regression: the last registered one was the gate's, none raised IndexError, and faster layers hid the only one."""
+    """Regression: the last one registered was the gate's, none was an IndexError, faster layers hid the only one."""
     torch.manual_seed(0)
     net = Gated(make()).eval()
     pixels = torch.randint(256, (7, 9, 9, 3), dtype=torch.uint8)

@@ -14,7 +14,7 @@ CALIBRATION = 512  # images whose activations give the ranges
 
 
 def calibration_images(images: Images, seed: int, count: int = CALIBRATION) -> Tensor:
-    """Up to `count` images (B, S, S, 3) of the pool, labelled or not, drawn by the seed; none used for validation."""
+    """Up to `count` images (B, S, S, 3) of the pool, labelled or not, drawn by the seed; no validation images."""
     pool = images.pool[~torch.isin(images.pool, images.val)]  # with `--val_labels bought` these are the pool's first
     drawn = torch.randperm(len(pool), generator=generator(seed, "calibration"))[:count]
     return images.train[pool[drawn]]

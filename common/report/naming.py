@@ -51,10 +51,10 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
     column, counts as the usual one.
 
     Args:
-        rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher. configs: run folder ->
-        config.json. ablation: names omit what most runs of a row have, and give all flags in which a run differs;
-        otherwise they omit
-            the usual choices of VARIANTS, and beyond VARIANTS only distinguish recipes.
+        rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
+        configs: run folder -> config.json.
+        ablation: names omit what most runs of a row have and give all other flags; without it they omit the usual
+            choices of VARIANTS, and beyond VARIANTS distinguish only recipes.
     Raises InputError when a method trains no such network.
     """
     values, mentioned = _choices(rows, ablation)

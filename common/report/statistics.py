@@ -145,9 +145,9 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
 
     Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN if the test is
     undefined); no more than: for a difference that is not significant, the largest one, in either direction, within its
-    95% interval; unlike (`_unlike`). The correction counts identical tests once: two rows of the same runs, or a row's
-    area over two budgets with equal results at one, which is half its difference at the other. Rows proportional by
-    chance are tested apart.
+    95% interval; unlike (`_unlike`).
+    The correction counts identical tests once: two rows of the same runs, or a row's area over two budgets, at one of
+    which the rows are equal: half its difference at the other. Rows proportional by chance are tested apart.
     """
     table = [line for line in table if len(line[1])]
     lines = [
