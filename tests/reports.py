@@ -56,7 +56,7 @@ def edit(folder, name, old, new):
 
 
 def claims(found):
-    """What statistics.md says of these runs."""
+    """The text of statistics.md for these runs."""
     return summary.text(summary.tables(found), found)
 
 

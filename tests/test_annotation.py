@@ -82,7 +82,7 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
             found = results.read([tmp_path / "loop" / name])
             assert len(found.rows[found.rows["own"]]) == found.queries["round"].nunique() == len(asked)
         asked.append(annotate(to_label, truth, to_label if method == "KD" else labels))
-    # 6 labels and 4 validation images, then 8 a round, at last what is left of the pool of 26
+    # 6 labels and 4 validation images, then 8 a round, finally the rest of the pool of 26
     expected = [10, 8, 8, 4] if method == "Random" else [10, 8, 8]
     assert [len(names) for names in asked] == expected and len({name for part in asked for name in part}) == sum(
         expected
@@ -103,7 +103,7 @@ def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
     path, truth = folder
     labels, to_label = tmp_path / "labels.csv", tmp_path / "random-seed5" / "to_label.csv"
     command = ["Random", *words(path, labels, *BUDGET), "--save_path", str(tmp_path), "--seed", "5"]
-    labels.write_text("file,label\nunlabeled/00.png,cat")  # its last line has no end
+    labels.write_text("file,label\nunlabeled/00.png,cat")  # its last line has no newline
     with pytest.raises(LabelsNeeded):
         run(*command)
     asked = list(csv.DictReader(to_label.open()))
@@ -206,7 +206,7 @@ def test_which_data_it_is_does_not_depend_on_what_is_labelled(folder, tmp_path):
 
 
 def test_a_teacher_of_other_answers_is_not_taken(folder, tmp_path):
-    """Neither the one that is kept for all runs nor its half-done training; with answers to come nobody can tell."""
+    """Neither the one kept for all runs nor its unfinished training; with labels missing this cannot be checked."""
     path, truth = folder
     save = ["--save_path", str(tmp_path / "runs"), "--teacher_epochs", "1", *BUDGET]
     write(tmp_path / "a.csv", truth)

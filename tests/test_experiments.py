@@ -64,7 +64,7 @@ def test_defaults(model, dataset, method):
         shown = {"adv_wt": 0.01, "beta": 1.0, "latent_dim": 32, "lr_vae": 0.0005, "distill_on": "labeled"}
         shown |= {"logit_loss": "mse"}
         expected |= shown
-        assert module.DEFAULTS.keys() >= shown.keys()  # every knob of the method stands in main.py
+        assert module.DEFAULTS.keys() >= shown.keys()  # every hyperparameter of the method is in main.py
     assert {name: getattr(args, name) for name in expected} == expected
 
 

@@ -154,7 +154,7 @@ def test_a_fair_teacher_is_a_function_of_labels_recipe_and_seed(images, tmp_path
         assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
     fair(labels=images.pool[1:41])
     assert len(trainings) == 5
-    fair("--teacher_pool", "self_training", "--teacher_pool_epochs", "1")  # goes on from what stands alone here
+    fair("--teacher_pool", "self_training", "--teacher_pool_epochs", "1")  # continues from the teacher above
     assert len(trainings) == 6
 
 
@@ -418,7 +418,7 @@ def test_a_run_goes_on_with_its_teacher_where_another_takes_its_place(first_roun
     path = store.shared_path(args)
     published = SimpleNamespace(**{**vars(teacher.trainer.shared_recipe(args)), "seed": 1})
     store.publish(published, run, images, made[0], 50.0)
-    store.publish(published, run, images, made[0], 50.0)  # the same once more
+    store.publish(published, run, images, made[0], 50.0)  # the same one again
     assert [*path.parent.glob("*.pt")] == [path] and "in place of" not in capsys.readouterr().out
     first = teacher.Teacher(args, run, images)._shared()
     store.publish(published, run, images, made[1], 60.0)

@@ -150,7 +150,7 @@ def test_the_flag_reaches_what_a_run_builds_and_the_process(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_kept_memory_is_given_back_when_it_is_asked_for():
-    """In a process of its own, as its allocator is told."""
+    """In its own process, because it configures the allocator."""
     code = """if True:
         import resource, torch
         from common import fast

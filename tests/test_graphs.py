@@ -218,7 +218,7 @@ def test_a_configuration_that_was_timed_lets_its_graph_go(gpu):
 
 
 def test_the_end_of_a_graph_is_no_part_of_the_timed_updates(gpu, monkeypatch):
-    """The clock goes on with each graph that ends."""
+    """The fake clock advances with each graph that is freed."""
     ended = []
     kept = SimpleNamespace(append=lambda graph: weakref.finalize(graph, ended.append, "graph"))
     monkeypatch.setitem(globals(), "MADE", kept)

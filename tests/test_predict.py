@@ -123,7 +123,7 @@ def test_patterns_a_file_for_the_answers_and_more_classes_than_there_are(trained
 
 
 def test_images_in_folders_of_classes_are_compared_with_these(trained, photos, capsys):
-    """Of three images with the folder of a class, of which one has the class that it gets, and two without."""
+    """Three images lie in folders named by classes, one of them by the predicted class; two lie elsewhere."""
     student = predict.load_student(trained)
     names = [classes[0][0] for classes in student.classify([photos / f"{number}.png" for number in range(3)])]
     wrong = [next(name for name in student.classes if name != given) for given in names]

@@ -45,7 +45,7 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("block", [*BLOCKS, *RESULTS], ids=range(len(BLOCKS) + len(RESULTS)))
 def test_a_block_can_be_pasted(block):
-    """Every folder is there, and every flag."""
+    """Every folder and every flag exists."""
     for folder, _, *words in commands(block):
         if words[0] == "main.py":
             module = experiments.script(*folder.split("/")[-3:])

@@ -60,7 +60,7 @@ def source() -> torch.Generator:
 
 
 def noise(sampler: Sampler, images: int) -> torch.Tensor:
-    """What a step on so many images of both pools draws."""
+    """The noise of one step on `images` images of both pools."""
     return torch.randn(sampler.draws, images, sampler.args.latent_dim, generator=source())
 
 

@@ -121,7 +121,7 @@ def _is_image(file: Path) -> bool:
 
 
 def is_hidden(file: Path) -> bool:
-    """Is it hidden, like ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter put beside photo.jpg?"""
+    """Is it hidden, like the ._photo.jpg and .ipynb_checkpoints/photo.jpg of macOS and Jupyter?"""
     return any(part.startswith(".") for part in file.parts)
 
 
