@@ -63,7 +63,7 @@ table1: install  ## Table I for AlexNet on CIFAR-10, three seeds: hours
 	$(PYTHON) -m common.report $(TABLE1)/*-seed* --output $(TABLE1)/report
 
 # Labels counted once: AlexNet on CIFAR-10, five seeds. Rows that share their labels share the teacher. To continue, run it
-# again; JOBS=2 runs two in parallel. The all-seeing teacher's rows show what the paper's setting gains.
+# again; JOBS=2 runs two in parallel. The all-seeing teacher's rows show what the paper's setting is worth.
 FAIR := $(CURDIR)/runs/fair
 JOBS := 1
 COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_path $(FAIR) --recipe fair --seeds 5 --jobs $(JOBS)
