@@ -134,8 +134,7 @@ def mixed(x: Tensor, teacher: Outputs, share: Tensor, temperature: float) -> tup
 
 @contextmanager
 def frozen(networks: nn.Module) -> Iterator[None]:
-    """Within, gradients flow through `networks` to their inputs but not to their weights: D judges, it does not
-    learn."""
+    """Within, gradients flow through `networks` to their inputs, not to their weights: D judges, it does not learn."""
     networks.requires_grad_(False)
     try:
         yield

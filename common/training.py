@@ -28,8 +28,7 @@ def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampl
 
 
 def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
-    """Trains `net` on the round's labelled pool for `train_epochs`; saves the state after each epoch, and resumes from
-    it.
+    """Trains `net` on the round's labelled pool for `train_epochs`; saves its state after each epoch, and resumes.
 
     Args:
         args: hyperparameters; an epoch is num_images // batch_size updates, whatever the labelled pool's size.
@@ -158,8 +157,7 @@ class Session:
         return (self.compiled or self.update)(batch, adversarial)
 
     def update(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
-        """Updates the student and phi, then the sampler. A CUDA graph may record it: no Python number in it may
-        change."""
+        """Updates the student and phi, then the sampler. CUDA graphs record it: no Python number in it may change."""
         args, sampler = self.args, self.sampler
         with self._autocast():
             labeled, distilled, unlabeled = self.forward(batch, adversarial)
@@ -210,8 +208,7 @@ class Session:
         return Streams(self.args, self.round, self.targets, self.sampler, self.epoch).batches(self.updates)
 
     def _autocast(self) -> torch.autocast:
-        """Autocast without its weight cache: a sampler updates its VAE inside, then runs it again with the new
-        weights."""
+        """Autocast without its weight cache: a sampler updates its VAE inside and then runs the new weights."""
         enabled = self.args.precision == "bf16"
         return torch.autocast(self.images.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
