@@ -73,7 +73,7 @@ class Sampler:
         return augment.pixels(self.images.train, View(index))
 
     def own(self, name: str, network: nn.Module, rate: float) -> nn.Module:
-        """Registers a network of the sampler's, with Adam at this learning rate; returns it on the images' device."""
+        """Registers a network of the sampler, with Adam at this learning rate; returns it on the images' device."""
         self.networks[name] = network.to(self.images.device)
         self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
         return network
