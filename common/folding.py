@@ -40,7 +40,7 @@ def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:
       https://arxiv.org/abs/2101.03697): plain AlexNet and VGG start on a plateau, this does not.
     - Initial weights are He's (2015), which preserve the signal's scale through ReLUs; logits start near zero.
     - The first linear layer reads z before the average pool if that only copies or blends few values to many (AlexNet's
-    1x1 becomes 6x6): otherwise each value is multiplied by as many weights as it has copies.
+      1x1 becomes 6x6): otherwise each value is multiplied by as many weights as it has copies.
     - No dropout before the first linear layer: on copies of a value it hardly drops anything.
     """
     matrix = _pool_matrix(net, args.image_size)

@@ -10,13 +10,13 @@ flag.
 schedule of 100 epochs of SGD:
 
 - `schedule`, `train_epochs`, `batch_size`, `lr_task`, `nesterov`: one cycle up to a high rate and down, over few
-epochs.
+  epochs.
 - `fold_bn`: batch norm after each convolution during training, then folded into it; He's initial weights; no
-dropout before the first linear layer (`folding`). What is saved is the plain network.
+  dropout before the first linear layer (`folding`). What is saved is the plain network.
 - `feature_rms`: folding leaves features at the scale that batch norm gives them; they are scaled to this root mean
-square, and the first linear layer by its inverse, so that the paper's `--feat_wt 500` makes the feature loss as large
-as a cross entropy. A teacher without it (`--feature_rms 0`, the paper's schedule, a checkpoint from elsewhere) has
-features of another scale, and the suitable feat_wt is proportional to 1 / their mean square.
+  square, and the first linear layer by its inverse, so that the paper's `--feat_wt 500` makes the feature loss as
+  large as a cross entropy. A teacher without it (`--feature_rms 0`, the paper's schedule, a checkpoint from elsewhere)
+  has features of another scale, and the suitable feat_wt is proportional to 1 / their mean square.
 - `shift`, `label_smoothing`, `weight_decay`: against overfitting.
 """
 

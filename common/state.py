@@ -16,8 +16,7 @@ def fresh() -> dict:
 
 
 def read(path: Path) -> dict:
-    """The state at `path`, its tables with all current columns. Raises InputError when it is damaged, or not a
-    state."""
+    """The state at `path`, with all current columns in its tables. Raises InputError when damaged, or not a state."""
     state = read_tensors(path, REMEDY)
     if missing := sorted(fresh().keys() - state.keys()):
         raise InputError(f"{path}: is no run's state (it has no {', '.join(missing)}); {REMEDY}")

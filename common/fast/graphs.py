@@ -54,8 +54,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _record(graph, stream, optimizers: list, update: Callable, batch: tuple, adversarial: bool) -> dict[str, Tensor]:
-    """Records an update without running it; returns the losses that each replay writes. Raises InputError if it
-    cannot."""
+    """Records an update without running it; returns the losses each replay writes. Raises InputError on failure."""
     try:
         with _beside(stream), _capturable(optimizers), torch.cuda.graph(graph, stream=stream):
             return update(batch, adversarial)

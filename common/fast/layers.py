@@ -70,8 +70,8 @@ def _matrix(size: tuple[int, int], maps: tuple[int, int], device: torch.device, 
 class SummedClassifier(nn.Sequential):
     """A classifier of pool, flatten, linear layer and the rest, for a pool with more outputs than inputs.
 
-    The pool's outputs are copies or blends of few values, so the linear layer's weights are summed over them first: W
-    (P z) = (W P) z with P the pool's matrix. The product for each image is then with z alone.
+    The pool's outputs are copies or blends of few values, so the linear layer's weights are summed over them first:
+    W (P z) = (W P) z with P the pool's matrix. The product for each image is then with z alone.
     """
 
     def forward(self, z: Tensor) -> Tensor:

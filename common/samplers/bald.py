@@ -49,9 +49,9 @@ class BALD(Sampler):
 def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Generator) -> Callable[[Tensor], Tensor]:
     """The classifier with units dropped at the rates of its dropout layers: z (B, C, h, w) -> logits (B, classes).
 
-    Weights of dropped units are left out of the products. The first linear layer reads z before the pool, W (P z) = (W
-    P) z with P the pool's matrix, because AlexNet's pool makes 36 copies of each value. Only that layer's weights are
-    kept; the others, tens of megabytes per function, are assembled at each call.
+    Weights of dropped units are left out of the products. The first linear layer reads z before the pool:
+    W (P z) = (W P) z with P the pool's matrix, as AlexNet's pool makes 36 copies of each value. Only that layer's
+    weights are kept; the others, tens of megabytes per function, are assembled at each call.
     """
     channels, height, width = shape
     _, _, *layers = net.classifier  # after pool and flatten
