@@ -132,9 +132,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool = Fal
 def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The named arrays of an .npz, the `optional` ones if it has them; its checksums are verified.
 
-    Raises Damaged when the file is not an
-    .npz, lacks an array or holds Python objects, and InputError when there is not
-    enough memory for it.
+    Raises Damaged when the file is not an .npz, lacks an array or holds Python objects, and InputError when there is
+    not enough memory for it.
     """
     try:
         with open(path, "rb") as file:
@@ -149,7 +148,7 @@ def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
         raise InputError(f"{path}: not enough memory for its arrays; use fewer or smaller images") from None
     except Damaged:
         raise
-    except Exception as error:  # no closed list: zipfile, zlib and numpy each raise their own
+    except Exception as error:  # anything: zipfile, zlib and numpy each raise their own
         raise Damaged(f"{path}: not a readable .npz file ({reason(error)})") from None
 
 

@@ -99,9 +99,9 @@ def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tens
         T^2 * [DKD_ALPHA * KL(b_teacher || b_student) + DKD_BETA * KL(q_teacher || q_student)],   mean over the batch
 
     b = (p_target, 1 - p_target) with p = softmax(logits / T) and T `--temperature`; q is the softmax over the other
-    classes. The target is the label y (B,) or, for a batch without labels, as on the pool, the teacher's
-    class. Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3; the authors warm the weight up from 0 over the
-    first epochs, and use another DKD_BETA for some pairs.
+    classes. The target is the label y (B,) or, for a batch without labels, as on the pool, the teacher's class.
+    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3; the authors warm the weight up from 0 over the first
+    epochs, and use another DKD_BETA for some pairs.
     """
     target = teacher.argmax(1) if y is None else y
     target = F.one_hot(target, teacher.shape[1]).bool()

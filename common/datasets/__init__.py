@@ -1,7 +1,7 @@
 """Where images come from: a name registered here, a path to an .npz, or a folder of images.
 
-A data set is a function `load(data_dir, args) -> Source`. Adding one is a file here and its line in `DATASETS`, under
-a name in lower case; `--dataset` takes it in any.
+A data set is a function `load(data_dir, args) -> Source`. To add one, write a file here and list it in `DATASETS`,
+under a lower-case name; `--dataset` ignores case.
 """
 
 import os
@@ -33,7 +33,7 @@ def load(args) -> Source:
         raise InputError(f"--labels {labels}: names images by their files; --dataset {dataset} is no folder of images")
     if known:
         source = npz.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
-        return source._replace(name=name(args))  # found by it, unread, are teachers
+        return source._replace(name=name(args))  # teachers are found by this name, without reading the images
     if path.is_file():
         return npz.load(path)
     raise InputError(

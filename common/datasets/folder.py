@@ -17,7 +17,7 @@ from common.datasets.source import Source, short_name
 from common.errors import InputError, reason
 
 UNLABELED = "unlabeled"
-NAMED = 10  # files that one message names
+NAMED = 10  # files named in one message
 NEEDED = "it needs train/<class>/ and test/<class>/ with images"
 
 
@@ -132,7 +132,7 @@ def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
     def read(number: int) -> str:
         try:
             images[number] = pixels.read(files[number], size)
-        except Exception as error:  # no closed list: each of PIL's formats raises its own
+        except Exception as error:  # anything: each of PIL's formats raises its own
             return reason(error)
         return ""
 

@@ -1,4 +1,4 @@
-"""`--labels FILE`: the classes of training images that lie in no class's folder, as far as somebody has given them."""
+"""`--labels FILE`: the classes, so far as given, of training images outside class folders."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ COLUMNS = ["file", "label"]
 
 
 def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) -> np.ndarray:
-    """(N,) int64: `known` with what the file says; -1 where nobody has said it yet.
+    """(N,) int64: `known`, completed from the file; -1 where the label is not given yet.
 
     Args:
         path: a CSV file with the columns file and label, a class's name each; a label may be empty, the file missing.
@@ -24,7 +24,7 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
     """
     filled, place = known.copy(), {name: number for number, name in enumerate(files)}
     for line, (name, label) in rows(path):
-        # a name may begin or end with a blank; others have one that somebody typed
+        # a name may really begin or end with a blank; any other blank was typed
         name = name if name in place else name.strip()
         label = label if label in classes else label.strip()
         if name not in place:
@@ -43,19 +43,19 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
 
 
 def add(path: Path, answers: list[tuple[str, str]]) -> None:
-    """Appends (file, label) rows, in the order of its columns, to a file of labels, which may not be there yet."""
-    path = Path(os.path.realpath(path))  # the lock is that of the file, whatever links lead to it
+    """Appends (file, label) rows, in the order of its columns, to a file of labels, which may not exist yet."""
+    path = Path(os.path.realpath(path))  # one lock per file, whatever links lead to it
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), "another run that adds labels"):
         before = path.read_text(encoding="utf-8-sig") if path.exists() else ",".join(COLUMNS)
         text, head = io.StringIO(), next(csv.reader(io.StringIO(before)))
-        writer = csv.DictWriter(text, head, lineterminator="\n")  # other columns of the file's stay empty
+        writer = csv.DictWriter(text, head, lineterminator="\n")  # the file's other columns stay empty
         writer.writerows(dict(zip(COLUMNS, answer, strict=True)) for answer in answers)
         write_text(path, before.rstrip("\r\n") + "\n" + text.getvalue())
 
 
 def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
-    """(line, (file, label)) of each row, without empty ones and further heads (of files that were put together)."""
+    """(line, (file, label)) of each row, without empty ones and repeated headers (of concatenated files)."""
     if not path.exists():
         return []
     try:
@@ -66,7 +66,7 @@ def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
                 raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}, with a comma, it is "
                                  f"{first!r}; save it as CSV with commas")  # fmt: skip
             found = [(reader.line_num, tuple(row[name] or "" for name in COLUMNS)) for row in reader]
-            idle = ((*COLUMNS,), ("", ""))  # a further head, and Excel's empty rows
+            idle = ((*COLUMNS,), ("", ""))  # a repeated header, and Excel's empty rows
             return [(line, row) for line, row in found if tuple(map(str.strip, row)) not in idle]
     except UnicodeDecodeError:
         raise InputError(f"--labels {path}: is no text in UTF-8; save it as CSV in UTF-8") from None

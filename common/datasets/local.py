@@ -1,4 +1,4 @@
-"""What downloaded data sets share: a decoded copy on disk, and a download that does not hang."""
+"""Shared by downloaded data sets: a decoded copy on disk, and a download that does not hang."""
 
 import errno
 import socket
@@ -19,13 +19,13 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order o
 
 
 def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None) -> Arrays:
-    """The arrays in `cache`, an .npz that is made when it is absent or damaged.
+    """The arrays in `cache`, an .npz that is made if it is missing or damaged.
 
     Args:
-        make: gives the arrays, verified. A second run waits while the first makes them, then finds the cache.
-        checksum: their SHA-256 where it is known beforehand; otherwise the file carries its own.
+        make: returns the verified arrays. A second run waits while the first makes them, then finds the cache.
+        checksum: their SHA-256, if known beforehand; otherwise the file carries its own.
 
-    Raises InputError when the folder cannot be written, unless it may not be and `make` needs no room in it.
+    Raises InputError when the folder cannot be written, unless it is read-only and `make` needs no room in it.
     """
     arrays = _read(cache, checksum)
     if arrays is not None:
@@ -45,7 +45,7 @@ def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None)
         )
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise refused from None
-    try:  # the originals may be there all the same, as on a cluster's shared disk
+    try:  # the originals may still be there, as on a cluster's shared disk
         arrays = make()
     except (InputError, OSError):
         raise refused from None
@@ -69,9 +69,9 @@ def _read(cache: Path, checksum: str | None) -> Arrays | None:
 
 
 def from_torchvision(get: Callable, dataset: str, file: str, data_dir: Path):
-    """What `get(download)` makes of torchvision's files, or of its download where they are not there as they should be.
+    """What `get(download)` returns for torchvision's files or, if they are missing or damaged, for its download.
 
-    Raises InputError naming `file` where neither is to be had.
+    Raises InputError naming `file` if neither is available.
     """
     try:
         try:
@@ -99,5 +99,5 @@ def socket_timeout():
 
 
 def say(message: str) -> None:
-    """A line to the user that is not a result."""
+    """Writes a line for the user to stderr."""
     print(message, file=sys.stderr, flush=True)

@@ -15,9 +15,9 @@ MOST_CLASSES = 10_000  # a larger label is a mistake, and each class up to the l
 def load(path: Path) -> Source:
     """Reads x_train, y_train, x_test, y_test: uint8 images (N, H, W), (N, H, W, 1) or (N, H, W, 3), integer labels.
 
-    Labels are (N,) or (N, 1), of any integer type, below MOST_CLASSES. Bool and float labels are refused even where
-    they are whole: scores, one-hot vectors and targets of a regression come in these types. The classes are all numbers
-    up to the largest label, also those that no image has.
+    Labels are (N,) or (N, 1), of any integer type, below MOST_CLASSES. Bool and float labels are refused even if they
+    are whole: scores, one-hot vectors and regression targets come in these types. The classes are all numbers up to the
+    largest label, including those without an image.
 
     Raises InputError when the file is not an .npz, lacks an array, or holds another shape or type.
     """
@@ -31,7 +31,7 @@ def load(path: Path) -> Source:
 
 
 def checked(name: str, source: Source) -> Source:
-    """What a registered data set gives, with RGB images and int64 labels. Raises InputError as `load` does."""
+    """A registered data set's source, with RGB images and int64 labels. Raises InputError as `load` does."""
     arrays = _usable(name, {key: np.asarray(getattr(source, key)) for key in KEYS})
     most = int(max(arrays["y_train"].max(), arrays["y_test"].max()))
     if most >= len(source.classes):
@@ -40,7 +40,7 @@ def checked(name: str, source: Source) -> Source:
 
 
 def _usable(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as they are used."""
+    """The arrays in the form in which they are used."""
     found = {}
     for part in ("train", "test"):
         found[f"x_{part}"] = _rgb(path, part, arrays[f"x_{part}"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 DARK = 2**12  # the levels of 12 bits
-# for all threads, as `catch_warnings` is none's own; twice as many pixels are refused
+# globally, as `catch_warnings` is not per thread; twice as many pixels are refused
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -34,7 +34,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def read(path: Path, size: int) -> np.ndarray:
-    """An image file as `resize` makes it: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
+    """An image file, resized by `resize`: (size, size, 3) uint8. Raises what PIL does, and ValueError for a pipe."""
     if path.is_fifo():
         raise ValueError("it is a pipe: reading it would wait for ever")
     with Image.open(path) as image:
@@ -43,10 +43,10 @@ def read(path: Path, size: int) -> np.ndarray:
 
 
 def rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of an image in any of PIL's modes, turned as its EXIF data says.
+    """(H, W, 3) uint8 of an image in any of PIL's modes, rotated as its EXIF data says.
 
-    Transparency is laid over white, and 16 bits of gray become 8 (PIL's own conversion makes all above 255 white).
-    Raises ValueError where the levels have no such meaning.
+    Transparency is composited over white, and 16-bit gray becomes 8-bit (PIL's own conversion makes all above 255
+    white). Raises ValueError if the levels have no such meaning.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
@@ -55,7 +55,7 @@ def rgb(image: Image.Image) -> np.ndarray:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"its levels go from {levels.min()} to {levels.max()}; 16 bits hold 0 to 65535")
-        if 0 < levels.max() < DARK:  # 8 or 12 bits in a file of more: as 16 bits they are next to black
+        if 0 < levels.max() < DARK:  # 8 or 12 bits in a 16-bit file: read as 16 bits, nearly black
             raise ValueError(f"its levels go to {levels.max()} of 65535; stretch them to 16 bits, or save it with 8")
         return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""The shape every data set arrives in."""
+"""The form in which every data set arrives."""
 
 import hashlib
 from pathlib import Path
@@ -10,9 +10,9 @@ import numpy as np
 class Source(NamedTuple):
     """Decoded images at their own size, not yet resized or split."""
 
-    name: str  # short, fit for a file name
+    name: str  # short, suitable for a file name
     x_train: np.ndarray  # (N, H, W, 3) uint8
-    y_train: np.ndarray  # (N,) int64; -1 where --labels does not say it yet
+    y_train: np.ndarray  # (N,) int64; -1 where --labels does not have it yet
     x_test: np.ndarray  # (M, H, W, 3) uint8
     y_test: np.ndarray  # (M,) int64
     classes: list[str]
@@ -22,5 +22,5 @@ class Source(NamedTuple):
 
 
 def short_name(path: Path) -> str:
-    """The file's stem and a few digits of where it lies, so that two files of one name do not share a teacher."""
+    """The file's stem and a short hash of its path, so that two files of one name do not share a teacher."""
     return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"

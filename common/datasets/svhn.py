@@ -16,14 +16,14 @@ CLASSES = [str(digit) for digit in range(10)]  # torchvision's order: the files'
 
 
 def name(args) -> str:
-    """Of the images: with `args.extra` it is another data set, with teachers of its own."""
+    """The data set's name: with `args.extra` it is another one, with its own teachers."""
     return "svhn-extra" if args.extra else "svhn"
 
 
 def load(data_dir: Path, args) -> Source:
-    """73,257 training images, with `args.extra` the 531,131 extra ones behind them, and 26,032 test images.
+    """73,257 training images, with `args.extra` followed by the 531,131 extra ones, and 26,032 test images.
 
-    Not mirrored: a mirrored 2 is no 2. Raises InputError when the files are not there and cannot be downloaded.
+    Not mirrored: a mirrored 2 is not a 2. Raises InputError when the files are missing and cannot be downloaded.
     """
     splits = ("train", "extra") if args.extra else ("train",)
     arrays = cached(data_dir / f"{name(args)}.npz", lambda: _decode(data_dir, splits))

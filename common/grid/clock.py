@@ -1,4 +1,4 @@
-"""How long the rest of a grid takes, and a run's lines with that in front."""
+"""An estimate of a grid's remaining time, and runs' log lines prefixed with it."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from common.grid.jobs import Job
 
 
 class Clock:
-    """How long the rest of the grid takes, from the rounds that were run so far.
+    """Estimates the grid's remaining time from the rounds finished so far.
 
     Args:
         waiting: the jobs that are left to do.
@@ -23,20 +23,20 @@ class Clock:
         self.at_once = at_once
         self.before = {job: job.rounds_done() for job in waiting}
         self.left = {job: job.rounds - done for job, done in self.before.items()}
-        self.pace: dict[Job, float] = {}  # seconds a round
-        self.began: dict[Job, float] = {}  # when the round now at work began, in seconds of its job,
+        self.pace: dict[Job, float] = {}  # seconds per round
+        self.began: dict[Job, float] = {}  # when the current round began, in seconds of its job,
         self.into: dict[Job, float] = {}  # and the seconds it has taken so far
 
     def working(self, job: Job, seconds: float) -> None:
-        """`job` has been at work for so long."""
+        """`job` has been running for `seconds`."""
         left = job.rounds - job.rows()
-        if left < self.left[job]:  # a round has ended since
+        if left < self.left[job]:  # a round has ended since the last call
             self.left[job], self.began[job] = left, seconds
             self.pace[job] = seconds / (job.rounds - left - self.before[job])
         self.into[job] = seconds - self.began.get(job, 0.0)
 
     def ended(self, job: Job, seconds: float, error: str) -> None:
-        """`job` has ended after so long."""
+        """`job` has ended after `seconds`."""
         if not error:
             self.working(job, seconds)
         self.left.pop(job)
@@ -47,7 +47,7 @@ class Clock:
             return "time left unknown yet"
         left = 0.0
         for job, rounds in self.left.items():
-            alike = [seconds for other, seconds in self.pace.items() if other.expt == job.expt]  # but for the seed
+            alike = [seconds for other, seconds in self.pace.items() if other.expt == job.expt]  # except for the seed
             alike = alike or [s for other, s in self.pace.items() if bool(other.teacher) == bool(job.teacher)]
             pace = fmean(alike) if alike else 0.0
             left += rounds * pace - min(self.into.get(job, 0.0), pace, rounds * pace)
@@ -55,7 +55,7 @@ class Clock:
 
 
 class Lines(io.TextIOBase):
-    """Passes a run's lines on to `target`, each behind where the grid stands; of a progress bar only what it leaves."""
+    """Passes a run's lines on to `target`, prefixed with `head()`; of a progress bar, only its final state."""
 
     def __init__(self, head: Callable[[], str], target: TextIO):
         self.head, self.target, self.rest = head, target, ""
@@ -71,7 +71,7 @@ class Lines(io.TextIOBase):
             self.target.flush()
 
     def end(self) -> None:
-        """Passes on what has no line end."""
+        """Passes on the last line, which has no line end."""
         self._pass_on(self.rest)
         self.rest = ""
         self.flush()
@@ -80,5 +80,5 @@ class Lines(io.TextIOBase):
         if line := line.rpartition("\r")[2].rstrip():
             try:
                 self.target.write(f"{self.head()} {line}\n")
-            except (OSError, ValueError):  # nobody reads any more: the run goes on in silence
+            except (OSError, ValueError):  # the output is closed: the run goes on in silence
                 self.target = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

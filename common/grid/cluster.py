@@ -9,7 +9,7 @@ from common.experiments import ROOT
 from common.grid.jobs import Job
 from common.grid.worker import execute
 
-RETRIES = 3  # a task whose worker died starts again, and its run goes on from its last finished epoch
+RETRIES = 3  # a task whose worker died starts again, and its run resumes after its last finished epoch
 
 
 class Cluster:
@@ -17,9 +17,9 @@ class Cluster:
     paths (shared storage). Close it to leave the cluster.
 
     Args:
-        address: `local` starts Ray here, `auto` joins the cluster that is there.
+        address: `local` starts Ray here, `auto` joins an existing cluster.
         share: what each job occupies: num_cpus, num_gpus, memory in bytes.
-    Raises InputError without Ray, without a cluster to join, or when a job asks for more than there is.
+    Raises InputError without Ray, without a cluster to join, or when a job asks for more than it has.
     """
 
     def __init__(self, address: str, share: dict):
@@ -50,24 +50,24 @@ class Cluster:
         return bool(self.pending)
 
     def free(self) -> bool:
-        """May another job start? Always: the cluster, which may grow, has a queue of its own."""
+        """May another job start? Always: the cluster, which may grow, has its own queue."""
         return True
 
     def start(self, job: Job, head: Callable[[], str]) -> None:
-        """Hands a job to the cluster, which starts it when there is room; its lines are in its log.txt alone."""
+        """Hands a job to the cluster, which starts it when there is room; its lines go only to its log.txt."""
         self.pending[self.task.remote(job)] = job
 
     def next(self) -> tuple[Job, str, float]:
-        """Waits until a job ends: the job, what went wrong or nothing, its seconds."""
+        """Waits until a job ends; returns it, what went wrong or "", and its seconds."""
         (ready,), _ = self.ray.wait(list(self.pending), num_returns=1)
         job = self.pending.pop(ready)
         try:
             return job, *self.ray.get(ready)
-        except self.ray.exceptions.RayError as error:  # its worker died once too often
+        except self.ray.exceptions.RayError as error:  # its worker died too often
             return job, f"{type(error).__name__} after {RETRIES} retries", 0.0
 
     def close(self) -> None:
-        """Leaves the cluster; what was handed to it and has not ended, ends."""
+        """Leaves the cluster, which ends unfinished jobs."""
         self.ray.shutdown()
 
 
@@ -77,7 +77,7 @@ def _timed(job: Job) -> tuple[str, float]:
 
 
 def _at_once(there: dict, share: dict) -> int:
-    """How many jobs the cluster has room for. Raises InputError when not for one."""
+    """How many jobs the cluster has room for. Raises InputError if not even for one."""
     room = []
     for name, flag, key in (("CPU", "--threads", "num_cpus"), ("GPU", "--gpus", "num_gpus"),
                             ("memory", "--memory_gb", "memory")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which runs a grid has, each an experiment's main.py with its words, what each waits for, and how far it has come."""
+"""A grid's runs, each an experiment's main.py with its arguments: what each waits for, and how far it has come."""
 
 import argparse
 import csv
@@ -14,9 +14,9 @@ from common.experiments import DISTILLED, LOOPS, PLAIN, available, script
 
 @dataclass(frozen=True)
 class Job:
-    """One run: an experiment's main.py with its words, and what becomes of it.
+    """One run: an experiment's main.py with its arguments (`words`), and its progress.
 
-    Or the training of a shared teacher, with the words of a run that learns from it: then `teacher` is its file.
+    Or the training of a shared teacher, with the arguments of a run that learns from it; `teacher` is then its file.
     """
 
     model: str
@@ -28,8 +28,8 @@ class Job:
     folder: Path
     rounds: int
     teacher: Path | None = None
-    after: tuple[str, ...] = ()  # names of jobs that end before this one starts
-    needs: tuple[str, ...] = ()  # of these, the ones that it cannot do without
+    after: tuple[str, ...] = ()  # names of jobs that must end before this one starts
+    needs: tuple[str, ...] = ()  # of these, the ones that must succeed
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Job:
         return argparse.Namespace(**vars(_parsed(self.model, self.dataset, self.method, self.words)))
 
     def rows(self) -> int:
-        """Rounds in results.csv; 1 for a teacher that is there."""
+        """Rounds in results.csv; for a teacher, 1 if its file exists."""
         if self.teacher:
             return int(self.teacher.exists())
         try:
@@ -50,9 +50,9 @@ class Job:
             return 0
 
     def rounds_done(self) -> int:
-        """Rounds in results.csv if the folder was begun with these very flags, else 0.
+        """Rounds in results.csv if the folder was begun with exactly these flags, else 0.
 
-        0 too for a teacher whose file is gone from where runs look: its main.py puts it back.
+        Also 0 for a teacher whose file is gone from where runs look: its main.py puts it back.
         """
         if self.teacher:
             return self.rows()
@@ -67,7 +67,7 @@ class Job:
         return 0 if is_teacher and not teachers.shared_path(args).exists() else self.rows()
 
 
-@cache  # what the flags have to remark is said once
+@cache  # so that notes on the flags are printed once
 def _parsed(model: str, dataset: str, method: str, words: tuple[str, ...]) -> argparse.Namespace:
     module = script(model, dataset, method)
     return cli.parse(module.__doc__, module.DEFAULTS, list(words))
@@ -115,7 +115,7 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
 
 
 def _data(args: argparse.Namespace, groups: list[list[str]], folder: str) -> str:
-    """The data set in a run's name: the folder's, or what `--dataset` puts in its place."""
+    """The data set in a run's name: the folder's, or the one `--dataset` replaces it by."""
     named = [group[1] for group in groups if group[0] == "--dataset" and len(group) > 1]
     if not named or named[-1].lower() == folder.lower():
         return folder
@@ -124,12 +124,12 @@ def _data(args: argparse.Namespace, groups: list[list[str]], folder: str) -> str
 
 
 def with_teachers(waiting: list[Job]) -> list[Job]:
-    """The jobs that are left to do, before them a job for each shared teacher that is missing and that none makes.
+    """The remaining jobs, preceded by one for each shared teacher that is missing and that none of them trains.
 
-    A run that learns from a teacher needs the job that makes it. Where several do (Single's teachers of several seeds),
-    the file is the last one's, as one after the other: that one waits for the rest, whether or not a run needs it.
+    A run that learns from a teacher needs the job that trains it. If several do (Single's teachers of several seeds),
+    the file is the last one's, as in sequence: that one waits for the others, whether or not a run needs it.
     """
-    making: dict[Path, list[str]] = {}  # who publishes a teacher, in order
+    making: dict[Path, list[str]] = {}  # the jobs that publish a teacher, in order
     for job in waiting:
         if job.method == "Single" and (args := job.args()).network == "teacher":
             making.setdefault(teachers.shared_path(args), []).append(job.name)

@@ -1,4 +1,4 @@
-"""Runs side by side on this machine, each in a process of its own (`--jobs`): one that dies takes none with it."""
+"""Runs side by side on this machine, each in its own process (`--jobs`), so that one that dies takes none with it."""
 
 import codecs
 import contextlib
@@ -20,7 +20,7 @@ from common.grid.worker import GRACE
 
 
 class Stream:
-    """A child's output, read as it comes: whole lines are passed on."""
+    """A child's output, read without blocking; whole lines are passed on."""
 
     def __init__(self, file: IO[bytes], lines: Lines):
         self.file, self.lines = file, lines
@@ -28,7 +28,7 @@ class Stream:
         os.set_blocking(file.fileno(), False)
 
     def read(self) -> bool:
-        """Passes on what is there; False at the end, or where there is nothing."""
+        """Passes on the available output; False at the end, or if there is none."""
         try:
             data = os.read(self.file.fileno(), 65536)
         except BlockingIOError:
@@ -46,10 +46,10 @@ class Child:
     process: subprocess.Popen
     started: float
     streams: list[Stream]
-    outcome: int  # where the process says what went wrong
+    outcome: int  # file descriptor on which the process reports what went wrong
 
     def error(self) -> str:
-        """What went wrong, once the process has ended: its own words, or what ended it."""
+        """What went wrong, once the process has ended: its own report, or what ended it."""
         with open(self.outcome, "rb", buffering=0) as file:
             said = (file.read() or b"").decode(errors="replace")
         status = self.process.returncode
@@ -59,7 +59,7 @@ class Child:
 
 
 class Processes:
-    """Starts jobs in processes of their own and waits for their end. Close it to end those that are at work."""
+    """Starts jobs in their own processes and waits for them to end. Closing it ends those still running."""
 
     def __init__(self, at_once: int):
         self.at_once = at_once
@@ -75,7 +75,7 @@ class Processes:
         return len(self.children) < self.at_once
 
     def start(self, job: Job, head: Callable[[], str]) -> None:
-        """Starts a job; each of its lines is shown behind `head()`."""
+        """Starts a job; its lines are shown prefixed with `head()`."""
         outcome, their_end = os.pipe()
         os.set_blocking(outcome, False)
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -87,7 +87,7 @@ class Processes:
             bufsize=0,
             pass_fds=[their_end],
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C reaches the grid alone, which ends them all
+            start_new_session=True,  # Ctrl-C reaches only the grid, which ends them all
         )
         os.close(their_end)
         streams = [
@@ -97,11 +97,11 @@ class Processes:
         self.children.append(Child(job, process, time.perf_counter(), streams, outcome))
         for stream in streams:
             self.selector.register(stream.file, selectors.EVENT_READ, stream)
-        with contextlib.suppress(BrokenPipeError):  # it is dead already; `next` finds out
+        with contextlib.suppress(BrokenPipeError):  # it has died already; `next` will notice
             process.stdin.write(pickle.dumps(job))
 
     def next(self) -> tuple[Job, str, float]:
-        """Waits until a job ends: the job, what went wrong or nothing, its seconds. Shows their lines meanwhile."""
+        """Waits until a job ends, showing lines meanwhile; returns it, what went wrong or "", and its seconds."""
         while True:
             for key, _ in self.selector.select(timeout=0.2):
                 if not key.data.read():
@@ -112,7 +112,7 @@ class Processes:
                     return child.job, child.error(), time.perf_counter() - child.started
 
     def close(self) -> None:
-        """Ends the jobs that are at work: they see their stdin close."""
+        """Ends the running jobs, which see their stdin close."""
         for child in self.children:
             child.process.stdin.close()
         deadline = time.monotonic() + GRACE
@@ -120,7 +120,7 @@ class Processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 for child in self.children:
                     child.process.wait(max(0.0, deadline - time.monotonic()))
-        finally:  # also at a second Ctrl-C
+        finally:  # also on a second Ctrl-C
             for child in self.children:
                 if child.process.poll() is None:
                     os.killpg(child.process.pid, signal.SIGKILL)

@@ -3,8 +3,8 @@
     python -m common.grid --models AlexNet --datasets CIFAR10 --methods Random KD EnCoDe --seeds 3 \\
         --percents 10 20 30 40 50 60 100 --train_epochs 24 --step_size 20 --batch_size 128
 
-Flags that are not the grid's own go to every main.py that has them. A run that is done is skipped, one that was cut off
-goes on, one that fails becomes a row of the summary. A teacher that runs share is trained first where it is missing.
+Flags that are not the grid's own go to every main.py that has them. A finished run is skipped, an interrupted one
+resumes, a failed one is listed at the end. A teacher that runs share is trained first if it is missing.
 --dry_run lists the runs and estimates their time. --jobs 4 runs four side by side on this machine; --ray local or
 --ray auto does it with Ray, on this machine or on a cluster.
 """
@@ -26,7 +26,7 @@ from common.grid.processes import Processes
 from common.grid.worker import WAITS
 from common.parsing import COUNT, COUNT0, RATE, SEED, WEIGHT, Parser
 
-INSTEAD = {  # of the scripts' flags that the grid sets for each run
+INSTEAD = {  # of flags that the grid sets for each run
     "--seed": "--first_seed 7 --seeds 1 runs seed 7 alone",
     "--expt": "--tag NAME is added to the runs' names",
     "--network": "--networks teacher, or student, chooses it",
@@ -34,7 +34,7 @@ INSTEAD = {  # of the scripts' flags that the grid sets for each run
 
 
 def show(found: list[Job]) -> None:
-    """The runs with their state and estimated time, missing teachers first; a configuration is timed once."""
+    """Prints the runs with their state and estimated time, missing teachers first; a configuration is timed once."""
     listed = with_teachers([job for job in found if job.rounds_done() < job.rounds])
     missing = [job for job in listed if job.teacher]
     several = f"{len(found)} runs{_teachers(len(missing), ' and ')}"
@@ -58,7 +58,7 @@ def show(found: list[Job]) -> None:
 
 
 class Timer:
-    """Estimates jobs' times from a few updates of each configuration, where this machine has what they run on."""
+    """Estimates jobs' times from a few updates of each configuration, if this machine can run them."""
 
     def __init__(self):
         self.images: data.Images | None = None
@@ -67,7 +67,7 @@ class Timer:
         self._seconds: dict[str, float] = {}
 
     def seconds(self, job: Job, rounds: int) -> float | None:
-        """Of so many rounds of the job, or of its teacher's training; None where that cannot be timed."""
+        """Seconds for `rounds` rounds of the job, or for training its teacher; None if they cannot be timed."""
         if rounds == 0:
             return 0.0
         if job.expt not in self._seconds and not self.refused:
@@ -123,7 +123,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     for word in passed:
         if (flag := word.split("=")[0]) in INSTEAD:
             raise InputError(f"{flag}: is each run's own, which the grid sets; {INSTEAD[flag]}")
-    for name in ("models", "datasets", "methods", "networks", "samplers"):  # a run that is named twice is one run
+    for name in ("models", "datasets", "methods", "networks", "samplers"):  # a run named twice is one run
         setattr(args, name, list(dict.fromkeys(getattr(args, name) or [])))
     args.save_path = os.path.realpath(os.path.expanduser(args.save_path))
     args.lr_tasks = _by_method(args.lr_tasks, args.methods)
@@ -138,7 +138,7 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
 
 
 def _by_method(words: list[str], methods: list[str]) -> dict[str, str]:
-    """`KD=0.004` -> {"KD": "0.004"}; the rate itself is main.py's to check."""
+    """`KD=0.004` -> {"KD": "0.004"}. Raises InputError for a wrong method or rate."""
     found = dict(word.split("=", 1) for word in words if "=" in word)
     if len(found) < len(words) or not found.keys() <= set(methods):
         raise InputError(f"--lr_tasks {' '.join(words)}: write METHOD=RATE, each of {', '.join(methods)} at most once")
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace, found: list[Job]) -> None:
-    """What the grid's flags and the runs' must share. Raises InputError."""
+    """Checks the grid's flags against the runs'. Raises InputError."""
     devices = {job.args().device for job in found}  # only parsed: the driver need not have them
     asked = sorted(name for name in devices if name.startswith("cuda") or name.isdigit())
     if args.ray and not args.gpus and asked:

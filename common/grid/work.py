@@ -1,4 +1,4 @@
-"""Jobs worked off in an order that gives each the teacher it needs: here, in processes, or on a cluster."""
+"""Runs jobs in an order that gives each the teacher it needs: here, in processes, or on a cluster."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from common.grid.worker import WAITS, execute
 
 
 class Workers(Protocol):
-    """Who works the jobs off: `Here`, `processes.Processes` or `cluster.Cluster`."""
+    """What runs the jobs: `Here`, `processes.Processes` or `cluster.Cluster`."""
 
     at_once: int
 
@@ -40,7 +40,7 @@ class Here:
         return not self.ended
 
     def start(self, job: Job, head: Callable[[], str]) -> None:
-        """Runs the job; each of its lines is shown behind `head()`."""
+        """Runs the job; its lines are shown prefixed with `head()`."""
         started, lines = time.perf_counter(), Lines(head, sys.stdout)
         with contextlib.redirect_stdout(lines):
             error = execute(job)
@@ -48,7 +48,7 @@ class Here:
         self.ended.append((job, error, time.perf_counter() - started))
 
     def next(self) -> tuple[Job, str, float]:
-        """The job that was run, what went wrong or nothing, its seconds."""
+        """The job that was run, what went wrong or "", and its seconds."""
         return self.ended.pop()
 
     def close(self) -> None:
@@ -56,10 +56,10 @@ class Here:
 
 
 def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
-    """Works the jobs off, each after those it waits for; returns by name what went wrong, or WAITS for.
+    """Runs the jobs, each after those it waits for; returns by name what went wrong, or what a run WAITS for.
 
     Args:
-        waiting: the jobs that are left to do.
+        waiting: the remaining jobs.
         total: how many the whole grid has.
     """
     queue, unfinished = list(waiting), {job.name for job in waiting}
@@ -67,7 +67,7 @@ def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
 
     def head(job: Job) -> str:
         clock.working(job, time.perf_counter() - started[job])
-        number = total - len(unfinished) + (workers.at_once == 1)  # of the run at work, or of those that have ended
+        number = total - len(unfinished) + (workers.at_once == 1)  # of the running job, or of those that have ended
         return f"[{number}/{total}, {clock}] {job.name}:"
 
     def end(job: Job, error: str, seconds: float) -> None:

@@ -1,5 +1,5 @@
-"""One job in this process. As a script it is a process of `--jobs`: the job comes through stdin, which then stays open
-for as long as the grid lives; what went wrong goes to the file descriptor named on the command line.
+"""Runs one job in this process. As a script it is a process of `--jobs`: the job comes through stdin, which then stays
+open as long as the grid lives; errors go to the file descriptor named on the command line.
 """
 
 import os
@@ -15,12 +15,12 @@ from common.errors import InputError, LabelsNeeded
 from common.experiments import script
 from common.grid.jobs import Job
 
-GRACE = 10  # seconds a run has to end by itself; its files are whole at any moment, temporary ones would stay
+GRACE = 10  # seconds a run has to end by itself: its files are whole at any time, but temporary ones would remain
 WAITS = "waits for labels: "
 
 
 def execute(job: Job) -> str:
-    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or nothing.
+    """Runs the job's main.py, or trains its teacher, here; returns what went wrong in one line, or "".
 
     The line of a run that waits for labels begins with WAITS.
     """
@@ -35,7 +35,7 @@ def execute(job: Job) -> str:
         return f"{WAITS}{error}"
     except (InputError, OSError) as error:
         return " ".join(str(error).split())
-    except Exception as error:  # a fault in one run must not end the others
+    except Exception as error:  # an error in one run must not end the others
         traceback.print_exc(file=sys.stderr)
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""
@@ -44,7 +44,7 @@ def execute(job: Job) -> str:
 def main() -> None:
     job, outcome = pickle.load(sys.stdin.buffer), int(sys.argv[1])
     os.set_inheritable(outcome, False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the grid was started with & in a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also if the grid was started with & in a script
     threading.Thread(target=_end_with_the_grid, daemon=True).start()
     try:
         os.write(outcome, execute(job).encode())
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _end_with_the_grid() -> None:
-    """Interrupts the run when stdin closes: the grid was stopped, or its process died in whatever way."""
+    """Interrupts the run when stdin closes: the grid was stopped, or its process died in any way."""
     os.read(sys.stdin.fileno(), 1)  # not sys.stdin's own reader, whose lock would be held when the process ends
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     time.sleep(GRACE)
