@@ -1,1 +1,1 @@
-"""Tools that look into finished runs."""
+"""Tools that analyze finished runs."""

@@ -1,13 +1,13 @@
-"""Can a discriminator learn anything? The labelled and the unlabelled images of a finished run, told apart.
+"""Can a discriminator learn anything? How well a finished run's labelled and unlabelled images can be told apart.
 
     python -m common.analysis.separability runs/encode-seed2023 --data_dir data
 
 For each round, a linear classifier and a network with one hidden layer learn from the student's features which images
 of the pool were labelled, and are tested on images they did not see (5 folds): the area under the ROC curve is 0.5 for
-guessing. A discriminator that has learnt more than that knows single images by heart, not how the pools differ. Beside
-it, in percent, how many labelled, unlabelled and next queried images the student classifies correctly: a strategy that
-finds what the student cannot do yet queries images of a lower accuracy than the unlabelled pool's. Areas are blank
-where a pool has fewer than ten images.
+guessing. A discriminator that does better has memorized single images, not how the pools differ. Next to it, in
+percent, how many labelled, unlabelled and next queried images the student classifies correctly: a strategy that finds
+what the student cannot do yet queries images of lower accuracy than the unlabelled pool's. Areas are blank if a pool
+has fewer than ten images.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from common.errors import InputError
 from common.experiments import ROOT
 from common.parsing import Parser
 
-MOST, FEWEST = 5000, 10  # images of each pool that are told apart; of fewer, five folds leave a class out
+MOST, FEWEST = 5000, 10  # images taken from each pool; with fewer, five folds leave a class out
 CLASSIFIERS = {
     "linear": LogisticRegression(C=0.1, max_iter=300),
     "network": MLPClassifier(128, early_stopping=True, max_iter=30, random_state=0),
@@ -41,7 +41,7 @@ def separability(labeled: np.ndarray, unlabeled: np.ndarray) -> dict[str, float]
     """Each classifier's area under the ROC curve on held-out rows of the features (N, D) and (M, D)."""
     x, y = np.concatenate([labeled, unlabeled]), np.repeat([1, 0], [len(labeled), len(unlabeled)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early is what it should be
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is intended
         return {
             name: cross_val_score(make_pipeline(StandardScaler(), model), x, y, scoring="roc_auc").mean()
             for name, model in CLASSIFIERS.items()
@@ -60,7 +60,7 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
 
 
 def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
-    """Adds the labels that the run used, wherever its `--labels` file is now."""
+    """Fills in the labels that the run used, wherever its `--labels` file is now."""
     places = images.places()
     for index, label in zip(queries["index"], queries["label"], strict=True):
         if index not in places:
@@ -72,8 +72,7 @@ def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
 def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     """A row for each of the run's rounds that left some of the pool unlabelled.
 
-    An accuracy is missing where the label of an image is, as with `--labels`: of those that have one it would be
-    another.
+    An accuracy is missing if an image's label is, as with `--labels`: over the labelled ones alone it would differ.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: not the folder of a run, there is no config.json in it")

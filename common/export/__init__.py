@@ -1,4 +1,4 @@
-"""A run's student for a device: ONNX in float32 and in 8 bits, checked, measured.
+"""Exports a run's student for a device: ONNX in float32 and in 8 bits, checked and measured.
 
     pip install onnx onnxscript onnxruntime
     python -m common.export runs/encode-seed2023 --data_dir data
@@ -7,11 +7,11 @@ Writes into the run's folder
 
     student.onnx       input `image` (batch, S, S, 3) uint8, output `logits` (batch, classes); normalization is inside
     student.int8.onnx  the same, weights and activations in 8 bits, calibrated on training images alone
-    export.csv         student in both and the pair's teacher: size, cost, accuracy, latency
+    export.csv         both students and the pair's teacher: size, cost, accuracy, latency
 
-S is what the run was trained with; resize to it as `common.predict` does. Both carry S, the classes and the row of
-results.csv as metadata. student.onnx is compared with torch on the whole test set; what differs by more than rounding
-is refused. Times are ONNX Runtime's on one thread of this CPU.
+S is the size the run was trained with; resize to it as `common.predict` does. Both files carry S, the classes and the
+row of results.csv as metadata. student.onnx is compared with torch on the whole test set, and refused if it differs by
+more than rounding. Times are ONNX Runtime's on one thread of this CPU.
 """
 
 import json
@@ -45,12 +45,12 @@ def write(
     """Exports a round's student into the run's folder; returns the rows of export.csv.
 
     Args:
-        number: of the round, from 0; None takes the last.
+        number: the round, from 0; None takes the last.
         data_dir, dataset: where the run's images are, as `recorded.images` takes them.
         calibration, full_range: as `int8.quantize` takes them.
-        repeats: timed forward passes of one image of each network.
-    Raises InputError when a package is missing, the run has no such round or trained the teacher, its images are not
-    there, or ONNX Runtime's logits are not torch's.
+        repeats: timed forward passes of one image, for each network.
+    Raises InputError when a package is missing, the run has no such round or trained the teacher, its images are
+    missing, or ONNX Runtime's logits are not torch's.
     """
     graph.need()
     student = load_student(run, number)
@@ -71,7 +71,7 @@ def write(
         graph.check(found["fp32"], expected)
     with tempfile.TemporaryDirectory() as temporary:
         if has_teacher(record, student.image_size):
-            # only the cost is asked: its weights do not matter, and its file is not kept
+            # only its cost is needed: the weights do not matter, and the file is not kept
             path = Path(temporary) / "teacher.onnx"
             teacher = OnPixels(PAIRS[record["model"]].teacher(len(student.classes)), **student.normalization).eval()
             graph.write(teacher, student.image_size, path)
@@ -105,14 +105,14 @@ def write(
 
 
 def has_teacher(record: dict, image_size: int) -> bool:
-    """Is the pair's teacher what a round's student compares with? Not where another network's logits taught it, whose
-    cost nobody knows here, nor where the images are too small for the pair's.
+    """Should a round's student be compared with the pair's teacher? Not if another network's logits taught it, whose
+    cost is unknown here, nor if the images are too small for the pair's teacher.
     """
     return record.get("teacher") != OTHER_NETWORK and image_size >= networks.smallest_image(record["model"], "teacher")
 
 
 def _about(student: Student) -> dict:
-    """What an ONNX file says about itself, under names of its metadata."""
+    """The metadata of an ONNX file, by name."""
     record = {name: value for name, value in student.record.items() if value != "" and name not in Student._fields}
     return record | {
         "classes": json.dumps(student.classes),
@@ -127,7 +127,7 @@ def _cost(student: Student, network: str) -> dict:
 
 
 def show(rows: list[dict]) -> str:
-    """What `write` found, for a reader."""
+    """What `write` found, as text."""
     fp32, quantized, *teacher = rows
     lines = [
         f"student.onnx: {fp32['accuracy']}% of the test set, as torch; the largest difference of a logit is "
@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def add_data_flags(parser: Parser) -> None:
-    """The flags of `export` and of `export.study` that say which images there are, and how int8 uses them."""
+    """Adds the flags of `export` and `export.study` that say where the images are, and how int8 uses them."""
     parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
     parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")
     parser.add_argument(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-3  # of the largest logit: what two orders of float32 sums may differ by
+TOLERANCE = 1e-3  # relative to the largest logit: how much float32 sums in two orders may differ
 BATCH = 250
 
 
@@ -25,7 +25,7 @@ def need() -> None:
 
 
 def version() -> str:
-    """ONNX Runtime's."""
+    """ONNX Runtime's version."""
     import onnxruntime
 
     return onnxruntime.__version__
@@ -34,7 +34,7 @@ def version() -> str:
 def write(net: nn.Module, size: int, path: Path) -> None:
     """Writes a network in eval mode on uint8 images (batch, size, size, 3) as one ONNX file; any batch is allowed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's about its own changes
+        warnings.simplefilter("ignore")  # the exporter's, about its own changes
         torch.onnx.export(
             net,
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
@@ -43,13 +43,13 @@ def write(net: nn.Module, size: int, path: Path) -> None:
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,  # one file, also of a teacher
+            external_data=False,  # one file, also for a teacher
             verbose=False,
         )
 
 
 def describe(path: Path, about: dict) -> None:
-    """Puts `about` into an ONNX file as its metadata, in place of the exporter's: that names this machine's folders."""
+    """Writes `about` into an ONNX file as metadata, replacing the exporter's, which names this machine's folders."""
     import onnx
 
     model = onnx.load(path)
@@ -77,14 +77,14 @@ def logits(session, images: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def torch_logits(net: nn.Module, images: Tensor) -> np.ndarray:
-    """The same from the network itself."""
+    """The same, from the network itself."""
     return torch.cat([net(part) for part in images.split(BATCH)]).numpy()
 
 
 def check(found: np.ndarray, expected: np.ndarray) -> None:
     """Raises InputError when ONNX Runtime's logits differ from torch's by more than rounding."""
     most, allowed = np.abs(found - expected).max(), TOLERANCE * np.abs(expected).max()
-    if not most <= allowed:  # NaN is not either
+    if not most <= allowed:  # false for NaN, too
         raise InputError(
             f"student.onnx: its logits differ from torch's by up to {most:.3g}, rounding explains {allowed:.3g}; it is "
             "not written. Try another version of torch, onnxscript or onnxruntime, and report this"
@@ -92,7 +92,7 @@ def check(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def compare(found: np.ndarray, expected: np.ndarray, labels: Tensor) -> dict[str, str]:
-    """Accuracy in percent, the share of images whose class is torch's, and the largest difference of a logit."""
+    """Accuracy and agreement with torch's class, in percent, and the largest difference of a logit."""
     named = found.argmax(1)
     return {
         "accuracy": f"{100 * (named == labels.numpy()).mean():.2f}",

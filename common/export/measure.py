@@ -1,4 +1,4 @@
-"""What a network costs on a device: activations in memory, and time."""
+"""A network's cost on a device: activation memory, and time."""
 
 import time
 
@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 REPEATS = 500
-BLOCK, WARM = 25, 3  # timed passes of a network's turn, and untimed ones before them
+BLOCK, WARM = 25, 3  # timed passes per turn of a network, and untimed ones before them
 EVALUATED = ("aten::dropout", "aten::batch_norm")  # elementwise in eval mode
 
 
 def latencies(sessions: dict, image: torch.Tensor, repeats: int = REPEATS) -> dict[str, dict[str, str]]:
-    """For each ONNX Runtime session the median and 95th percentile of a pass of one image (1, S, S, 3), in ms.
+    """For each ONNX Runtime session, the median and 95th percentile time of a pass of one image (1, S, S, 3), in ms.
 
-    The sessions take turns of BLOCK passes, so that a slower moment of the machine meets them all. Each turn begins
+    The sessions take turns of BLOCK passes, so that a slow moment of the machine affects them all. Each turn begins
     with WARM passes that are not timed: the weights of a big network push a small one's out of the caches.
     """
     feed = {"image": image.numpy()}
@@ -38,19 +38,19 @@ def peak_activations(net: nn.Module, size: int, bytes_each: int) -> int:
     """Peak activation memory in bytes: the largest sum of live activations in a forward pass of one image.
 
     Counted on the graph of `torch.export`, operation by operation in its order: an activation is live from the
-    operation that makes it to the last that reads it, and at an operation its inputs and its output are. Views take
-    nothing, an elementwise operation writes over an input that nobody reads later. Weights and the scratch memory of
-    kernels do not count. The image is uint8, (1, size, size, 3).
+    operation that makes it to the last that reads it, so an operation's inputs and output are live during it. Views
+    take no memory, and an elementwise operation overwrites an input that is not read later. Weights and kernels'
+    scratch memory do not count. The image is uint8, (1, size, size, 3).
 
     Args:
-        bytes_each: of an activation: 4 for float32, 1 for int8.
+        bytes_each: bytes per activation: 4 for float32, 1 for int8.
     """
     program = torch.export.export(net, (torch.zeros(1, size, size, 3, dtype=torch.uint8),))
     weights = {*program.graph_signature.inputs_to_parameters, *program.graph_signature.inputs_to_buffers}
     nodes = [node for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
     place = {node: number for number, node in enumerate(node for node in nodes if node.name not in weights)}
     last_read = {node: max([place[user] for user in node.users if user in place] + [place[node]]) for node in place}
-    buffers: list[list] = []  # nodes whose values lie in the memory of the first one
+    buffers: list[list] = []  # nodes whose values share the memory of the first
     for node in place:
         reads = [read for read in node.all_input_nodes if read in place]
         into = [
@@ -69,7 +69,7 @@ def peak_activations(net: nn.Module, size: int, bytes_each: int) -> int:
 
 
 def _is_view(node) -> bool:
-    """Are its values its input's, seen otherwise or written in place?"""
+    """Does it return a view of its input, or write in place?"""
     return any(result.alias_info is not None for result in node.target._schema.returns)
 
 

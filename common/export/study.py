@@ -1,4 +1,4 @@
-"""Does int8 keep what distillation gained? Rounds of many runs in float32 and in 8 bits, on the whole test set.
+"""Does int8 keep what distillation gained? Rounds of many runs, in float32 and in 8 bits, on the whole test set.
 
     python -m common.export.study runs/table1/AlexNet-CIFAR10-{Random,KD,EnCoDe}-*seed* --percents 10 40 100
 
@@ -27,7 +27,7 @@ KEY = ["model", "dataset", "label", "percent"]
 
 
 def measure(rows: pd.DataFrame, data_dir: Path, dataset: str, calibration: int, full_range: bool) -> pd.DataFrame:
-    """For each row of `results.Results.rows` the test accuracy of its student: columns fp32, int8, agreement added."""
+    """Adds to each row of `results.Results.rows` its student's test accuracy: columns fp32, int8 and agreement."""
     found = []
     for run, part in rows.groupby("run", sort=False):
         images = None
@@ -60,7 +60,7 @@ def summary(measured: pd.DataFrame, against: str) -> str:
         for (label, percent), cell in setting.groupby(["label", "percent"], sort=False):
             of = cell.set_index("seed")[["fp32", "int8"]]
             base = setting[(setting["label"] == against) & (setting["percent"] == percent)].set_index("seed")
-            gain = of - base[["fp32", "int8"]]  # seeds that both have; empty on the base's own line
+            gain = of - base[["fp32", "int8"]]  # over common seeds; empty on the base's own line
             gain = gain.dropna() if label != against else gain[:0]
             values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
             signed = zip(values, ("", "", "+", "+", "+"), strict=True)

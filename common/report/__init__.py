@@ -3,9 +3,9 @@
     python -m common.report runs/encode-seed2023 runs/kd-seed2023 --output runs/report
 
 Reads the runs' text files and predictions. Rows are what was trained, columns percent of labels, cells the mean test
-accuracy in percent with its 95% interval over n seeds. Runs of one seed are tested against each other only if one
-build (commit, amp, teacher) made them of one split, unless --mixed, which marks it. report.html has all of it on one
-page. The contact sheets of queried images need the data set too.
+accuracy in percent with its 95% interval over n seeds. Runs of one seed are tested against each other only if one build
+(commit, amp, teacher) made them on one split; --mixed tests others too and marks them. report.html has everything on
+one page. The contact sheets of queried images need the data set as well.
 """
 
 import argparse
@@ -41,26 +41,26 @@ def write(
     ablated: bool = False,
     names: dict[Path, str] | None = None,
 ) -> list[Path]:
-    """Writes every table and figure the runs have the data for; returns the files, the main table first.
+    """Writes every table and figure that the runs have data for; returns the files, the main table first.
 
     Args:
         folders: the runs'.
-        output: folder for tables and figures, made if missing.
+        output: folder for tables and figures, created if missing.
         time_inference: time teacher and student here, for Table II.
         data_dir: where the data sets are; draws the queried images.
         mixed: test and mark runs of one seed that differ in commit, amp, teacher or images.
         reference: a row's name; the others are tested against it at each budget.
-        ablated: runs of one cell with other flags are rows of their own, named by them.
-        names: the row's name that some of `folders` were given.
-    Raises InputError when a folder is no run, there is no such row, runs of one cell were not configured alike (unless
-    `ablated`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
+        ablated: runs of one cell with other flags get their own rows, named by the flags.
+        names: given names for the rows of some of `folders`.
+    Raises InputError when a folder is not a run, there is no such row, runs of one cell were not configured alike
+    (unless `ablated`), two that a test compares were not made alike (unless `mixed`), or `output` cannot be written.
     """
     found = results.read(folders, ablated, names)
     for run in found.unfinished():
         console.note(f"{run}: no finished round yet; the report leaves it out")
-    claims = summary.tables(found, mixed, reference)  # first: nothing is written of what may not be compared
+    claims = summary.tables(found, mixed, reference)  # first: nothing is written if runs may not be compared
     try:
-        # before there is a folder, as images that are elsewhere now are refused
+        # before a folder is made: missing images are refused
         drawn = [] if data_dir is None else sheets.contact_sheets(found, data_dir, output)
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
@@ -130,11 +130,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show(text: str) -> None:
-    """Prints what the terminal's encoding has, ? for the rest, and stops where nobody reads on, as behind `| head`."""
+    """Prints ? for what the terminal's encoding lacks, and stops quietly if the reader is gone, as with `| head`."""
     if sys.stdout is None:  # closed from the start
         return
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
-    except BrokenPipeError:  # Python flushes once more at the end, and must find somewhere to write to
+    except BrokenPipeError:  # Python flushes again at exit, and needs somewhere to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

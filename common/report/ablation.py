@@ -1,4 +1,4 @@
-"""`--ablation`: each row's validation and test accuracy side by side, and what its training took."""
+"""`--ablation`: each row's validation and test accuracy side by side, and its training time."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ NOTE = ("Mean ± half its 95% interval over n seeds. Choose by validation: what 
 
 
 def cells(found: Results) -> pd.DataFrame:
-    """A line for each row and percent that runs were made for.
+    """A line for each row and percent that has runs.
 
     Columns: model, dataset, label, percent, n, validation, validation_half_width, test, test_half_width, seconds;
-    empty (NaN) where there is no interval or no record.
+    NaN if there is no interval or no record.
     Raises InputError when a timing.csv is damaged.
     """
     rows = found.rows[found.rows["own"]]
@@ -38,7 +38,7 @@ def cells(found: Results) -> pd.DataFrame:
 
 
 def tables(found: Results, lines: pd.DataFrame) -> list[Table]:
-    """The `cells` to read, a table for each setting, fewest labels first."""
+    """The `cells` as text, a table for each setting, fewest labels first."""
 
     def known(value: float, text: str) -> str:
         return "" if np.isnan(value) else text
@@ -57,7 +57,7 @@ def tables(found: Results, lines: pd.DataFrame) -> list[Table]:
 
 
 def write(found: Results, output: Path) -> tuple[list[Table], list[Path]]:
-    """The tables, and ablation.md and ablation.csv, which have them."""
+    """Writes ablation.md and ablation.csv; returns the tables and these files."""
     lines = cells(found)
     parts, files = tables(found, lines), [output / "ablation.md", output / "ablation.csv"]
     write_text(files[0], "\n\n".join(line for part in parts for line in part.markdown()) + "\n")

@@ -1,4 +1,4 @@
-"""Which runs may be compared: what each was made with, as config.json records it, and where two runs differ in it."""
+"""Which runs may be compared: what each was made with, by its config.json, and where two runs differ in it."""
 
 import re
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from common.errors import InputError
 from common.schema import BEFORE
 
 MARK = "‡"
-SPLIT = ("num_images", "num_val", "val_labels")  # with the seed they decide who trains and who validates
+SPLIT = ("num_images", "num_val", "val_labels")  # with the seed, these decide which images train and which validate
 IMAGES = ("image_size", *SPLIT, "data", "test_data")
-UPDATES = "their number of updates"  # of the student: for a test's reader to see, it is never refused
-ONE_SIDED = "one-sided"  # what `compare` finds besides the names of what differs: one of two runs has no record
+UPDATES = "their number of updates"  # of the student: shown to the reader of a test, never refused
+ONE_SIDED = "one-sided"  # found by `compare` besides the names of what differs: one of two runs has no record
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """What a run, or a part of it, was made with; empty where there is no record."""
+    """What a run, or a part of it, was made with; empty if there is no record."""
 
-    commit: str = ""  # with -dirty behind it where the code differed from it, and what that was
+    commit: str = ""  # followed by -dirty and a hash if the code differed from it
     torch: str = ""
     machine: str = ""
     device: str = ""
@@ -32,15 +32,15 @@ class Sitting:
 
 @dataclass(frozen=True)
 class Made:
-    """What made a run: each sitting that differed from the ones before, and its teacher."""
+    """What made a run: each sitting that differed from those before, and its teacher."""
 
     sittings: tuple[Sitting, ...]
-    teachers: tuple[str, ...]  # SHA-256, of each round where they differ
-    shared_teacher: str  # what the one of all rounds is called; empty where each round has its own
-    images: tuple = ()  # what is recorded of them, as (key of config.json, value)
+    teachers: tuple[str, ...]  # SHA-256, one per round if they differ
+    shared_teacher: str  # name of the one of all rounds; empty if each round has its own
+    images: tuple = ()  # their record, as (key of config.json, value)
 
     def values(self, name: str) -> set[str]:
-        """All values of commit, amp or teacher; an empty one where it is not known."""
+        """All values of commit, amp or teacher; an empty one if unknown."""
         if name == "teacher":
             return set(self.teachers) or {""}
         return {getattr(sitting, name) for sitting in self.sittings}
@@ -52,14 +52,14 @@ def made(config: dict, shared_teacher: str) -> Made:
     teachers = [teachers] if isinstance(teachers, str) else teachers
     sittings = []
     for record in config.get("made_with", [{}]):
-        # Before there were records, amp was a flag among the others.
+        # Before there were records, amp was an ordinary flag.
         known = {"amp": config.get("amp"), **{name: record[name] for name in Sitting.__annotations__ if name in record}}
         values = {name: "" if value is None else str(value) for name, value in known.items()}
         if values.get("commit") and record.get("dirty"):
-            what = record["dirty"]  # True of before one change was told from another
+            what = record["dirty"]  # True in older records, which did not hash the change
             values["commit"] += f"-dirty-{what}" if isinstance(what, str) else "-dirty"
         sittings.append(Sitting(**values))
-    known = BEFORE | config if config.get("num_val") else config  # of no validation image the labels are nobody's
+    known = BEFORE | config if config.get("num_val") else config  # labels of no images do not matter
     names = [name for name in IMAGES if name in known and (name != "val_labels" or config.get("num_val"))]
     images = tuple((name, str(known[name])) for name in names)
     return Made(tuple(sittings), tuple(teachers), shared_teacher, images)
@@ -68,14 +68,13 @@ def made(config: dict, shared_teacher: str) -> Made:
 def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: bool) -> frozenset[str]:
     """What differs between the runs of each pair: commit, amp, teacher, images, ONE_SIDED.
 
-    Machine, threads and torch may differ. What neither run has a record of counts as equal, and a run that was itself
-    made with several builds is like no other.
+    Machine, threads and torch may differ. What neither run has a record of counts as equal; a run that was itself made
+    with several builds equals no other.
 
     Args:
         found: what each run was made with.
         pairs: two runs of one seed each, whose results are subtracted.
-        mixed: whether a difference is for the reader to see; else it raises InputError, naming the runs and what
-            differs.
+        mixed: report differences; else they raise InputError, naming the runs and what differs.
     """
     words: set[str] = set()
     for first, second in dict.fromkeys(pairs):
@@ -98,9 +97,9 @@ def compare(found: dict[str, Made], pairs: Iterable[tuple[str, str]], mixed: boo
 
 
 def _other_images(a: Made, b: Made) -> list[str]:
-    """In which keys of config.json two runs have other images to train or to test on.
+    """The keys of config.json in which two runs' training or test images differ.
 
-    The SHA-256 of the same images at two sizes differ too: what is left to compare there is how they are split.
+    The SHA-256 of the same images at two sizes differ too: there only the split can be compared.
     """
     ours, theirs = dict(a.images), dict(b.images)
     alike = ours.get("image_size") == theirs.get("image_size")
@@ -109,12 +108,12 @@ def _other_images(a: Made, b: Made) -> list[str]:
 
 
 def mark(words: frozenset[str]) -> str:
-    """The mark of a test on runs that differ, or of which only some have a record."""
+    """The mark for a test on runs that differ, or of which only some have a record."""
     return MARK if words else ""
 
 
 def explain(words: Iterable[str]) -> list[str]:
-    """The lines under tests with these words."""
+    """The lines that explain these words under the tests."""
     differing, lines = sorted(set(words) - {ONE_SIDED}), []
     if differing:
         lines.append(f"{MARK} runs of one seed differ in {' and '.join(differing)}: the difference may come from that.")
@@ -124,9 +123,9 @@ def explain(words: Iterable[str]) -> list[str]:
 
 
 def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
-    """What the runs were made with: a line for each build and teacher, naming the rows and seeds made with it."""
+    """What the runs were made with: a line for each build and teacher, naming its rows and seeds."""
     groups: dict[str, dict[str, dict[str, set[int]]]] = {}  # build -> setting -> row -> seeds
-    several: dict[tuple, set[str]] = {}  # the builds of a row's seed
+    several: dict[tuple, set[str]] = {}  # (row, seed) -> builds
     for row in rows.drop_duplicates(["run", "label"]).itertuples():
         setting = f"{row.model} on {row.dataset}"
         for text in _texts(found[row.run]):
@@ -152,7 +151,7 @@ def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
 
 
 def _texts(run: Made) -> list[str]:
-    """A line's beginning for each sitting of a run."""
+    """The start of a line for each sitting of a run."""
     teacher = [f"{len(run.teachers)} teachers, one a round"] if len(run.teachers) > 1 else []
     if len(run.teachers) == 1:
         teacher = [f"teacher {_short(set(run.teachers))}"]
@@ -170,7 +169,7 @@ def _texts(run: Made) -> list[str]:
 
 
 def _short(values: set[str]) -> str:
-    """Hashes by their first ten digits."""
+    """Hashes shortened to ten digits."""
     return " + ".join(re.sub(r"^([0-9a-f]{10})[0-9a-f]+", r"\1", value) or "unknown" for value in sorted(values))
 
 

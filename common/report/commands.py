@@ -1,4 +1,4 @@
-"""commands.sh: the commands that make the report's runs again, each with the fewest flags that say what was done."""
+"""commands.sh: the commands that reproduce the report's runs, each with as few flags as possible."""
 
 import functools
 import shlex
@@ -21,10 +21,10 @@ SAID_ANYWAY = {"network", "seed", "expt"}
 
 
 def write(found: Results, output: Path) -> list[Path]:
-    """Keeps the commands as commands.sh."""
+    """Writes the commands to commands.sh."""
     path, text = output / "commands.sh", HEAD
     for row, setting, line in lines(found):
-        comment = " ".join(f"# {row}: {setting}".split())  # on one line: what a row is called must not become a command
+        comment = " ".join(f"# {row}: {setting}".split())  # on one line: a row's name must not become a command
         text += f"\n{comment}\n{line}\n"
     write_text(path, text)
     return [path]
@@ -36,7 +36,7 @@ def table(found: Results) -> Table:
 
 
 def lines(found: Results) -> list[tuple[str, str, str]]:
-    """(row, setting, command) for all seeds of a row that have the command in common."""
+    """(row, setting, command) for all seeds of a row that share the command."""
     kept = []
     own = found.rows[found.rows["own"]].drop_duplicates(["run", "label"])
     for (model, dataset, label), rows in own.groupby(["model", "dataset", "label"], sort=False):
@@ -50,10 +50,10 @@ def lines(found: Results) -> list[tuple[str, str, str]]:
 
 
 def command(config: dict) -> str:
-    """A run's command, in a shell of its own with `$seed` for the seed, from what its config.json keeps.
+    """A run's command, in a subshell with `$seed` for the seed, from its config.json.
 
-    It names what differs from the script's DEFAULTS as they are now, with the recipe that leaves least to be said.
-    Where there is none, a comment says why.
+    It names what differs from the script's current DEFAULTS, with the recipe that needs the fewest flags. If there is
+    no command, a comment says why.
     """
     if "model" not in config or "method" not in config:
         return "# no record of its flags"
@@ -61,14 +61,14 @@ def command(config: dict) -> str:
     if folder not in experiments.available():
         return f"# {' '.join('/'.join(folder).split())} has no main.py now"
     gone = sorted(config.keys() - NO_FLAGS - ELSEWHERE - _usual(*folder, ()).keys())
-    if gone:  # of another version, or of a second teacher, which is trained within a run
+    if gone:  # from another version, or from a second teacher, which is trained within a run
         return f"# {'/'.join(folder)} has no flag {' '.join(', '.join(gone).split())}"
     words = [_words(folder, config, recipe) for recipe in ("own", *recipes.STUDENTS, *recipes.TEACHERS)]
     return f"(cd {'/'.join(folder)} && python main.py {' '.join(min(filter(None, words), key=len))})"
 
 
 def _words(folder: tuple[str, str, str], config: dict, recipe: str) -> list[str]:
-    """The flags in which a run differs from the script with this recipe; none where that is another network's."""
+    """The flags in which a run differs from the script with this recipe; none if the recipe is another network's."""
     before = BEFORE | config
     words = [] if recipe == "own" else ["--recipe", recipe]
     words += ["--network", "teacher"] if config.get("network") == "teacher" else []
@@ -86,9 +86,9 @@ def _words(folder: tuple[str, str, str], config: dict, recipe: str) -> list[str]
     return [*words, "--seed", "$seed", *_said("expt", config.get("expt", config["method"].lower()))]
 
 
-@functools.cache  # a parser of each for hundreds of runs would take seconds
+@functools.cache  # a parser for each of hundreds of runs would take seconds
 def _usual(model: str, dataset: str, method: str, words: tuple[str, ...]) -> dict:
-    """The values that a script has behind a few words, flags' and others'. Raises InputError for wrong words."""
+    """The values that a script has with these words, of flags and others. Raises InputError for wrong words."""
     return vars(cli.preset(experiments.script(model, dataset, method).DEFAULTS, list(words)))
 
 
@@ -98,12 +98,12 @@ def _flags(model: str, dataset: str, method: str) -> set[str]:
 
 
 def _said(name: str, value) -> list[str]:
-    """A flag and its value as words of a shell."""
+    """A flag and its value as shell words."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     values = value if isinstance(value, list) else [value]
     whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in values]
     words = [shlex.quote(str(each)) for each in whole]
     if name in ("dataset", "teacher", "labels") and value not in datasets.DATASETS and not Path(value).is_absolute():
-        words = [f'"$OLDPWD"/{words[0]}']  # results that were moved name a file, which is looked for at the root
+        words = [f'"$OLDPWD"/{words[0]}']  # moved results name a file, which is looked up from the root
     return [f"--{name}", *words]

@@ -1,4 +1,4 @@
-"""Table II: what a network costs on a device and how good it is there, from the runs' export.csv; and its figure."""
+"""Table II: a network's cost and accuracy on a device, from the runs' export.csv; and its figure."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ from common.schema import EXPORT
 
 SLACK = 0.5  # points of test accuracy between torch and ONNX Runtime; an image of a test set of 200
 PAPER_PERCENT = 60  # Table II gives EnCoDe at 60% of the labels
-TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that the paper's teachers stand beside
+TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows next to which the paper's teachers are shown
 NUMBERS = ("seed", "round", "percent", "file_bytes", "parameters", "macs", "latency_ms", "accuracy")
 HEAD = {
     "row": "row",
@@ -38,8 +38,9 @@ HEAD = {
 
 
 def exports(found: Results) -> pd.DataFrame:
-    """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`, the time by the
-    teacher's in the same file, NaN where that has none.
+    """The lines of the runs' export.csv that belong to their rows, with `label`, `run` and `ratio`.
+
+    `ratio` is the time relative to the teacher's in the same file, NaN if that has none.
 
     Raises InputError when a file is damaged or names a round that the run does not have.
     """
@@ -52,7 +53,7 @@ def exports(found: Results) -> pd.DataFrame:
     for line in joined[joined["label"].isna()].itertuples():
         raise InputError(f"{Path(line.run) / 'export.csv'}: is of round {line.round}, which results.csv does not have; "
                          "export the run again")  # fmt: skip
-    # ONNX Runtime's logits are torch's but for rounding: no more than an image or two may have another class
+    # ONNX Runtime's logits equal torch's up to rounding: at most an image or two may get another class
     of_student = (joined["network"] == "student") & (joined["precision"] == "fp32")
     apart = (joined["accuracy"] - joined["test_accuracy"]).abs() > SLACK
     for line in joined[of_student & apart].itertuples():
@@ -87,8 +88,8 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
 
     `exported` are `exports`.
 
-    A row whose runs were exported shows what was measured there, in float32 and int8, at the percents that were
-    exported. Any other has its best percent (EnCoDe: the paper's 60 where it is there), and `ratios`' time, by model.
+    A row whose runs were exported shows what was measured, in float32 and int8, at the exported percents. Any other
+    shows its best percent (EnCoDe: the paper's 60 if it has it), and the time from `ratios`, by model.
     """
     table, shown, of_teachers = [], cells(found), teachers(found)
     for setting in found.settings():
@@ -108,14 +109,14 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
                 values = runs[(runs["label"] == label) & (runs["percent"] == at)]["test_accuracy"]
                 line = _line(found, setting, label, "fp32", at, values, teacher if label in of_teachers else here)
                 config = found.configs[runs.loc[runs["label"] == label, "run"].iloc[0]]
-                if label not in of_teachers and not logits_file(config):  # of another teacher nobody knows the time
+                if label not in of_teachers and not logits_file(config):  # another teacher's time is unknown
                     line["ratio"] = ratios.get(setting[0], math.nan)
                 table.append(line)
     return pd.DataFrame(table)
 
 
 def teachers(found: Results) -> set[str]:
-    """The rows that are a teacher's own: Baseline and its variants, Single's teacher, `teacher` of an export."""
+    """The rows that belong to teachers: Baseline and its variants, Single's teacher, `teacher` of an export."""
     return {"teacher", *found.rows.loc[found.rows["network"] == "teacher", "label"]}
 
 
@@ -126,15 +127,15 @@ def _percent(label: str, row: pd.DataFrame) -> float:
 
 
 def _line(found: Results, setting: tuple, label: str, precision: str, percent, accuracies, measured) -> dict:
-    """One row. `measured`: the lines of export.csv behind it; none gives cells without a time or a size."""
+    """One row. `measured`: its lines of export.csv; without any, time and size are empty."""
     mean, half_width = interval(accuracies) if len(accuracies) else (math.nan, math.nan)
     part = "teacher" if label in teachers(found) else "student"
     runs = found.of(setting)
-    own = runs[runs["label"] == label]  # empty for the teacher of an export, which is of all rows
+    own = runs[runs["label"] == label]  # empty for the teacher of an export, which is shared by all rows
     config = found.configs[(runs if own.empty else own)["run"].iloc[0]]
     size = config.get("image_size", networks.PAIRS[setting[0]].IMAGE_SIZE)
     parameters, macs = networks.cost(setting[0], part, config.get("num_classes", 10), size)
-    same_cpu = measured["cpu"].nunique() == 1  # milliseconds of two machines have no mean
+    same_cpu = measured["cpu"].nunique() == 1  # times on two machines have no mean
     return {
         "model": setting[0],
         "dataset": setting[1],
@@ -154,7 +155,7 @@ def _line(found: Results, setting: tuple, label: str, precision: str, percent, a
 
 
 def _paper_ratio(setting: tuple[str, str], label: str) -> float:
-    """Inference time by the teacher's in the paper's Table II, NaN where it has none. It has CIFAR-10 and SVHN."""
+    """Inference time relative to the teacher's in the paper's Table II (CIFAR-10 and SVHN); NaN if it has none."""
     table = pd.read_csv(Path(__file__).with_name("table2.csv")).set_index("network")["inference_time_ratio"]
     network, label = PAPER_NETWORK.get(setting[0], setting[0]), label.removesuffix("†")
     theirs = {"Single": "Comp", "CM": "Comp", "EnCoDe": "Encode"} | dict.fromkeys(TEACHERS, "")
@@ -163,10 +164,10 @@ def _paper_ratio(setting: tuple[str, str], label: str) -> float:
 
 
 def table2(found: Results, ratios: dict[str, float]) -> tuple[Table, pd.DataFrame]:
-    """Table II with what is said below it, and its `lines`.
+    """Table II with its notes, and its `lines`.
 
     Args:
-        ratios: student's time by teacher's, by model, for rows that were not exported.
+        ratios: student's time relative to the teacher's, by model, for rows that were not exported.
     Raises InputError when an export.csv is damaged.
     """
     exported = exports(found)
@@ -181,7 +182,7 @@ def table2(found: Results, ratios: dict[str, float]) -> tuple[Table, pd.DataFram
 
 
 def write(found: Results, second: Table, table: pd.DataFrame, output: Path) -> list[Path]:
-    """table2.md, table2.csv and, where a run was exported, deployment.png and .svg, from `table2`; returns them."""
+    """Writes table2.md, table2.csv and, if a run was exported, deployment.png and .svg, from `table2`; returns them."""
     files = [output / "table2.md", output / "table2.csv"]
     write_text(files[0], "\n\n".join(second.markdown()) + "\n")
     frame = pd.DataFrame(second.rows, columns=second.head)
@@ -193,7 +194,7 @@ def write(found: Results, second: Table, table: pd.DataFrame, output: Path) -> l
 
 def _text(line: pd.Series, column: str) -> str:
     value = line[column]
-    if line["n"] == 0 and column in ("accuracy", "n"):  # a teacher from elsewhere: nobody knows how good it is
+    if line["n"] == 0 and column in ("accuracy", "n"):  # a teacher from elsewhere, of unknown accuracy
         return ""
     if column == "accuracy":
         return plain(value, line["half_width"])
@@ -221,7 +222,7 @@ def _notes(exported: pd.DataFrame, timed: bool) -> list[str]:
 def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
     """Accuracy against latency and against multiply-accumulates: a point for each row, hollow for int8.
 
-    Bars are 95% intervals over three or more seeds. Only rows whose time was measured are drawn.
+    Bars are 95% intervals over three or more seeds. Only rows with a measured time are drawn.
     """
     timed = table[table["ms"].notna() & (table["n"] > 0)]
     settings = [key for key, _ in timed.groupby(["model", "dataset"], sort=False)]

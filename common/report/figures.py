@@ -23,13 +23,13 @@ GUESSING = {"disc": np.log(2)}  # the loss of a discriminator that cannot tell
 
 
 class Labels(NamedTuple):
-    """What the budget curves stand on: a column of results.csv."""
+    """The horizontal axis of the budget curves: a column of results.csv."""
 
     column: str
     title: str
     highest: float | None = None
     paper: bool = False  # whether the paper's curves have this axis
-    of: str = ""  # the column whose equal values are one point, where rounds may stand at one place
+    of: str = ""  # the column whose equal values form one point, if rounds may coincide
 
 
 PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper=True)
@@ -38,10 +38,10 @@ PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper
 def curves(
     found: Results, output: Path, x: Labels = PERCENT, name: str = "curves", looks: dict[str, dict] | None = None
 ) -> list[Path]:
-    """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set.
+    """Test accuracy against labels, the paper's dashed in the row's color, a panel for each model and data set.
 
     Args:
-        looks: each row's colour, marker and line, where `found` is a part of what the other figures show.
+        looks: each row's color, marker and line, if `found` is only part of what the other figures show.
     """
     looks = looks or style.styles(found)
 
@@ -62,9 +62,9 @@ def curves(
 
 
 def labels(found: Results, output: Path) -> list[Path]:
-    """Test accuracy against all labels that any network of a row saw, teacher and validation included.
+    """Test accuracy against all labels that a row's networks saw, teacher and validation included.
 
-    Nothing is drawn where no run has a record of them.
+    Nothing is drawn if no run has a record of them.
     """
     if "labels_in_all" not in found.rows:
         return []
@@ -77,7 +77,7 @@ def labels(found: Results, output: Path) -> list[Path]:
 
 
 def epochs(found: Results, output: Path) -> list[Path]:
-    """Validation accuracy against epochs in the round with about half of the labels, as the paper's figure."""
+    """Validation accuracy against epochs in the round with about half of the labels, as in the paper's figure."""
     history, looks = at_half(found.history), style.styles(found)
     history = history.dropna(subset="val_accuracy")  # runs of --num_val 0 have none
     if history.empty:
@@ -96,7 +96,7 @@ def epochs(found: Results, output: Path) -> list[Path]:
 
 
 def losses(found: Results, output: Path) -> list[Path]:
-    """losses: each term of the objective and of the samplers, with its weight, against epochs at half of the labels."""
+    """losses: each weighted term of the objective and of the samplers, against epochs at half of the labels."""
     history, looks = at_half(found.history), style.styles(found)
     terms = [term for term in ("loss", *LOSSES) if term in history and history[term].notna().any()]
     if not terms:
@@ -141,7 +141,7 @@ def macs(found: Results, output: Path) -> list[Path]:
                 cost = networks.cost(model, part, *shape)[1]
                 costs.append(cost)
                 for place, label in enumerate(labels):
-                    # beside each other: one network has one cost, whichever way it was trained
+                    # side by side: a network costs the same however it was trained
                     at = cost * 1.12 ** (place - (len(labels) - 1) / 2)
                     most = group[group["label"] == label]
                     most = most[most["percent"] == most["percent"].max()]
@@ -184,7 +184,7 @@ def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
 
 
 def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
-    """Classes and image size of a run; those of the paper where its config.json does not say."""
+    """Classes and image size of a run; the paper's if its config.json does not say."""
     config = found.configs[run]
     return int(config.get("num_classes", 10)), int(config.get("image_size", networks.PAIRS[model].IMAGE_SIZE))
 
@@ -192,7 +192,7 @@ def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
 def _panels(
     found: Results, table: pd.DataFrame, draw: Callable, path: Path, more: Sequence = (), looks: dict | None = None
 ) -> list[Path]:
-    """A panel for each setting over one legend: a row has one colour in all of them."""
+    """A panel for each setting over one legend: a row has the same color in all of them."""
     looks = looks or style.styles(found)
     settings = [setting for setting in found.settings() if not of(table, setting).empty]
     figure, panels = _grid(len(settings))
@@ -206,14 +206,14 @@ def _panels(
 
 
 def _grid(count: int) -> tuple[Figure, list]:
-    """So many panels, two in a row."""
+    """A figure of `count` panels, two in a row."""
     columns, lines = min(2, count), -(-count // 2)
     figure = plt.figure(figsize=(6 * columns, 3.6 * lines + 1.0))
     return figure, [figure.add_subplot(lines, columns, number + 1) for number in range(count)]
 
 
 def _shares(table: pd.DataFrame) -> dict[str, str]:
-    """At which percents of labels each row is looked at."""
+    """The percents of labels at which each row is shown."""
     return {
         label: f", {' or '.join(style.percent(value) for value in sorted(group.unique()))}"
         for label, group in table.groupby("label")["percent"]
@@ -223,7 +223,7 @@ def _shares(table: pd.DataFrame) -> dict[str, str]:
 def _legend(
     figure: Figure, looks: dict[str, dict], table: pd.DataFrame, at: dict[str, str], more: Sequence = (), **changes: str
 ) -> None:
-    """Under the panels: each row's colour, at which percent of labels it is looked at, and over how many seeds."""
+    """Under the panels: each row's color, the percent of labels at which it is shown, and its number of seeds."""
     handles = []
     for label in style.order(table["label"]):
         seeds = table[table["label"] == label].groupby(["model", "dataset", "percent"])["seed"].nunique()

@@ -1,4 +1,4 @@
-"""What happens class by class: how accurate the rows are on each, and which classes their samplers query."""
+"""Results by class: how accurate the rows are on each, and which classes their samplers query."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from common.report import style
 from common.report.figures import at_half
 from common.report.results import Results, of
 
-WRITTEN = 20  # classes up to which each cell's number is written into it
+WRITTEN = 20  # up to this many classes, cells show their numbers
 
 
 def class_accuracy(found: Results, output: Path) -> list[Path]:
@@ -39,16 +39,16 @@ def class_accuracy(found: Results, output: Path) -> list[Path]:
 def class_balance(found: Results, output: Path) -> list[Path]:
     """queries.csv: images of each class queried in each round, mean over seeds; a figure of their share.
 
-    Where a row's percents come from several runs, each has a round 0 of its own.
+    If a row's percents come from several runs, each has its own round 0.
 
-    The figure leaves out the initial labels, which nobody chose, and a round that takes all that is left, and shows the
-    share of what was queried less the class's share of the pool, in points.
+    The figure leaves out the initial labels, which no sampler chose, and a round that takes all the rest; it shows a
+    class's share of the queried images less its share of the pool, in points.
     """
     if found.queries.empty:
         return []
     keys = ["model", "dataset", "label", "round", "percent", "class"]
     counts = found.queries.groupby(keys, sort=False).size().rename("images").reset_index()
-    runs = found.queries.groupby(keys[:-1])["run"].nunique()  # with those that queried none of the class
+    runs = found.queries.groupby(keys[:-1])["run"].nunique()  # including runs that queried none of the class
     counts["images"] = counts["images"] / runs.loc[pd.MultiIndex.from_frame(counts[keys[:-1]])].to_numpy()
     files = [_csv(_named(found, counts.sort_values(keys)), output / "queries.csv", "%.5g")]
     grids = {setting: _imbalance(found, setting) for setting in found.settings()}
@@ -69,7 +69,7 @@ def _imbalance(found: Results, setting: tuple[str, str]) -> pd.DataFrame:
     shares = {}
     for (label, run), group in chosen.groupby(["label", "run"], sort=False):
         pool = np.array(list(found.pools[run].values()) or [0] * len(classes), float)
-        if not pool.sum():  # a run without a record: its initial labels are a random sample of the pool
+        if not pool.sum():  # no record: the initial labels are a random sample of the pool
             initial = queries[(queries["run"] == run) & (queries["round"] == 0)]
             pool = np.bincount(initial["class"], minlength=len(classes)).astype(float)
         pool = np.pad(pool, (0, len(classes) - len(pool)))
@@ -118,7 +118,7 @@ def _write(axes, mesh, values: np.ndarray, form: str) -> None:
 
 
 def _named(found: Results, table: pd.DataFrame) -> pd.DataFrame:
-    """With the class's name behind its number."""
+    """Adds the class's name after its number."""
     most = table.groupby("dataset")["class"].max() + 1
     names = {dataset: found.class_names(dataset, count) for dataset, count in most.items()}
     column = [names[dataset][number] for dataset, number in zip(table["dataset"], table["class"], strict=True)]

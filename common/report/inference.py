@@ -10,7 +10,7 @@ from common.networks import PAIRS
 
 @torch.inference_mode()
 def ratio(model: str, repeats: int = 50) -> float:
-    """Median time of the student's forward pass at batch 1 by the teacher's, taken in turns. Weights do not matter."""
+    """Median time of the student's forward pass at batch 1 over the teacher's, in turns. Weights do not matter."""
     pair = PAIRS[model]
     image = torch.zeros(1, 3, pair.IMAGE_SIZE, pair.IMAGE_SIZE)
     nets = [pair.student(10).eval(), pair.teacher(10).eval()]

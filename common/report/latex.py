@@ -12,13 +12,13 @@ DAGGER = r"$^\dagger$ distilled from a teacher that saw every label, or some tha
 
 
 def table(found: Results, setting: tuple[str, str], percents: list[float], labels: list[str], grid: dict) -> str:
-    """A table: the mean with its interval, below it the paper's number where there is one.
+    """A table: the mean with its interval, and below it the paper's number if there is one.
 
     Args:
-        percents, labels, grid: of the setting's cells, by (label, percent); each has mean, half_width, n, paper.
+        percents, labels, grid: the setting's cells, by (label, percent); each has mean, half_width, n, paper.
     """
     out = set(found.rows.loc[(found.rows["network"] == "teacher") | found.rows["oracle"], "label"])  # never in bold
-    best = {}  # of two students or more
+    best = {}  # only among two students or more
     for percent in percents:
         means = [grid[label, percent].mean for label in labels if (label, percent) in grid and label not in out]
         best[percent] = f"{max(means):.2f}" if len(means) > 1 else ""
@@ -54,7 +54,7 @@ def table(found: Results, setting: tuple[str, str], percents: list[float], label
 
 
 def escape(text: str) -> str:
-    """LaTeX that shows the text as it is."""
+    """LaTeX that shows the text literally."""
     return "".join(ESCAPES.get(sign, sign) for sign in text)
 
 

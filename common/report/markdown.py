@@ -1,11 +1,11 @@
-"""A table as every part of the report hands it on, and in Markdown that reads well as plain text too."""
+"""The table that all parts of the report exchange, and its Markdown, which reads well as plain text too."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head, what is said before them and behind; `lacking` stands where there are no rows."""
+    """Rows of cells under a header, with text before and after; `lacking` is shown if there are no rows."""
 
     title: str
     head: list[str]
@@ -20,7 +20,7 @@ class Table:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Rows of cells, the first one the head, in columns of equal width; a | in a cell, as in a path, is escaped."""
+    """Rows of cells, the first one the header, in padded columns; a | in a cell, as in a path, is escaped."""
     lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]

@@ -1,4 +1,4 @@
-"""What a row of the tables is called: the paper's name for what was trained, and what sets it apart from the others."""
+"""Names of the tables' rows: the paper's name for what was trained, and what sets a row apart from the others."""
 
 import json
 from collections import Counter
@@ -24,17 +24,17 @@ NAMES = {
     ("KD", "student"): "CM+KD",
     ("EnCoDe", "student"): "EnCoDe",
 }
-ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels that they ask for
-# Keys of config.json that may differ in a cell: where a run was made and with what, and which cells it has.
+ORACLES = [name for name, kind in SAMPLERS.items() if kind.oracle]  # these read the labels they ask for
+# Keys of config.json that may differ in a cell: where and with what a run was made, and which cells it has.
 OWN = ELSEWHERE | {"expt", "seed", "rounds", "teacher", "percents", "initial_budget", "budget", "data", "dataset"}
 OWN |= {"made_with", "teacher_sha256", "pool"}
-RECIPES = ["own", *STUDENTS, *TEACHERS]  # --recipe: the first one of a row goes without saying
-# Flags beside --teacher_* that a fair teacher depends on.
+RECIPES = ["own", *STUDENTS, *TEACHERS]  # --recipe: a row's first one is not mentioned
+# Flags besides --teacher_* that a fair teacher depends on.
 TEACHER = {"num_images", "num_val", "num_classes", "image_size", "take", "extra", "flip", "val_labels"}
 
 
 def labeled(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool, given: dict[str, str]) -> pd.DataFrame:
-    """`named`, where the networks of some runs have a name that was `given`, by run folder; a dagger stays."""
+    """`named`, with the names `given` to the networks of some runs, by run folder; a dagger is kept."""
     own = rows["own"] & rows["run"].isin(given)
     parts = [named(part, configs, ablation) for part in (rows[~own], rows[own]) if len(part)]
     rows = pd.concat(parts).sort_index()
@@ -44,17 +44,17 @@ def labeled(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool, given:
 
 
 def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) -> pd.DataFrame:
-    """The rows with `shared_teacher`, whether all rounds had one teacher, `oracle` and `label`.
+    """The rows, with added columns `shared_teacher` (whether all rounds had one teacher), `oracle` and `label`.
 
     A row's name in the tables is the paper's, what sets it apart, the file of its logits, and a dagger for a teacher
-    that saw every label, or some that its student did not buy. A value that is missing, as in files of before its
-    column was there, counts as the usual one.
+    that saw every label, or some that its student did not buy. A missing value, as in files older than its column,
+    counts as the usual one.
 
     Args:
         rows: results.csv of all runs, with `run`, and `own`: not a row of KD's fair teacher.
         configs: run folder -> config.json.
-        ablation: what most runs of a row have goes without saying, and others are told apart by all of their flags;
-            else the choices of VARIANTS go without saying, and beyond VARIANTS only recipes are told apart.
+        ablation: what most runs of a row have is not mentioned, and others are told apart by all of their flags; else
+            the usual choices in VARIANTS are not mentioned, and beyond VARIANTS only recipes are told apart.
     Raises InputError when a method trains no such network.
     """
     values, mentioned = _choices(rows, ablation)
@@ -83,14 +83,14 @@ def named(rows: pd.DataFrame, configs: dict[str, dict], ablation: bool = False) 
 
 
 def _choices(rows: pd.DataFrame, ablation: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Each row's choices of VARIANTS, and those of them that its name mentions: empty for what goes without saying."""
+    """Each row's choices of VARIANTS, and those that its name mentions: empty for the rest."""
     values, mentioned = rows[list(VARIANTS)].copy(), pd.DataFrame("", rows.index, list(VARIANTS))
     alike = ["method", "network", *(("model", "dataset") if ablation else ())]
     for name, choices in VARIANTS.items():
         for _, group in values.groupby([rows[name] for name in alike], sort=False):
             there = set(group[name])
             usual = [choice for choice in choices if choice in there][-1:] or choices[:1]
-            if name == "sampler":  # what is no random choice, or not EnCoDe's own, is named whatever the others have
+            if name == "sampler":  # neither random nor EnCoDe's own: always named
                 usual = ["vae" if rows.loc[group.index[0], "method"] == "EnCoDe" else "random"]
             filled = group[name].replace("", usual[0])
             if ablation and name != "sampler":
@@ -99,12 +99,12 @@ def _choices(rows: pd.DataFrame, ablation: bool) -> tuple[pd.DataFrame, pd.DataF
             if filled.nunique() > 1 or name == "sampler":
                 mentioned.loc[group.index, name] = filled.replace(usual[0], "")
     oracle = rows["sampler"].isin(ORACLES)
-    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # whatever else is there
+    mentioned.loc[oracle, "sampler"] = "oracle: " + rows.loc[oracle, "sampler"]  # always
     return values, mentioned
 
 
 def row_named(rows: pd.DataFrame, reference: str) -> str:
-    """The label of `--against`, which may lack the dagger: few keyboards have one. Raises InputError for no row."""
+    """The label of `--against`, which may lack the dagger: few keyboards have one. Raises InputError if unknown."""
     labels = list(dict.fromkeys(rows["label"]))
     label = next((name for name in (reference, f"{reference}†") if name in labels), None)
     if label is None:
@@ -113,22 +113,22 @@ def row_named(rows: pd.DataFrame, reference: str) -> str:
 
 
 def logits_file(config: dict) -> str:
-    """The name of the file of another network's logits that taught (`--teacher FILE.npz`), empty where none did.
+    """The name of the file of another network's logits that taught (`--teacher FILE.npz`); empty if there is none.
 
-    Runs of one row have teachers of one name, whose content may differ from seed to seed.
+    Teachers of one row's runs share this name; their content may differ from seed to seed.
     """
     return name if (name := Path(config.get("teacher", "")).name).endswith(".npz") else ""
 
 
 def flags(config: dict) -> dict:
     """The flags that runs of one cell share. Runs without a record of amp have it as a flag."""
-    own = OWN | ({TRAIN_DATA} if config.get("labels") else set())  # there it has files' names in place of labels
+    own = OWN | ({TRAIN_DATA} if config.get("labels") else set())  # there it covers files' names instead of labels
     kept = {name: value for name, value in config.items() if name not in own}
     return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
 
 
 def teacher_flags(config: dict) -> dict:
-    """Those of a KD run that its fair teachers depend on."""
+    """The flags of a KD run that its fair teachers depend on."""
     means = config.get("targets") == "mean" and config.get("teacher_pool") == "self_training"
     names = TEACHER | ({"views", "shift"} if means else set())
     found = {name: value for name, value in flags(config).items() if name in names or name.startswith("teacher_")}
@@ -139,12 +139,12 @@ def teacher_flags(config: dict) -> dict:
 
 
 def _saw_more(rows: pd.DataFrame, configs: dict[str, dict], unknown: pd.Series) -> pd.Series:
-    """Did a row's teacher see labels beyond its student's, or all that there are? `unknown` where no file says it."""
+    """Did a row's teacher see labels beyond its student's, or all of them? `unknown` if no file says."""
     if "labels_in_all" not in rows:
         return unknown
 
     def held_out(run: str) -> int:
-        """Validation images whose labels count beside the bought ones."""
+        """Number of validation images whose labels count besides the bought ones."""
         config = BEFORE | configs[run]
         return config.get("num_val", 0) if config["keep"] == "best" and config["val_labels"] == "extra" else 0
 
@@ -155,13 +155,13 @@ def _saw_more(rows: pd.DataFrame, configs: dict[str, dict], unknown: pd.Series) 
 
 
 def most(values: Iterable[str], usual: tuple[str, ...] = ()) -> str:
-    """What is there most often; of equals one that is `usual`, else the first."""
+    """The most frequent value; if tied, one that is `usual`, else the first."""
     counts = Counter(values)
     return max(counts, key=lambda value: (counts[value], value in usual))
 
 
 def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
-    """The labels; those of KD runs' teachers with the flags that differ among them, which no student's name has."""
+    """The labels; KD runs' teachers' also have the flags that differ among them, which no student's name has."""
     labels = rows["label"].copy()
     for _, group in rows[~rows["own"]].groupby(["model", "dataset", "label"]):
         found = {run: teacher_flags(BEFORE | configs[run]) for run in group["run"].unique()}
@@ -173,7 +173,7 @@ def _teachers_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
 
 
 def _recipes_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
-    """The labels; those of runs with another recipe's flags than the row's first one, by its name."""
+    """The labels; those of runs with another recipe's flags than the row's first, with that recipe's name."""
     labels = rows["label"].copy()
     for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
         recipe = group.apply(lambda row: _recipe(row, BEFORE | configs[row["run"]]), axis="columns")
@@ -184,7 +184,7 @@ def _recipes_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
 
 
 def _recipe(row: pd.Series, config: dict) -> str:
-    """The last of RECIPES whose flags a run has, whether `--recipe` or its words said so."""
+    """The last of RECIPES whose flags a run has, whether set by `--recipe` or one by one."""
 
     def has(recipe: dict) -> bool:
         return all(name in config and _number(config[name]) == _number(value) for name, value in recipe.items())
@@ -198,12 +198,12 @@ def _recipe(row: pd.Series, config: dict) -> str:
 
 
 def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
-    """The labels; those of runs with the flags in which they are not as most runs of the label are."""
+    """The labels, with the flags in which a run differs from most runs of the label."""
     labels = rows["label"].copy()
     for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
         found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
         for each in found.values():
-            each.pop(TRAIN_DATA, None)  # no flag: runs on other images are refused
+            each.pop(TRAIN_DATA, None)  # not a flag: runs on other images are refused
         said = texts(found)
         before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
         usual = {name: most(values.values(), before.get(name, ())) for name, values in said.items()}
@@ -214,18 +214,18 @@ def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
 
 
 def texts(found: dict[Hashable, dict]) -> dict[str, dict[Hashable, str]]:
-    """Flag -> run, or whatever has flags -> its value as text, of the flags that all of them have."""
+    """Flag -> run (or whatever has flags) -> its value as text, for the flags that all of them have."""
     shared = set.intersection(*map(set, found.values())) if found else set()
     return {name: {run: json.dumps(_number(each[name])) for run, each in found.items()} for name in shared}
 
 
 def _number(value):
-    """80 of a recipe and 80.0 of the command line are one value."""
+    """Makes a recipe's 80 and the command line's 80.0 one value."""
     return float(value) if type(value) is int else value
 
 
 def _added(label: str, apart: list[str]) -> str:
-    """A name, and behind it, in brackets, what sets it apart."""
+    """A name, followed in brackets by what sets it apart."""
     if not apart:
         return label
     more = ", ".join(apart)
@@ -233,7 +233,7 @@ def _added(label: str, apart: list[str]) -> str:
 
 
 def _said(name: str, value: str, alone: bool) -> str:
-    """A flag's value in a row's name; with the flag where it is a number, or not `alone` in having this value."""
+    """A flag's value in a row's name; with the flag if it is a number, or not `alone` in having this value."""
     if name == "teacher_labels" and value == "labeled":  # the word is the usual one for what is distilled on
         return "fair"
     try:

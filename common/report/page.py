@@ -1,4 +1,4 @@
-"""report.html: everything the report has in one file that needs no network and no server."""
+"""report.html: the whole report in one file that needs no network and no server."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ CAPTIONS = {  # by the figure's file name, in the order shown
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its tables, figures (SVG and caption) and, hidden until they are asked for, pictures."""
+    """A heading with its tables, figures (SVG and caption) and pictures, which are hidden until opened."""
 
     title: str
     tables: list[Table]
@@ -59,9 +59,9 @@ def write(
 
     Args:
         second: Table II.
-        changes: of an ablation; none where there is none.
+        changes: an ablation's tables; empty without one.
         claims: the statistics by heading.
-        files: what was written before: figures (.svg) and contact sheets (queried-*.png) are taken into the page.
+        files: those written before; figures (.svg) and contact sheets (queried-*.png) are embedded in the page.
     """
     cells = tables.cells(found)
     first = [*tables.table1(found, cells)]
@@ -94,7 +94,7 @@ def write(
 
 
 def provenance(found: Results) -> Table:
-    """The runs, each with its row and what it was made with."""
+    """The runs, with their rows and what they were made with."""
     rows = []
     for run, group in found.rows[found.rows["own"]].groupby("run", sort=False):  # its teachers' rows have its name too
         made = found.made[run]
@@ -110,9 +110,9 @@ def provenance(found: Results) -> Table:
 
 
 def inline(path: Path, prefix: str) -> Markup:
-    """An SVG file as part of a page: its ink the page's, its ids its own, nothing that names another host.
+    """An SVG file as part of a page: in the page's colors, with unique ids and no reference to another host.
 
-    It is never so narrow that its text cannot be read: a phone scrolls it.
+    It keeps a readable width: a phone scrolls it.
     """
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]

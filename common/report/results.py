@@ -1,4 +1,4 @@
-"""The runs' text files as tables, checked: what falls into one cell was configured alike."""
+"""The runs' text files as tables, checked: runs of one cell are configured alike."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from common.report import builds, naming
 from common.runs import OTHER
 from common.schema import BEFORE, VARIANTS
 
-PAPER_IMAGES = 50000  # that it trains and validates on, of CIFAR-10 and SVHN both
+PAPER_IMAGES = 50000  # that it trains and validates on, for both CIFAR-10 and SVHN
 PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 
 
@@ -21,12 +21,12 @@ PAPER_NETWORK = {"VGG": "VGG11"}  # the paper's name for it
 class Results:
     """What the runs' folders hold; `label` names a row of the tables, `setting` is (model, dataset)."""
 
-    rows: pd.DataFrame  # results.csv: a row a round of a run, with columns label and run
+    rows: pd.DataFrame  # results.csv: a row per round of a run, with columns label and run
     history: pd.DataFrame  # history.csv with label, model, dataset, seed, percent
     queries: pd.DataFrame  # queries.csv likewise, with the round's queried images
-    classes: pd.DataFrame  # class and accuracy likewise: test accuracy of each class, where predictions were kept
-    pools: dict[str, dict[str, int]]  # run folder -> class name -> images in its pool, empty where there is no record
-    configs: dict[str, dict]  # run folder -> config.json, empty where there is none
+    classes: pd.DataFrame  # class and accuracy likewise: test accuracy of each class, if predictions were kept
+    pools: dict[str, dict[str, int]]  # run folder -> class name -> images in its pool, empty if there is no record
+    configs: dict[str, dict]  # run folder -> config.json, empty if there is none
     made: dict[str, builds.Made]  # run folder -> what it was made with
     paper: pd.DataFrame  # network, dataset, label, percent, accuracy
 
@@ -35,7 +35,7 @@ class Results:
         return list(dict.fromkeys(zip(self.rows["model"], self.rows["dataset"], strict=True)))
 
     def unfinished(self) -> list[str]:
-        """The runs without a finished round, of which no table has a row."""
+        """The runs without a finished round, which are in no table."""
         return [run for run in self.configs if run not in set(self.rows["run"])]
 
     def of(self, setting: tuple[str, str], frame: str = "rows") -> pd.DataFrame:
@@ -43,14 +43,14 @@ class Results:
         return of(getattr(self, frame), setting)
 
     def class_names(self, dataset: str, count: int) -> list[str]:
-        """Of the first `count` classes of a data set, in their order; their numbers where no run has a record."""
+        """Names of the first `count` classes of a data set, in order; their numbers if no run has a record."""
         runs = self.rows.loc[self.rows["dataset"] == dataset, "run"].unique()
         names = next((list(self.pools[run]) for run in runs if self.pools[run]), [])
         return [*names, *map(str, range(len(names), count))][:count]
 
 
 def of(table: pd.DataFrame, setting: tuple[str, str]) -> pd.DataFrame:
-    """The rows of a table with columns model and dataset that are of one setting."""
+    """The rows of one setting, of a table with columns model and dataset."""
     return table[(table["model"] == setting[0]) & (table["dataset"] == setting[1])]
 
 
@@ -58,9 +58,9 @@ def read(folders: list[Path], ablation: bool = False, names: dict[Path, str] | N
     """All runs, the paper's rows first.
 
     Args:
-        ablation: runs of one cell with other flags are rows of their own, named by them (`naming.named`).
-        names: the row's name that some of the runs were given.
-    Raises InputError when a file of one is damaged or missing, or two of one cell have other flags or the same seed.
+        ablation: runs of one cell with other flags get their own rows, named by the flags (`naming.named`).
+        names: given names for the rows of some runs.
+    Raises InputError when a run's file is damaged or missing, or two of one cell have other flags or the same seed.
     """
     frames, configs, pools = [], {}, {}
     extra: dict[str, list[pd.DataFrame]] = {"history": [], "queries": [], "classes": []}
@@ -79,7 +79,7 @@ def read(folders: list[Path], ablation: bool = False, names: dict[Path, str] | N
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise InputError(f"{', '.join(map(str, folders))}: no finished round yet")
-    own = len(rows)  # the rows of networks that were trained for themselves
+    own = len(rows)  # rows of the runs' own networks
     rows = pd.concat([rows, _fair_teachers(rows, configs)], ignore_index=True)
     rows["own"] = rows.index < own
     rows = naming.labeled(rows, configs, ablation, {str(run): name for run, name in (names or {}).items()})
@@ -97,9 +97,9 @@ def read(folders: list[Path], ablation: bool = False, names: dict[Path, str] | N
 
 
 def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame:
-    """Baseline rows: the teachers of KD's random labels, which were trained on these labels alone, each once.
+    """Baseline rows: the teachers that were trained on KD's random labels alone, each once.
 
-    Where runs of one seed chose other random labels at a percent, as with other --percents, the run with most rounds
+    If runs of one seed have different random labels at a percent, as with other --percents, the run with most rounds
     counts, then the first by name.
     """
     if "teacher_accuracy" not in rows:
@@ -109,14 +109,14 @@ def _fair_teachers(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.DataFrame
     found = rows[fair & accuracy.between(0, 100)].copy()
     found["test_accuracy"] = accuracy[found.index]
     found = found.assign(method="Random", network="teacher")
-    if "labels_in_all" in found:  # images that chose the student's epoch chose nothing of its
+    if "labels_in_all" in found:  # images that chose the student's epoch chose nothing for its teacher
         known = found["labels_in_all"].ne("") & found["labeled"].ne("")
         held_out = found["run"].map(lambda run: _held_out(configs[run]))
         found.loc[known, "labels_in_all"] = (pd.to_numeric(found["labeled"]) - held_out)[known].astype(str)
-    # flags of the student say nothing about its teacher, but that a second teacher may learn the means of its views
+    # the student's flags do not affect its teacher, but a second teacher may learn the means of its views
     seen = ["views", "targets"]
     means = found["teacher_pool"].eq("self_training") & found["targets"].eq("mean")
-    alike = len(found.loc[means, seen].drop_duplicates()) < 2  # then no name needs them
+    alike = len(found.loc[means, seen].drop_duplicates()) < 2  # then no name has to mention them
     found.loc[~means | alike, seen] = ""
     decides = ("sampler", "teacher_labels", "teacher_start", "teacher_pool", *seen)
     found[[name for name in VARIANTS if name not in decides]] = ""
@@ -138,9 +138,9 @@ def paper() -> pd.DataFrame:
 
 
 def paper_curve(found: Results, setting: tuple[str, str], label: str) -> pd.Series:
-    """The paper's accuracy by percent for a row's label; empty unless it is one of the paper's (Single: CM's).
+    """The paper's accuracy by percent for a row's label; empty unless the paper has it (Single: CM's).
 
-    And empty where runs of the setting have another number of images than the paper: a percent of it is other labels.
+    Also empty if the setting's runs have another number of images than the paper, where percents mean other labels.
     """
     table = found.paper
     if any(found.configs[run].get("num_images", PAPER_IMAGES) != PAPER_IMAGES for run in found.of(setting)["run"]):
@@ -153,17 +153,17 @@ def paper_curve(found: Results, setting: tuple[str, str], label: str) -> pd.Seri
 
 
 def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> float | None:
-    """The paper's number for a row of `rows`; None where it has none."""
+    """The paper's number for a row of `rows`; None if it has none."""
     return paper_curve(found, setting, row["label"]).get(row["percent"])
 
 
 def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
-    """Refuses two runs of one cell that differ in more than the seed, or in less."""
+    """Raises InputError for two runs of one cell that differ in more than the seed, or not even in that."""
     for (model, dataset, label, percent), cell in rows.groupby(["model", "dataset", "label", "percent"], sort=False):
         where = f"{label} of {model} on {dataset} at {percent:g}%"
         flags = naming.flags if cell["own"].all() else naming.teacher_flags
         for first, other in itertools.combinations(cell["run"], 2):
-            # A flag that only one has was added later; BEFORE says what was done until then where that was another.
+            # A flag that only one has was added later; BEFORE has its earlier value, if that was another.
             before, after = (flags(BEFORE | configs[run]) if configs[run] else {} for run in (first, other))
             differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
             if differing:
@@ -181,16 +181,16 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
 def _other_rounds(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
     """The label counts of two runs' rounds up to this percent, where they differ and queries depend on them.
 
-    Random labels are drawn alike whatever the rounds were (others, but no better ones), and all labels are the same.
+    Random labels are equally good whatever the rounds were, and all labels are the same set.
     """
     if percent >= 100:
         return ""
     own = rows[rows["own"] & (rows["percent"] <= percent) & ~rows["sampler"].isin(["random", ""])]
     ours, theirs = (own.loc[own["run"] == run, "labeled"].astype(str).tolist() for run in (first, other))
-    known = "" not in ours + theirs  # files of before the column was there have none
+    known = "" not in ours + theirs  # files older than the column have none
     return f"{' '.join(ours)} and of {' '.join(theirs)}" if known and ours != theirs else ""
 
 
 def _held_out(config: dict) -> int:
-    """Of a run's labels, those that its teacher never sees."""
+    """How many of a run's labels its teacher never sees."""
     return config.get("num_val", 0) if config.get("val_labels") == "bought" else 0

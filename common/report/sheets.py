@@ -1,4 +1,4 @@
-"""Contact sheets of queried images, each of a size that fits a page."""
+"""Contact sheets of queried images, each fitting on a page."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.report import style
 from common.report.results import Results
 
-SIDE = 3  # images across and down in the cell of a class and a round
+SIDE = 3  # images across and down in the cell of a class and round
 ROUNDS, CLASSES = 10, 10  # rows and columns of one sheet
 CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter paper within its margins
 
@@ -21,7 +21,7 @@ CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter
 def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
     """The first nine queried images of each class in each round, sheets for each run: rows rounds, columns classes.
 
-    Raises InputError when a run's images are not there, or are others.
+    Raises InputError when a run's images are missing or have changed.
     """
     files, names = [], _names(found.queries["run"].unique())
     for run, queries in found.queries.groupby("run", sort=False):
@@ -35,7 +35,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
             raise InputError(f"{run}: its images are not to be had ({error}); put them there again, or leave out "
                              "--data_dir, which draws them") from None  # fmt: skip
         if "data" in config:
-            recorded.images(Path(run), data_dir, source=source)  # refuses others than the run's
+            recorded.images(Path(run), data_dir, source=source)  # refuses any but the run's
         if queries["index"].max() >= len(source.x_train):
             raise InputError(f"{Path(run) / 'queries.csv'}: there is no image {queries['index'].max()}; "
                              f"--dataset {config['dataset']} has {len(source.x_train)}, counted from 0")  # fmt: skip
@@ -55,7 +55,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
 
 
 def _names(runs: Iterable[str]) -> dict[str, str]:
-    """What each run's sheets are called: its folder, with the one that holds it where two folders have one name."""
+    """The names of each run's sheets: its folder, preceded by the parent folder if two have the same name."""
     folders = {run: Path(os.path.abspath(run)) for run in runs}
     depth = 1
     while len({folder.parts[-depth:] for folder in folders.values()}) < len(set(folders.values())):
@@ -72,7 +72,7 @@ def _sheet(source, queries, rounds: list[int], classes: list[int]) -> np.ndarray
     for row, number in enumerate(rounds):
         asked = queries[queries["round"] == number]
         for column, label in enumerate(classes):
-            # by the labels that the run used: those of `--labels` may be elsewhere now
+            # by the labels that the run used: the `--labels` file may be elsewhere now
             index = asked.loc[asked["class"] == label, "index"].to_numpy()[: SIDE**2]
             for place, image in enumerate(source.x_train[index]):
                 top = row * (SIDE * tall + gap) + gap // 2 + place // SIDE * tall

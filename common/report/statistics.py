@@ -15,7 +15,7 @@ ROUNDING = 1e-9  # differences of accuracies in hundredths that vary by less do 
 
 
 def interval(values) -> tuple[float, float]:
-    """Mean and half width of its 95% interval (Student's t), which is NaN for fewer than three values."""
+    """Mean and half width of its 95% interval (Student's t), the latter NaN for fewer than three values."""
     values = np.asarray(values, float)
     if len(values) < FEW:
         return float(values.mean()), float("nan")
@@ -30,9 +30,10 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """`accuracies` at the percents that all runs have, without runs of one or of fewer than half; empty below two.
+    """`accuracies` at the percents common to all runs with two or more and at least half of them; empty below two.
 
-    A run that lacks a percent of its row's, as one that is not finished, would take it from all others: it is left out.
+    A run that lacks a percent of its row, as an unfinished one does, is left out: it would cost all others that
+    percent.
     """
     table = accuracies(rows)
     of_its_row = table.notna().groupby(level="label", sort=False).transform("any")
@@ -42,7 +43,7 @@ def _curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def span(rows: pd.DataFrame) -> tuple[list[float], dict[str, list[int]]]:
-    """The percents that `areas` go over, and by row the seeds that have no area."""
+    """The percents that `areas` cover, and by row the seeds without an area."""
     table, kept = accuracies(rows), _curves(rows)
     without: dict[str, list[int]] = {}
     for label, seed in table.index.difference(kept.index, sort=False):
@@ -53,7 +54,7 @@ def span(rows: pd.DataFrame) -> tuple[list[float], dict[str, list[int]]]:
 def areas(rows: pd.DataFrame) -> pd.Series:
     """Area under the budget curve by (label, seed), divided by its width: mean accuracy over the budgets.
 
-    Over the percents that all runs have, so that areas can be compared; `span` says which, and who has no area.
+    Over the percents that all runs have, so that areas are comparable; `span` says which, and which seeds have none.
     """
     table = _curves(rows)
     if table.empty:
@@ -71,7 +72,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def paired_p(differences) -> float:
-    """p of the paired t-test of these differences; NaN where it cannot be made: there is one, or they do not vary."""
+    """p of the paired t-test of these differences; NaN if there is only one, or they do not vary."""
     differences = np.asarray(differences, float)
     if len(differences) < 2 or np.ptp(differences) < ROUNDING:
         return float("nan")
@@ -81,7 +82,7 @@ def paired_p(differences) -> float:
 def effect(differences) -> tuple[float, float]:
     """Half width of the mean's 95% interval, and Cohen's d: the mean in standard deviations of the differences.
 
-    Both NaN where there are fewer than three, or where they do not vary.
+    Both NaN if there are fewer than three, or they do not vary.
     """
     differences = np.asarray(differences, float)
     if len(differences) < FEW or np.ptp(differences) < ROUNDING:
@@ -90,7 +91,7 @@ def effect(differences) -> tuple[float, float]:
 
 
 def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) -> pd.DataFrame:
-    """Paired t-tests of the areas over the seeds both rows have, every pair of rows, Holm-corrected together.
+    """Paired t-tests of the areas over common seeds, for every pair of rows, Holm-corrected together.
 
     Columns: row, against, and what `_tested` adds.
     Raises InputError when two compared runs differ in commit, amp, teacher or images, unless `mixed`.
@@ -111,8 +112,8 @@ def paired_tests(found: Results, setting: tuple[str, str], mixed: bool = False) 
 def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: bool = False) -> pd.DataFrame:
     """Paired t-tests of every row against one, of the areas and at each budget, Holm-corrected together.
 
-    Where the reference is chosen beforehand these are few tests, and what is there shows sooner than among all pairs.
-    Columns: row, at (a percent, or "area"), and what `_tested` adds. Raises InputError as `paired_tests`.
+    If the reference is chosen beforehand, these are few tests, with more power than the tests of all pairs.
+    Columns: row, at (a percent, or "area"), and what `_tested` adds. Raises InputError as `paired_tests` does.
     """
     rows = found.of(setting)
     if reference not in set(rows["label"]):
@@ -131,21 +132,22 @@ def contrasts(found: Results, setting: tuple[str, str], reference: str, mixed: b
 
 
 def _difference(found: Results, runs: dict, rows: tuple[str, str], by_seed: pd.DataFrame, percents, mixed: bool):
-    """Of two rows, by the seeds both have, and what the two runs of a seed differ in (`_unlike`)."""
+    """The difference of two rows by common seed, and what the two runs of a seed differ in (`_unlike`)."""
     a, b = rows
     difference = (by_seed[a] - by_seed[b]).dropna()
     pairs = [(runs[a, seed, at], runs[b, seed, at]) for seed in difference.index for at in percents]
-    return difference, _unlike(found, pairs, mixed or len(difference) == 1)  # one seed makes no test
+    return difference, _unlike(found, pairs, mixed or len(difference) == 1)  # there is no test of one seed
 
 
 def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
-    """A line for each of (what it is called, its differences by seed, what the two runs of a seed differ in).
+    """A line for each of (names, differences by seed, what the two runs of a seed differ in).
 
     Columns: the `names`; difference (mean over n seeds, points), ± and d (`effect`), n, p, p_holm (NaN where no test
-    can be made); no more than: of a difference that is not significant, the largest one, either way, that its 95%
-    interval leaves; unlike (`_unlike`).
-    What is one test twice counts once in the correction: two rows of the same runs, or a row's area over two budgets of
-    which one is alike, which is half its difference at the other. Rows proportional by chance are tested apart.
+    can be made); no more than: for a difference that is not significant, the largest one, either way, in its 95%
+    interval; unlike (`_unlike`).
+    A test that occurs twice counts once in the correction: two rows of the same runs, or a row's area over two budgets
+    at one of which it does not differ, which is half its difference at the other. Rows proportional by chance are
+    separate tests.
     """
     table = [line for line in table if len(line[1])]
     lines = [
@@ -155,7 +157,7 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
     made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
     tests.insert(place, "p_holm", tests["p"])
-    known, first = [], {}  # each test by its differences, or by its row's first ones in proportion to them
+    known, first = [], {}  # tests by their differences, or by their row's first proportional ones
     for called, values, _ in table:
         row, scale = called[0] if "at" in names else called, values.abs().max() or 1
         known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
@@ -180,7 +182,7 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
     Returns the matrix, and what the two runs of a seed differ in (`_unlike`) by (i, j).
     Raises InputError when that is the commit, amp, the teacher or the images, unless `mixed`.
     """
-    rows = found.rows[~found.rows["oracle"]]  # nobody can choose as an oracle does
+    rows = found.rows[~found.rows["oracle"]]  # an oracle cannot be used in practice
     labels = list(dict.fromkeys(rows["label"]))
     matrix = pd.DataFrame(float("nan"), labels, labels)
     unlike: dict[tuple[str, str], frozenset[str]] = {}
@@ -204,7 +206,7 @@ def penalties(found: Results, mixed: bool = False) -> tuple[pd.DataFrame, dict[t
 
 
 def _runs(rows: pd.DataFrame) -> dict[tuple[str, int, float], tuple[str, str]]:
-    """The run of each (label, seed, percent) and its student's updates, empty for a teacher and where not known."""
+    """The run of each (label, seed, percent) and its student's updates; empty for a teacher or if unknown."""
     keys = zip(rows["label"], rows["seed"], rows["percent"], strict=True)
     updates = rows["updates"].astype(str).where(rows["network"] == "student", "")
     return dict(zip(keys, zip(rows["run"], updates, strict=True), strict=True))

@@ -1,4 +1,4 @@
-"""How every figure looks: one colour for a row wherever it stands, axes that end where the data can, PNG and SVG."""
+"""The look of every figure: one color per row throughout, axes that end where the data can, PNG and SVG."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +14,15 @@ from common.report.naming import NAMES
 from common.report.results import Results
 from common.report.statistics import FEW, interval
 
-# Okabe & Ito's palette, told apart by colour-blind readers too, less yellow and black, which a light or a dark page
-# swallows; markers and labels say it again.
+# Okabe & Ito's palette for color-blind readers, without yellow and black, which a light or a dark page
+# swallows; markers and labels repeat the information.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D46", "#7F7F7F"]
 MARKERS = "oD^svPX*"
-LINES = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))  # when the colours are used up; dashed is the paper's
+LINES = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))  # for when the colors run out; dashed is the paper's
 OWN = {"CM": 0, "CM+KD": 1, "EnCoDe": 2, "Baseline": 3, "Single": 6, "Single teacher": 7}  # the same in every report
-INK, PAPER = "#1b1e23", "#ffffff"  # text and lines, and what they stand on: the page puts its own in their place
+INK, PAPER = "#1b1e23", "#ffffff"  # foreground and background, which the page replaces by its own
 
-plt.rcParams["svg.hashsalt"] = "encode"  # the same bytes for the same numbers
+plt.rcParams["svg.hashsalt"] = "encode"  # equal numbers give equal bytes
 plt.rcParams["text.parse_math"] = False  # a class may be called $5
 plt.rcParams.update(
     dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK)
@@ -31,7 +31,7 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 
 
 def styles(found: Results) -> dict[str, dict]:
-    """Colour, marker and line of each row, by its label. The paper's rows have their own, others what is left."""
+    """Color, marker and line of each row, by its label. The paper's rows have fixed ones, others the rest."""
     labels = list(dict.fromkeys(found.rows["label"]))
     own = {label: OWN[label.removesuffix("†")] for label in labels if label.removesuffix("†") in OWN}
     others = [label for label in labels if label not in own]
@@ -59,13 +59,13 @@ def percent(value: float) -> str:
 
 
 def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float = 100, of: str = "") -> None:
-    """Mean of y at each x; around it the 95% interval, or the points themselves where they are few.
+    """Mean of y at each x; around it the 95% interval, or the points themselves if they are few.
 
     Args:
         points: a frame with the columns x, y and seed.
-        style: of the line; with a marker "" the seeds of few are lines too.
-        highest: what y cannot pass; no band does.
-        of: the column whose equal values are one point, at their mean x; x itself unless it is named.
+        style: of the line; with marker "", few seeds are drawn as lines too.
+        highest: the upper bound of y, which bands do not cross.
+        of: the column whose equal values form one point, at their mean x; x itself by default.
     """
     groups = [(part[x].mean(), part[y].to_numpy(float)) for _, part in points.groupby(of or x)]
     at = np.array([at for at, _ in groups], float)
@@ -86,7 +86,7 @@ def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float 
 
 
 def limit(axes, low: float = 0, high: float = 100) -> None:
-    """Ends the y axis where the data ends, a little beyond, and never below `low` or above `high`."""
+    """Ends the y axis a little beyond the data, but never below `low` or above `high`."""
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(low, bottom), min(high, top))
 

@@ -24,7 +24,7 @@ PENALTIES = ("Pairwise penalty matrix: how often, in settings, the row beats the
 
 
 def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str, list[Table]]:
-    """What the runs show, by heading: each setting, and all of them. `reference` is a row to test the others against.
+    """The statistics, by heading: for each setting, and over all. `reference` is a row to test the others against.
 
     Raises InputError when a test would compare runs that were not made alike, unless `mixed`, which marks it.
     """
@@ -46,7 +46,7 @@ def tables(found: Results, mixed: bool = False, reference: str = "") -> dict[str
 
 
 def text(parts: dict[str, list[Table]], found: Results) -> str:
-    """The `tables` in Markdown, and below them what the runs were made with."""
+    """The `tables` in Markdown, followed by what the runs were made with."""
     lines = []
     for heading, group in parts.items():
         lines += [f"## {heading}", *(line for table in group for line in table.markdown())]
@@ -54,7 +54,7 @@ def text(parts: dict[str, list[Table]], found: Results) -> str:
 
 
 def write(content: str, output: Path) -> list[Path]:
-    """Keeps the `text` as statistics.md."""
+    """Writes the `text` to statistics.md."""
     path = output / "statistics.md"
     write_text(path, content)
     return [path]
@@ -70,7 +70,7 @@ def _against(found: Results, setting: tuple[str, str], reference: str, mixed: bo
 
 
 def _over(rows: pd.DataFrame) -> list[str]:
-    """What the areas go over, and which runs have none."""
+    """What the areas cover, and which runs have none."""
     percents, without = statistics.span(rows)
     if not percents:
         return []
@@ -92,9 +92,9 @@ def _tests(title: str, tests: pd.DataFrame) -> Table:
 
 
 def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
-    """Rows reach columns: what is long in `label_efficiency`, as a matrix without blank rows and columns.
+    """Rows reach columns: `label_efficiency` as a matrix, without blank rows and columns.
 
-    `least` is the percent each row begins with: what it has there it may have had with less.
+    `least` is each row's first percent: it may have reached that accuracy with less.
     """
     lacking = "needs two rows, of which one reaches the other's last accuracy"
     reached = found.dropna(subset="with percent") if len(found) else found

@@ -25,7 +25,7 @@ def cells(found: Results) -> pd.DataFrame:
     table = []
     for setting in found.settings():
         rows = found.of(setting)
-        labels = rows["label"].astype(pd.CategoricalDtype(rows["label"].unique()))  # in this order, percents rising
+        labels = rows["label"].astype(pd.CategoricalDtype(rows["label"].unique()))  # in this order, percents ascending
         for (label, percent), cell in rows.groupby([labels, "percent"], observed=True):
             mean, half_width = interval(cell["test_accuracy"])
             theirs = paper_accuracy(found, setting, cell.iloc[0])
@@ -36,7 +36,7 @@ def cells(found: Results) -> pd.DataFrame:
 
 
 def table1(found: Results, table: pd.DataFrame) -> list[Table]:
-    """Table I from its `cells`, a part for each setting: mean ± 95% interval (n) [the paper's, the difference]."""
+    """Table I from its `cells`, one per setting: mean ± 95% interval (n) [the paper's, the difference]."""
     parts = []
     for setting in found.settings():
         percents, labels, grid = _grid(table, setting)
@@ -47,14 +47,14 @@ def table1(found: Results, table: pd.DataFrame) -> list[Table]:
 
 
 def notes1(found: Results, table: pd.DataFrame) -> list[str]:
-    """What stands below Table I."""
+    """The notes below Table I."""
     notes = ["mean ± half its 95% interval over n seeds (none for n < 3) [the paper's number, ours less the paper's]"]
     notes += [DAGGER] if table["label"].str.endswith("†").any() else []
     return notes + other_flags(found) + labels_counted(found)
 
 
 def other_flags(found: Results) -> list[str]:
-    """In which flags the cells of a row differ from percent to percent; those of one cell are alike."""
+    """The flags in which a row's cells differ from percent to percent; within a cell they are equal."""
     lines = []
     for setting in found.settings():
         for label, row in found.of(setting).groupby("label", sort=False):
@@ -74,13 +74,13 @@ def other_flags(found: Results) -> list[str]:
 
 
 def _value(text: str) -> str:
-    """A flag's value, from JSON, as a command line has it."""
+    """A flag's value, from JSON, as written on a command line."""
     value = json.loads(text)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def labels_counted(found: Results) -> list[str]:
-    """How many labels stand behind each cell, teacher and validation included; empty where no run has a record."""
+    """The number of labels behind each cell, teacher and validation included; empty if no run has a record."""
     if "labels_in_all" not in found.rows:
         return []
     lines = []
@@ -95,12 +95,12 @@ def labels_counted(found: Results) -> list[str]:
 
 
 def _learned_none(rows: pd.DataFrame) -> pd.Series:
-    """Are these rows' networks students that no label reached but through their teacher?"""
+    """Are these rows' networks students that labels reached only through their teacher?"""
     return (pd.to_numeric(rows["ce_wt"], errors="coerce") == 0) & ~rows["logit_loss"].isin(WITH_LABELS)
 
 
 def _counted(cell: pd.Series) -> str:
-    """The labels behind one cell: of seeds that differ, as where each draws its images, the fewest and the most."""
+    """The labels behind one cell; the fewest and the most if seeds differ, as when each draws its own images."""
     if not all(str(count).isdigit() for count in cell):
         return "unknown"
     counts = sorted({int(count) for count in cell})
@@ -108,7 +108,7 @@ def _counted(cell: pd.Series) -> str:
 
 
 def write_table1(found: Results, output: Path) -> list[Path]:
-    """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
+    """Writes table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
 
     The first two end with what the runs were made with.
     """
