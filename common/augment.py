@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; kept beside a network's weights
+NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; saved with a network's weights
 
 
 class View(NamedTuple):

@@ -1,4 +1,4 @@
-"""A folder of images: train/<class>/ and test/<class>/, of any sizes and of PIL's modes.
+"""A folder of images: train/<class>/ and test/<class>/, of any size and any PIL mode.
 
 With `--labels` some training images may have no class yet: those in train/ itself or in train/unlabeled/.
 """
@@ -35,9 +35,9 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
     """Every image's central square at `size`: the shorter side is resized to it, the longer one cut at both ends.
 
     Args:
-        size: of the images in pixels; all are read at it, so that memory does not depend on their own.
+        size: images' side in pixels; all are read at this size, so that memory does not depend on their own.
         labels_file: `--labels`, for the training images outside class folders.
-    Raises InputError when a part is missing, files are no images (naming them at once) or the memory does not suffice.
+    Raises InputError when a part is missing, files are not images (naming them all) or memory does not suffice.
     """
     found = listing(path)
     loose = int((found.y_train < 0).sum())
@@ -71,7 +71,7 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
 def listing(path: Path) -> Listing:
     """The images of train/ and test/, class by class in the order of their names.
 
-    Raises InputError when a part has no classes, a class no images, or the parts other classes.
+    Raises InputError when a part has no classes, a class no images, or the parts have different classes.
     """
     folders = {part: _classes(path, part) for part in ("train", "test")}
     classes = folders["test"]
@@ -111,7 +111,7 @@ def _classes(path: Path, part: str) -> list[str]:
 
 
 def left_out(path: Path) -> list[Path]:
-    """The files of train/ and test/ that are no images by their names, as a .gif or .heic, and not hidden."""
+    """The files of train/ and test/ that are not images by name, such as .gif or .heic, without hidden ones."""
     files = sorted(file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file())
     return [file for file in files if not _is_image(file) and not is_hidden(file.relative_to(path))]
 
@@ -121,12 +121,12 @@ def _is_image(file: Path) -> bool:
 
 
 def is_hidden(file: Path) -> bool:
-    """As ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter put beside photo.jpg."""
+    """Is a file hidden, as ._photo.jpg and .ipynb_checkpoints/photo.jpg, which macOS and Jupyter make?"""
     return any(part.startswith(".") for part in file.parts)
 
 
 def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
-    """(N, size, size, 3) uint8. Raises InputError naming the files that are no images."""
+    """(N, size, size, 3) uint8. Raises InputError naming the files that are not images."""
     images, wrong = np.empty((len(files), size, size, 3), np.uint8), []
 
     def read(number: int) -> str:

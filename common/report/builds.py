@@ -59,7 +59,7 @@ def made(config: dict, shared_teacher: str) -> Made:
             what = record["dirty"]  # True in older records, which did not hash the change
             values["commit"] += f"-dirty-{what}" if isinstance(what, str) else "-dirty"
         sittings.append(Sitting(**values))
-    known = BEFORE | config if config.get("num_val") else config  # labels of no images do not matter
+    known = BEFORE | config if config.get("num_val") else config  # without validation images, val_labels is moot
     names = [name for name in IMAGES if name in known and (name != "val_labels" or config.get("num_val"))]
     images = tuple((name, str(known[name])) for name in names)
     return Made(tuple(sittings), tuple(teachers), shared_teacher, images)
@@ -125,7 +125,7 @@ def explain(words: Iterable[str]) -> list[str]:
 def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
     """What the runs were made with: a line for each build and teacher, naming its rows and seeds."""
     groups: dict[str, dict[str, dict[str, set[int]]]] = {}  # build -> setting -> row -> seeds
-    several: dict[tuple, set[str]] = {}  # (row, seed) -> builds
+    several: dict[tuple, set[str]] = {}  # (setting, row, seed) -> builds
     for row in rows.drop_duplicates(["run", "label"]).itertuples():
         setting = f"{row.model} on {row.dataset}"
         for text in _texts(found[row.run]):
