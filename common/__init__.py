@@ -5,8 +5,8 @@
     export -> predict, report, runs, data     predict -> reading, runs, networks, datasets     training -> folding
     runs -> provenance, console, files, schema -> errors, experiments                 data -> datasets, memory
 
-`augment`, `streams` and `seeds` are what batches are drawn with; `machine` and `startup` set a process up, which ends
-in `entry`. In `recipes` are values of flags. `annotation`, `proposal` and `survey` are for a user's own images.
+`augment`, `streams` and `seeds` draw batches; `machine` and `startup` set a process up, which ends in `entry`.
+`recipes` holds values of flags. `annotation`, `proposal` and `survey` are for a user's own images.
 """
 
 from common import startup  # noqa: F401 - before torch

@@ -1,4 +1,4 @@
-"""Labels that somebody gives while the run goes on: it stops at each query with what to label, and goes on with it."""
+"""Labels given by a person during the run: it stops at each query with what to label, and resumes with the labels."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TO_LABEL = "to_label.csv"
 
 
 def hold(args, run, images) -> None:
-    """Raises InputError where a label that an earlier round of the run used is another now, or none."""
+    """Raises InputError if a label that an earlier round of the run used has since changed or gone."""
     if images.files is None:
         return
     place, labels = images.places(), images.labels.cpu()
@@ -30,10 +30,10 @@ def hold(args, run, images) -> None:
 
 
 def await_labels(args, run, this_round) -> None:
-    """Stops the run before a round whose labels are not all there; takes them over when they are.
+    """Stops the run before a round whose labels are incomplete; records them once they are complete.
 
-    The round needs those of its labelled pool and of the validation images. What `to_label.csv` in the run's folder
-    answers is added to `--labels` first. Raises LabelsNeeded after writing the files without a label to it.
+    The round needs those of its labelled pool and of the validation images. Answers in `to_label.csv` in the run's
+    folder are first added to `--labels`. Raises LabelsNeeded after writing the files without a label to it.
     """
     images = this_round.images
     if images.files is None:
@@ -54,7 +54,7 @@ def await_labels(args, run, this_round) -> None:
 
 
 def need_all(args, images) -> None:
-    """Raises InputError where not all labels are there, as a teacher of all of them needs."""
+    """Raises InputError if labels are missing, which a teacher of all of them needs."""
     if unknown := int((images.labels < 0).sum()):
         raise InputError(
             f"--teacher_labels all: {unknown} training images have no label in {args.labels}; add --teacher_labels "
@@ -63,7 +63,7 @@ def need_all(args, images) -> None:
 
 
 def _collect(args, images, to_label: Path) -> None:
-    """Adds what somebody has filled in to `--labels` and to the images. Raises InputError for what is no answer."""
+    """Adds the filled-in answers to `--labels` and to the images. Raises InputError for an invalid answer."""
     if not to_label.exists():
         return
     before = images.labels.cpu().numpy()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; kept beside a network's weights
+NORMALIZATION = {"mean": 0.5, "std": 0.5}  # of pixels from 0 to 1; saved with a network's weights
 
 
 class View(NamedTuple):
@@ -27,7 +27,7 @@ class View(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The fixed views of every training image, K of each; the first is the image as it is. On the CPU."""
+    """The fixed views of every training image, K per image; the first is the image as it is. On the CPU."""
 
     mirrored: Tensor  # (K, N) bool
     offsets: Tensor | None = None  # (K, N, 2) int8, pixels down and right; None moves none
@@ -39,12 +39,12 @@ class Views(NamedTuple):
 
 
 def both(count: int, mirror: bool) -> Views:
-    """The paper's views: each of `count` images, and if it may be mirrored its mirror image."""
+    """The paper's views: each of `count` images and, if mirroring is allowed, its mirror image."""
     return Views(torch.tensor([False, True])[: 1 + mirror, None].expand(-1, count))
 
 
 def draw(views: int, count: int, mirror: bool, shift: int, source: torch.Generator) -> Views:
-    """Of each of `count` images: itself, and `views` - 1 moved by up to `shift` pixels, mirrored or not, at random."""
+    """For each of `count` images: itself, and `views` - 1 random shifts by up to `shift` pixels, mirrored at random."""
     mirrored = torch.rand(views, count, generator=source) < (0.5 if mirror else 0)
     offsets = torch.randint(-shift, shift + 1, (views, count, 2), generator=source, dtype=torch.int8)
     mirrored[0], offsets[0] = False, 0
@@ -56,7 +56,8 @@ def pixels(images: Tensor, view: View) -> Tensor:
 
     Args:
         images: (N, S, S, 3) uint8.
-        view: B of them. What an offset uncovers repeats the border; a box is gray (0), whatever lies outside ignored.
+        view: B of them. What an offset uncovers repeats the border; a box is filled with gray (0), clipped at the
+        border.
     Returns:
         (B, 3, S, S) float32 in channels-last memory.
     """
@@ -72,7 +73,7 @@ def pixels(images: Tensor, view: View) -> Tensor:
 
 
 def cut(count: int, size: int, side: int, source: torch.Generator) -> Tensor:
-    """Boxes (count, 4) of `side` pixels, each about a pixel of the image drawn at random.
+    """Boxes (count, 4) of `side` pixels, each around a pixel of the image drawn at random.
 
     Cutout, DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552: a box may reach beyond the image.
     """
@@ -95,7 +96,7 @@ def _moved(images: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`a` (B, S, S, 3) uint8 where `chosen` (B,), else `b`: eight bytes at a time where an image's bytes allow."""
+    """`a` (B, S, S, 3) uint8 where `chosen` (B,), else `b`: eight bytes at a time if an image's size allows."""
     wide = torch.int64 if a[0].numel() % 8 == 0 else torch.uint8
     a_wide, b_wide = (images.contiguous().flatten(1).view(wide) for images in (a, b))
     return torch.where(chosen[:, None], a_wide, b_wide).view(torch.uint8).view(a.shape)

@@ -1,7 +1,6 @@
-"""What `--tensorboard` writes: losses, accuracies and queried images, all of it from the run's state.
+"""What `--tensorboard` writes: losses, accuracies and queried images, all from the run's state.
 
-A run that goes on starts the folder anew from its state: no point is there twice, none is missing, and the flag may
-come later than the run.
+A resumed run rewrites the folder from its state: no point is duplicated or missing, and the flag may be added later.
 """
 
 import shutil
@@ -16,9 +15,9 @@ class Board:
     """One run's event file. Nothing else writes to its folder.
 
     Args:
-        folder: is emptied.
-        images: whose training images the sheets show.
-        epochs: of a round; epochs are counted through all rounds.
+        folder: emptied first.
+        images: the training images among them are shown.
+        epochs: per round; they are counted across all rounds.
     """
 
     def __init__(self, folder: Path, images, epochs: int):
@@ -30,7 +29,7 @@ class Board:
         self._shown = {"history": 0, "results": 0, "queries": 0}  # rows
 
     def show(self, state: dict) -> None:
-        """Writes the rows that a run's state has and the event file has not."""
+        """Writes the rows of a run's state that the event file does not have yet."""
         for row in self._new(state, "history"):
             epoch = int(row["round"]) * self._epochs + int(row["epoch"])
             for name in ("loss", *LOSSES):
@@ -49,7 +48,7 @@ class Board:
         self._writer.flush()
 
     def close(self) -> None:
-        """Ends the event file."""
+        """Closes the event file."""
         self._writer.close()
 
     def _new(self, state: dict, table: str) -> list[dict]:

@@ -17,9 +17,9 @@ from common.state import REMEDY
 
 
 def label_counts(args, pool: int) -> list[int]:
-    """The labelled pool's size in each round: `--percents` of num_images, or initial_budget, then + budget.
+    """The labelled pool's size in each round: `--percents` of num_images, or initial_budget, plus budget each round.
 
-    With budgets the last round has the whole pool unless `--rounds` stops before; without any the pool is one round.
+    With budgets, the last round has the whole pool unless `--rounds` stops earlier; without, the only round has it.
     Raises InputError when the budgets do not fit the pool or a query asks for more than its candidates.
     """
     if "budget" not in args:
@@ -53,12 +53,12 @@ def label_counts(args, pool: int) -> list[int]:
 
 
 def percent(args, labeled: int, pool: int) -> float:
-    """Labelled images in percent of num_images; the full pool counts as 100."""
+    """Labelled images as a percentage of num_images; the full pool counts as 100."""
     return 100.0 if labeled == pool else 100 * labeled / args.num_images
 
 
 def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
-    """The rounds that are still to do, each with its pools; a round is saved when the caller asks for the next one."""
+    """Yields the remaining rounds, each with its pools; a round is saved when the caller asks for the next one."""
     counts = label_counts(args, len(images.pool))
     if run.state["labeled"] is None:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels
@@ -78,7 +78,7 @@ def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
 
 
 def _check(run: Run, images: Images, counts: list[int]) -> None:
-    """Raises InputError where the state's round or labelled pool is none that a run with these flags can have."""
+    """Raises InputError if no run with these flags can have the state's round and labelled pool."""
     labeled, number = run.state["labeled"], run.state["round"]
     known = torch.isin(labeled, images.pool.cpu()).all()
     size = counts[min(number, len(counts) - 1)]
@@ -90,7 +90,7 @@ def _check(run: Run, images: Images, counts: list[int]) -> None:
 
 
 class Round:
-    """One round's pools, and the query that makes the next one's."""
+    """One round's pools, and the query that determines the next round's."""
 
     def __init__(self, args, run: Run, images: Images, counts: list[int]):
         """
@@ -110,7 +110,7 @@ class Round:
         self.label = f"round {self.number + 1}/{len(counts)} ({len(self.bought)} labels, {self.percent:.4g}%)"
 
     def query(self, sampler: Sampler) -> None:
-        """Moves the next round's labels from the unlabelled pool to the labelled one, as the sampler chooses."""
+        """Moves the images that the sampler chooses from the unlabelled to the labelled pool of the next round."""
         if self.number + 1 == len(self.counts):
             return
         started = time.perf_counter()
@@ -128,7 +128,7 @@ class Round:
 
 
 def _note_queries(run: Run, images: Images, number: int, chosen: Tensor, scores: list[str] | None = None) -> None:
-    """Adds the images `chosen` for a round, by their place in the data set, with their labels, to queries.csv."""
+    """Adds the images `chosen` for a round to queries.csv, with their data-set indices, labels and scores."""
     chosen = chosen.cpu()
     columns = images.origin[chosen].tolist(), images.labels.cpu()[chosen].tolist(), scores or [""] * len(chosen)
     for index, label, score in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""What one flag's type cannot see: flags that contradict each other are refused, none is silently ignored."""
+"""Checks beyond one flag's type: flags that contradict each other are refused, none is silently ignored."""
 
 import argparse
 import importlib.util
@@ -13,7 +13,7 @@ from common.teachers import precomputed, store
 
 
 def flags(args: argparse.Namespace) -> None:
-    """What one flag's type cannot see. Raises InputError."""
+    """Checks the flags against each other. Raises InputError."""
     if args.num_images < 2:
         raise InputError("--num_images 1: it takes one to train on and one to validate on; use 2 or more")
     if args.num_val >= args.num_images:
@@ -59,7 +59,7 @@ def flags(args: argparse.Namespace) -> None:
 
 
 def image_size(args: argparse.Namespace) -> None:
-    """Raises InputError for `--image_size` where a network of the pair has nothing left behind a pool."""
+    """Raises InputError for an `--image_size` that leaves a network of the pair nothing after a pool."""
     if args.image_size >= PAIRS[args.model].IMAGE_SIZE:
         return
     parts = [getattr(args, "network", "student")]
@@ -71,7 +71,7 @@ def image_size(args: argparse.Namespace) -> None:
 
 
 def pair(args: argparse.Namespace) -> None:
-    """Raises InputError for a pair whose networks do not fit each other, before one of them is trained."""
+    """Raises InputError for a pair whose networks do not fit together, before any is trained."""
     parts = [getattr(args, "network", "student")]
     if "teacher_labels" in args and not precomputed.named(args):
         parts += ["teacher", "decoder"] if args.feat_wt else ["teacher"]
@@ -131,7 +131,7 @@ def _check_teacher(args: argparse.Namespace) -> None:
 
 
 def _check_sampler(args: argparse.Namespace) -> None:
-    """Can the strategy ask the network that it is to ask? Raises InputError."""
+    """Raises InputError if the strategy cannot ask the network that it is told to ask."""
     strategy = kind(args)
     if strategy.oracle and args.labels:
         raise InputError(

@@ -17,7 +17,7 @@ from common.parsing import Parser
 
 
 def start(main: Callable[[argparse.Namespace], None], doc: str, defaults: dict) -> None:
-    """Runs an experiment's `main` with its parsed flags, in a process that is set up for them."""
+    """Runs an experiment's `main` with its parsed flags, in a process set up for them."""
 
     def experiment() -> None:
         args = parse(doc, defaults)
@@ -41,13 +41,13 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
     Raises InputError naming the flag that is wrong.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # as the paper's README has it
+    # the paper's README has ---flag
     argv = ["--" + word.lstrip("-") if word.startswith("---") else word for word in argv]
     parser = _parser(doc, defaults)
     words = [word for word in argv if word not in ("-h", "--help")]
     if words != argv:
-        with suppress(InputError):  # help comes whatever is wrong beside it
-            _with_recipe(parser, words)  # whose values are then the defaults that it shows
+        with suppress(InputError):  # help is shown even if other flags are wrong
+            _with_recipe(parser, words)  # its values are then the defaults that help shows
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
@@ -72,7 +72,7 @@ def parse(doc: str, defaults: dict, argv: list[str] | None = None) -> argparse.N
 
 
 def preset(defaults: dict, words: list[str]) -> argparse.Namespace:
-    """The flags of an experiment with these defaults behind a few words, unchecked. Raises InputError."""
+    """The flags of an experiment with these defaults, as a few words change them, unchecked. Raises InputError."""
     return _with_recipe(_parser("", defaults), words)
 
 
@@ -106,7 +106,7 @@ def _with_recipe(parser: Parser, argv: list[str]) -> argparse.Namespace:
 
 
 def _recipe(args: argparse.Namespace) -> dict:
-    """The values of `--recipe`. Raises InputError for a teacher's where a student is trained, or the reverse."""
+    """The values of `--recipe`. Raises InputError for a teacher's recipe when a student is trained, or the reverse."""
     teacher = getattr(args, "network", "student") == "teacher"
     if teacher != (args.recipe in recipes.TEACHERS):
         raise InputError(f"--recipe {args.recipe}: is a {'student' if teacher else 'teacher'}'s; "
@@ -117,7 +117,7 @@ def _recipe(args: argparse.Namespace) -> dict:
 
 
 def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:
-    """A flag's value in DEFAULTS, held to what the command line would be: argparse itself checks no default."""
+    """Checks a flag's value in DEFAULTS as on the command line: argparse itself does not check defaults."""
     value = defaults[action.dest]
     if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
         if not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a script prints: on any terminal, and on none."""
+"""What a script prints, with any terminal or none."""
 
 import os
 import sys
@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 
 def prepare() -> None:
-    """A character that the terminal's encoding lacks is printed as a question mark, and what is printed on a stream
-    that is closed (`>&-`) goes nowhere: neither is a traceback."""
+    """Makes a character that the terminal's encoding lacks print as a question mark, and output to a closed stream
+    (`>&-`) go nowhere, instead of ending in a traceback."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -19,7 +19,7 @@ def prepare() -> None:
 
 
 def say(message: str) -> None:
-    """A line on stdout, above a progress bar. When nobody reads stdout any more, the run goes on in silence."""
+    """Writes a line to stdout, above a progress bar. If stdout is closed, the run goes on in silence."""
     try:
         tqdm.write(message, file=sys.stdout)
         sys.stdout.flush()
@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """A line on stderr about what is no error."""
+    """Writes a line to stderr about something that is not an error."""
     print(f"note: {message}", file=sys.stderr)
 
 

@@ -21,19 +21,19 @@ class Images:
     name: str
     classes: list[str]
     train: Tensor  # (num_images, S, S, 3) uint8: channels last, so that a gathered batch is too
-    labels: Tensor  # (num_images,) int64; -1 where --labels does not say it yet
+    labels: Tensor  # (num_images,) int64; -1 where --labels does not have it yet
     test: Tensor  # (M, S, S, 3) uint8
     test_labels: Tensor  # (M,) int64
     val: Tensor  # (num_val,) int64, indices into train, held out
-    pool: Tensor  # int64, indices into train, in the order random labels are given: without val, or from it on
+    pool: Tensor  # int64, indices into train, in the order of random labelling: without val, or beginning with it
     origin: Tensor  # (num_images,) int64 on the CPU, each training image's index in the data set
-    available: int  # training images that the data set has
+    available: int  # number of training images in the data set
     mirror: bool  # may a training view be the mirror image?
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
-    fingerprint: str  # SHA-256 of what lies in `train`: the source, the images taken and their size
+    fingerprint: str  # SHA-256 of the content of `train`: the source, the images taken and their size
     test_fingerprint: str  # SHA-256 of the test images and labels as decoded, their size here and the classes' names
     files: list[str] | None = None  # with --labels: the training images' names
-    label_values: str = ""  # with --labels, when it has all: SHA-256 of them, which `source` leaves out
+    label_values: str = ""  # with --labels, if complete: their SHA-256, which `source` leaves out
 
     @property
     def size(self) -> int:
@@ -44,12 +44,12 @@ class Images:
         return self.train.device
 
     def places(self) -> dict[int, int]:
-        """Where an image of the data set stands among these training images."""
+        """The index into `train` of each image, by its index in the data set."""
         return {index: place for place, index in enumerate(self.origin.tolist())}
 
 
 def pool_size(args) -> int:
-    """How many images the pool has whose labels are bought."""
+    """The size of the pool of images whose labels are bought."""
     return args.num_images - (args.num_val if args.val_labels == "extra" else 0)
 
 
@@ -57,8 +57,7 @@ def load(args, source: Source | None = None) -> Images:
     """`--dataset` at `--image_size`, its drawn or first `--num_images`, `--num_val` of them held out.
 
     The split and the pool's order depend on `--seed` and the counts alone: runs of one seed are paired. `source` is the
-    data set where it is read already.
-    Raises InputError when the data cannot be had or the counts do not fit.
+    data set, if it is read already. Raises InputError when the data cannot be had or the counts do not fit.
     """
     source = datasets.load(args) if source is None else source
     _check(args, source)
@@ -67,11 +66,11 @@ def load(args, source: Source | None = None) -> Images:
     if args.num_images < len(source.x_train) and args.take == "drawn":
         kept = torch.randperm(len(source.x_train), generator=generator(args.seed, "images"))[: args.num_images]
     order = torch.randperm(args.num_images, generator=generator(args.seed, "split"))
-    if source.foldered is not None:  # labels that are there are used before anybody is asked for others
+    if source.foldered is not None:  # known labels are used before anybody is asked for others
         known = torch.from_numpy(source.foldered)[kept][order]
         order = torch.cat([order[known], order[~known]])
     device = torch.device(args.device)
-    # labels that are still to come must not make it another data set
+    # labels added later must not make it another data set
     whole = sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
     taken = torch.from_numpy(source.x_train)
     if args.num_images < len(taken):
@@ -103,7 +102,7 @@ def load(args, source: Source | None = None) -> Images:
 
 
 def _check(args, source: datasets.Source) -> None:
-    """Raises InputError with all the counts that fit where one does not."""
+    """Raises InputError, with all the counts that would fit, if one does not."""
     available, classes, wrong = len(source.x_train), len(source.classes), []
     fitting, names = proposal.counts(available, classes, bought=args.val_labels == "bought"), ("num_classes",)
     if classes < 2:
@@ -117,7 +116,7 @@ def _check(args, source: datasets.Source) -> None:
 
 
 def _fits(args, source: datasets.Source) -> None:
-    """Raises InputError when the resized images would not leave a tenth of the memory."""
+    """Raises InputError when the resized images would not leave a tenth of the memory free."""
     bytes_ = (args.num_images + len(source.x_test)) * args.image_size**2 * 3
     resident = source.x_train.shape[1:3] != (args.image_size, args.image_size) or args.num_images < len(source.x_train)
     if resident and bytes_ > 0.9 * memory.available():

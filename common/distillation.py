@@ -1,4 +1,4 @@
-"""The teacher's outputs for every training view, computed once and looked up: the teacher never runs again."""
+"""The teacher's outputs for every training view, computed once and looked up from then on."""
 
 import math
 import sys
@@ -19,32 +19,32 @@ from common.objective import Outputs
 from common.seeds import generator
 
 FLOAT32_LIMIT = 2**30  # bytes; a larger cache of features is kept in float16
-CHUNK = 4096  # images whose outputs are looked at together
+CHUNK = 4096  # images whose outputs are checked at a time
 
 
 @dataclass
 class Targets:
     """A teacher's outputs for the fixed views of each image, the first of which is the image itself."""
 
-    pool: nn.Module  # the teacher's average pool: features are kept before it, where they are far fewer
-    z: Tensor | None  # (views, N, C, h, w); one view's where features are not distilled; None: logits of a file
+    pool: nn.Module  # the teacher's average pool; features are kept before it, where they are far smaller
+    z: Tensor | None  # (views, N, C, h, w); one view if features are not distilled; None for logits from a file
     logits: Tensor  # (views, N, classes)
     accuracy: str = ""  # of the teacher on the test set, in percent; empty when unknown
-    seen: Tensor | None = None  # images whose labels the teacher saw, by their place in the data set, (n,) int64
-    views: Views | None = None  # with `--views`; None: the image and, if it may be mirrored, its mirror
-    net: SplitNet | None = None  # the teacher itself, where a query strategy runs it anew
+    seen: Tensor | None = None  # (n,) int64, data-set indices of the images whose labels the teacher saw
+    views: Views | None = None  # with `--views`; None: the image and, if mirroring is allowed, its mirror image
+    net: SplitNet | None = None  # the teacher itself, if a query strategy has to run it
 
     @property
     def precomputed(self) -> bool:
-        """True for logits alone, of a network outside the pair (`--teacher FILE.npz`)."""
+        """True for logits alone, from a network outside the pair (`--teacher FILE.npz`)."""
         return self.z is None
 
     def averaged(self) -> "Targets":
-        """Of each image the mean of its views' logits, for whatever view of it the student sees (`--targets mean`)."""
+        """The mean logits of each image's views, for whichever view the student sees (`--targets mean`)."""
         return replace(self, logits=self.logits.mean(0, keepdim=True), views=None)
 
     def of(self, view: View, features: bool = True) -> Outputs:
-        """What the teacher makes of the images of `view`, each as it is shown there."""
+        """The teacher's outputs for the images of `view`, each as shown there."""
         z = self.pool(self._at(self.z, view).float()) if features else None
         return Outputs(z, self._at(self.logits, view))
 
@@ -56,7 +56,7 @@ class Targets:
 
 
 def fixed_views(args, images: Images) -> Views | None:
-    """The `--views` of every training image, drawn by the seed; None for the image and its mirror."""
+    """`--views` views of every training image, drawn by the seed; None for the image and its mirror image."""
     if not args.views:
         return None
     source = generator(args.seed, "views", args.views, args.shift)
@@ -75,12 +75,12 @@ def cache(
     """The teacher's outputs for all training views, read from `folder` if they were computed before.
 
     The file is keyed by the teacher's weights (their `fingerprint`, where known), the images' content and the views.
-    One that is damaged is made again; one that holds another key under the right name is refused with InputError: it
-    is never used silently. Processes that want the same outputs compute them once.
+    A damaged file is recomputed; one with the right name but another key raises InputError and is never used silently.
+    Processes that need the same outputs compute them once.
 
     Args:
-        views: fixed views; None takes the image and, if it may be mirrored, its mirror.
-        features: keep z of every view, and not of the first alone.
+        views: fixed views; None takes the image and, if mirroring is allowed, its mirror image.
+        features: keep z for every view, not for the first alone.
     """
     key = {
         "teacher": fingerprint or networks.fingerprint(teacher),
@@ -89,7 +89,7 @@ def cache(
         "size": images.size,
         "views": 1 + images.mirror if views is None else len(views.mirrored),
     }
-    kind = ""  # what a file's name says beyond the paper's outputs
+    kind = ""  # suffix of the file's name for outputs other than the paper's
     if views is not None:
         key["drawn"] = sha256(views.mirrored.numpy(), views.offsets.numpy())
         kind += f"-{key['drawn'][:8]}"
@@ -122,7 +122,7 @@ def cache(
 def _make(
     teacher: SplitNet, images: Images, path: Path, key: dict, views: Views | None, features: bool
 ) -> tuple[Tensor, Tensor]:
-    """Computes the outputs and writes them; what does not fit the memory goes to the disk and is read from there."""
+    """Computes and writes the outputs; features that do not fit in memory go to disk and are read from there."""
     spill = path.with_name(f".{path.stem}.spill")
     z, logits = compute(teacher, images, spill=spill, views=views, features=features)
     write_tensors(path, {"key": key, "maps": z.cpu(), "logits": logits.cpu()})
@@ -130,7 +130,7 @@ def _make(
 
 
 def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
-    """z and logits from a cache's file; None, with a line about it, when it is damaged."""
+    """z and logits from a cache file; None, after printing why, if it is damaged."""
     try:
         large = path.stat().st_size > memory.SHARE * memory.available()
         content = read_tensors(path, "making it again", mmap=large)
@@ -148,9 +148,9 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
 
 @torch.no_grad()
 def _are_of(teacher: SplitNet, images: Images, views: Views | None, z: Tensor, logits: Tensor) -> bool:
-    """Does the teacher still give the first image's first view the outputs that are kept of it?
+    """Does the teacher still give the cached outputs for the first view of the first image?
 
-    The key has its weights, which say nothing of a layer without any.
+    The key covers its weights, but not the layers that have none.
     """
     views = augment.both(len(images.train), images.mirror) if views is None else views
     first = views.of(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)).to(images.train.device)
@@ -171,7 +171,7 @@ def size(args, images: Images) -> int:
 
 
 def kept_as(floats: int) -> torch.dtype:
-    """The type of so many of a teacher's features: half precision where they would pass FLOAT32_LIMIT bytes."""
+    """The dtype to keep this many feature values in: half precision if float32 would exceed FLOAT32_LIMIT bytes."""
     return torch.float32 if 4 * floats <= FLOAT32_LIMIT else torch.float16
 
 
@@ -187,8 +187,8 @@ def compute(
 ) -> tuple[Tensor, Tensor]:
     """z (views, N, C, h, w) and logits (views, N, classes) of every training view, in float32 passes.
 
-    `only`: of the first so many images; `spill` is a file for features that do not fit the memory; `views` and
-    `features` are `cache`'s. Raises InputError for outputs that are not finite.
+    `only` limits it to that many first images; `spill` is a file for features that do not fit in memory; `views` and
+    `features` are as in `cache`. Raises InputError for outputs that are not finite.
     """
     teacher.eval()
     views = augment.both(len(images.train), images.mirror) if views is None else views

@@ -1,4 +1,4 @@
-"""How a script ends: whatever goes wrong is said in one line, with its exit status."""
+"""How a script ends: any error as one line and an exit status."""
 
 import os
 import sys
@@ -14,12 +14,12 @@ from common.errors import InputError, LabelsNeeded, reason
 def run(
     main: Callable[[], None], stopped: str = "stopped", smaller: str = "fewer images at a time, or smaller ones"
 ) -> None:
-    """Runs a script's `main`. Bad input ends in one line and status 2, Ctrl-C in 130, and a run that waits for labels
-    in a line that says for which, and 3.
+    """Runs a script's `main`. Bad input ends with one line and status 2, Ctrl-C with 130, and a run that waits for
+    labels with a line that says which, and status 3.
 
     Args:
-        stopped: what Ctrl-C is answered with: how to go on, where that is possible.
-        smaller: what would need less memory, named where it does not suffice.
+        stopped: the answer to Ctrl-C: how to go on, if possible.
+        smaller: what would need less memory, suggested if it runs out.
     """
     startup.interruptible()
     console.prepare()
@@ -30,10 +30,10 @@ def run(
         sys.exit(3)
     except InputError as error:
         _fail(str(error))
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
+    except BrokenPipeError:  # the reader is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
-    except OSError as error:  # a full disk, say. What was written before is whole
+    except OSError as error:  # a full disk, say; files already written are whole
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except torch.OutOfMemoryError:
         _fail(f"the GPU's memory is full; use {smaller}")

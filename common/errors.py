@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to see: a line that says what was wrong and what would work."""
+"""The exceptions meant for the user: one line that says what was wrong and what would work."""
 
 
 class InputError(Exception):
@@ -6,7 +6,7 @@ class InputError(Exception):
 
 
 class Diverged(InputError):
-    """A loss became NaN or infinite: what, with round and epoch, and the flags to lower."""
+    """A loss became NaN or infinite: which one, with round and epoch, and the flags to lower."""
 
     def __init__(self, what: str, lower: str):
         super().__init__(what, lower)  # both, as it is pickled between processes
@@ -25,5 +25,5 @@ class Damaged(InputError):
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of others says, for a line of ours: on one line, at most 200 characters."""
+    """The message of a foreign exception, on one line of at most 200 characters, to quote in ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

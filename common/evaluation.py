@@ -1,4 +1,4 @@
-"""How good a network is, and the row of results.csv that says so."""
+"""Measures how good a network is, and records it in results.csv."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from common.networks import SplitNet
 from common.runs import save_predictions, save_weights
 from common.schema import VARIANTS
 
-OTHER_NETWORK = "elsewhere"  # the teacher is not the pair's, whose cost says nothing of it
+OTHER_NETWORK = "elsewhere"  # the teacher is not the pair's, whose cost does not describe it
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Fitted:
 
 @torch.no_grad()
 def logits(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
-    """(N, classes) that `net`, in eval mode, gives the unmirrored images (N, S, S, 3) uint8."""
+    """Logits (N, classes) of `net`, in eval mode, for unmirrored images (N, S, S, 3) uint8."""
     training = net.training
     net.eval()
     index = torch.arange(len(images), device=images.device)
@@ -39,30 +39,30 @@ def logits(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tenso
 
 
 def predict(net: torch.nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
-    """The class (N,) int64 that `net`, in eval mode, gives each of the unmirrored images (N, S, S, 3) uint8."""
+    """The classes (N,) int64 that `net`, in eval mode, predicts for unmirrored images (N, S, S, 3) uint8."""
     return logits(net, images, batch_size).argmax(1)
 
 
 def accuracy(net: torch.nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> float:
     """Percent of unmirrored images (N, S, S, 3) uint8 that `net`, in eval mode, classifies as labels (N,).
 
-    NaN where there are no images.
+    NaN if there are no images.
     """
     return _percent(predict(net, images, batch_size), labels) if len(images) else math.nan
 
 
 def validate(net: torch.nn.Module, images: Images) -> float:
-    """Percent of the validation images that `net`, in eval mode, classifies rightly; NaN where there are none."""
+    """Percent of the validation images that `net`, in eval mode, classifies correctly; NaN if there are none."""
     return accuracy(net, images.train[images.val], images.labels[images.val])
 
 
 def hundredths(percent: float) -> str:
-    """An accuracy as it is kept; empty where it is NaN."""
+    """An accuracy as the tables have it; empty if it is NaN."""
     return "" if math.isnan(percent) else f"{percent:.2f}"
 
 
 def agreement(net: torch.nn.Module, images: Images, targets) -> float:
-    """Percent of the validation images that `net` gives the teacher's class: how much of it the student has learned."""
+    """Percent of the validation images for which `net` predicts the teacher's class: how much of it was learned."""
     return accuracy(net, images.train[images.val], targets.logits[0, images.val].argmax(1))
 
 
@@ -71,16 +71,16 @@ def _percent(predicted: Tensor, labels: Tensor) -> float:
 
 
 def seen(args, images: Images, bought: Tensor) -> Tensor:
-    """Whose labels a network trained on `bought` saw, by their place in the data set, (n,) int64 on the CPU.
+    """Data-set indices of the images whose labels a network trained on `bought` saw, (n,) int64 on the CPU.
 
-    Those that validate are among them where the best epoch is chosen by them.
+    They include the validation images if the best epoch is chosen by them.
     """
     chooses = images.val if args.keep == "best" else images.val[:0]
     return images.origin[torch.cat([bought, chooses]).cpu().unique()]
 
 
 def labels_in_all(args, this_round, targets=None) -> int | None:
-    """Labels that any network of the round saw, each counted once: its own, the teacher's, and those that validate.
+    """How many labels the round's networks saw, each counted once: its own, the teacher's, and those that validate.
 
     None when the teacher's are unknown.
     """
@@ -91,7 +91,7 @@ def labels_in_all(args, this_round, targets=None) -> int | None:
 
 
 def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
-    """Tests a round's network, once, and keeps its weights and its rows; returns the test accuracy in percent."""
+    """Tests a round's network, once, and saves its weights and table rows; returns the test accuracy in percent."""
     images, number = this_round.images, this_round.number
     predicted = predict(net, images.test)
     tested = _percent(predicted, images.test_labels)
@@ -120,7 +120,7 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
 
 
 def _row(args, this_round, net: SplitNet, fitted: Fitted, targets) -> dict:
-    """The round's row of results.csv but for the test accuracy."""
+    """The round's row of results.csv, except for the test accuracy."""
     row = {
         "model": args.model,
         "dataset": this_round.images.name,
@@ -142,12 +142,12 @@ def _row(args, this_round, net: SplitNet, fitted: Fitted, targets) -> dict:
 
 
 def _to_use_it_alone(args, this_round, net: SplitNet, targets) -> dict:
-    """What makes a file of weights usable without its run's folder, beside the row, which names the pair."""
+    """What makes a file of weights usable without its run's folder, besides the row, which names the pair."""
     images = this_round.images
     use = {"classes": images.classes, "image_size": images.size, "normalization": augment.NORMALIZATION}
     use["probe"] = networks.probe(net, images.size)
     if targets is not None and targets.precomputed:
         use["teacher"] = OTHER_NETWORK
-    if getattr(args, "network", "student") == "teacher":  # a student of it counts these labels as its own
+    if getattr(args, "network", "student") == "teacher":  # its students count these labels as their own
         use["seen"] = seen(args, images, this_round.bought)
     return use

@@ -1,4 +1,4 @@
-"""Where the experiments lie, and their main.py as modules."""
+"""Where the experiments are, and their main.py as modules."""
 
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Files that others read or write too: replaced whole or not at all, checksummed, locked while one process owns them.
+"""Files shared with other processes: replaced whole or not at all, checksummed, locked while one process owns them.
 
-A tensor file is what `torch.save` writes, a zip archive: each of its members has a CRC-32, which `torch.load` does not
-compare and `read_tensors` does. safetensors has no checksum and holds a flat dictionary of tensors; a run's state nests
+A tensor file is what `torch.save` writes, a zip archive: each of its members has a CRC-32, which `read_tensors` checks
+and `torch.load` does not. safetensors has no checksum and holds a flat dictionary of tensors; a run's state nests
 dictionaries, optimizer state and strings, which `torch.load(..., weights_only=True)` reads without another package.
 """
 
@@ -25,13 +25,13 @@ import torch
 
 from common.errors import Damaged, InputError, reason
 
-CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how one is opened for writing
-FOLDER = 0x10  # among a zip member's attributes
+CSV = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # how a CSV file is opened for writing
+FOLDER = 0x10  # bit of a zip member's attributes
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 
 
 def sha256(*parts: bytes | np.ndarray) -> str:
-    """Of all bytes, one part after the other, as hexadecimal digits."""
+    """SHA-256 of all parts in order, as hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part))
@@ -40,12 +40,12 @@ def sha256(*parts: bytes | np.ndarray) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; when the block ends well, what was written there takes its place.
+    """Yields a temporary path next to `path`; if the block succeeds, what was written there replaces `path`.
 
-    Processes that replace one file at once do not disturb each other: the last one to end wins. What a killed process
-    left behind is removed by the next one that replaces the same file. Raises OSError when the disk refuses.
+    Processes that replace the same file at once do not disturb each other: the last to end wins. Leftovers of a killed
+    process are removed by the next one that replaces the same file. Raises OSError when the disk refuses.
     """
-    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    path = Path(os.path.realpath(path))  # replaces a link's target, not the link
     _remove_leftovers(path)
     try:
         temporary, owner = _claim(path)
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            if error.errno and error.filename in (None, str(temporary)):  # a full disk has no name of its own
+            if error.errno and error.filename in (None, str(temporary)):  # a full disk's error names no file
                 error.filename = str(path)
             raise
         finally:
@@ -67,14 +67,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file atomically, with the same line ends on every system; bytes of a path that are no UTF-8
+    """Replaces a text file atomically, with the same line ends on every system; bytes of a path that are not UTF-8
     become `\\udc..`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence]) -> None:
-    """Replaces a CSV file atomically, with the same line ends on every system; the first row is its head."""
+    """Replaces a CSV file atomically, with the same line ends on every system; the first row is its header."""
     with replacing(path) as temporary, open(temporary, "w", **CSV) as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -88,7 +88,7 @@ def write_tensors(path: Path, content: dict) -> None:
         archive = _Archive(file)
         try:
             torch.save(content, archive)
-        except RuntimeError:  # torch's archive writer reports what stopped it as an unexpected position
+        except RuntimeError:  # torch's archive writer reports a failed write as an unexpected position
             if archive.refused is None:
                 raise
         if archive.refused is not None:
@@ -96,16 +96,16 @@ def write_tensors(path: Path, content: dict) -> None:
 
 
 def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool = False) -> dict:
-    """What `write_tensors` or `torch.save` wrote to `path`, on the CPU, its checksums compared.
+    """What `write_tensors` or `torch.save` wrote to `path`, on the CPU, with its checksums verified.
 
     Args:
         remedy: what the user can do about a damaged file; it ends the message.
-        mmap: leaves tensors on the disk until they are used.
+        mmap: leave tensors on disk until they are used.
 
     Raises Damaged when a checksum does not match or torch cannot read the file, OSError when it cannot be opened.
     """
     with open(path, "rb") as file:
-        zipped = file.read(2) == b"PK"  # torch.save's older format is none, and has no checksums
+        zipped = file.read(2) == b"PK"  # torch.save's older format is not zipped, and has no checksums
     try:
         if zipped and (damage := _damage(path)):
             raise Damaged(f"{path}: damaged ({damage}); {remedy}")
@@ -114,9 +114,9 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
         raise
     except zipfile.BadZipFile as error:
         raise Damaged(f"{path}: damaged ({error}); {remedy}") from None
-    except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
+    except pickle.UnpicklingError:  # torch's own message is about weights_only
         raise Damaged(f"{path}: not readable (no file of tensors, as torch.save makes it); {remedy}") from None
-    except Exception as error:  # zipfile and torch.load raise whatever a damaged archive makes them raise
+    except Exception as error:  # zipfile and torch.load raise anything on a damaged archive
         raise Damaged(f"{path}: not readable ({reason(error)}); {remedy}") from None
     if not isinstance(content, dict):
         raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")
@@ -130,10 +130,10 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool = Fal
 
 
 def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz, the `optional` ones where it has them; its checksums are compared.
+    """The named arrays of an .npz, the `optional` ones if it has them; its checksums are verified.
 
-    Raises Damaged when the file is no .npz, lacks an array or holds Python objects, and InputError when there is not
-    enough memory for it.
+    Raises Damaged when the file is not an .npz, lacks an array or holds Python objects, and InputError when there is
+    not enough memory for it.
     """
     try:
         with open(path, "rb") as file:
@@ -148,17 +148,17 @@ def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
         raise InputError(f"{path}: not enough memory for its arrays; use fewer or smaller images") from None
     except Damaged:
         raise
-    except Exception as error:  # no closed list: zipfile, zlib and numpy each raise their own
+    except Exception as error:  # anything: zipfile, zlib and numpy each raise their own
         raise Damaged(f"{path}: not a readable .npz file ({reason(error)})") from None
 
 
 def lock(path: Path, wait: bool = False, purpose: str = "another process") -> IO | None:
-    """Locks a file for this process until it is closed or the process ends, however it ends.
+    """Locks a file for this process until it is closed or the process ends in any way.
 
-    Returns the open file, or None when another process holds the lock and `wait` is False. When it has to wait it says
-    so on stderr: `purpose` names what is waited for. Raises OSError when the file cannot be opened or locked.
+    Returns the open file, or None when another process holds the lock and `wait` is False. If it has to wait it says so
+    on stderr; `purpose` names what it waits for. Raises OSError when the file cannot be opened or locked.
     """
-    file = open(path, "a")  # noqa: SIM115 - stays open: closing it gives the lock up
+    file = open(path, "a")  # noqa: SIM115 - stays open: closing it releases the lock
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -175,13 +175,13 @@ def lock(path: Path, wait: bool = False, purpose: str = "another process") -> IO
 
 @contextmanager
 def locked(path: Path, purpose: str) -> Iterator[None]:
-    """Holds the lock `path` for a block, after waiting for `purpose`: look, enter, look again, make what is missing."""
+    """Holds the lock `path` for a block, after waiting for `purpose`. Check again inside: it may be made by then."""
     with lock(path, wait=True, purpose=purpose):
         yield
 
 
 class _Archive:
-    """The file that `torch.save` writes to: keeps the error that torch would hide."""
+    """The file that `torch.save` writes to; keeps the error that torch would hide."""
 
     def __init__(self, file: IO[bytes]):
         self.refused: BaseException | None = None
@@ -199,18 +199,18 @@ class _Archive:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with an archive's bytes, or nothing."""
+    """What is wrong with an archive's bytes; empty if nothing."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             return f"the checksum of its {damaged} does not match"
-        # torch does not read a member that is marked as a folder, and takes what the memory holds
+        # torch does not read a member marked as a folder, and returns uninitialized memory
         folders = [each.filename for each in archive.infolist() if each.external_attr & FOLDER]
         return f"its {folders[0]} is marked as a folder" if folders else ""
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One of an .npz. np.load gives bytes for a member that is no array, and compares no checksum where the header
-    claims less than there is."""
+    """One array of an .npz. np.load returns bytes for a member that is not an array, and skips the checksum if the
+    header claims less than there is."""
     with archive.open(f"{name}.npy") as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):
@@ -219,11 +219,11 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _claim(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new file beside `path`, locked for as long as it is open: whoever can lock it has found a leftover."""
+    """A new file next to `path`, locked while it is open: whoever can lock it has found a leftover."""
     while True:
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         owner = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
-        with suppress(OSError):  # a file system without locks: then nothing passes for a leftover either
+        with suppress(OSError):  # a file system without locks, where nothing passes for a leftover either
             fcntl.flock(owner, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, owner
@@ -232,13 +232,13 @@ def _claim(path: Path) -> tuple[Path, IO[bytes]]:
 
 def _remove_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), open(leftover, "rb") as file:  # in use, or gone meanwhile
+        with suppress(OSError), open(leftover, "rb") as file:  # in use, or gone by now
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a replaced name last through a power cut, where the file system can."""
+    """Makes a replaced name survive a power cut, if the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

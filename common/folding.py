@@ -1,4 +1,4 @@
-"""Batch norm while training, folded into the convolutions afterwards: what `--fold_bn` does."""
+"""`--fold_bn`: batch norm during training, folded into the convolutions afterwards."""
 
 import copy
 from collections import OrderedDict
@@ -13,13 +13,13 @@ from common.augment import View
 from common.networks import SequentialNet, SplitNet
 from common.seeds import initialization
 
-SCALABLE = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d  # a positive factor passes through them
+SCALABLE = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d  # they commute with a positive factor
 
 
 def foldable(model: str, network: str) -> bool:
-    """May `--fold_bn` be used: is the pair's `student` or `teacher` one layer after the other, as `fold` supposes?
+    """Is the pair's `student` or `teacher` a sequence of layers such as `fold` assumes, so that `--fold_bn` works?
 
-    In `features` convolutions and SCALABLE layers, in `classifier` no weights but linear layers', all with a bias.
+    `features` may have convolutions and SCALABLE layers, `classifier` no weights but linear layers', all with a bias.
     """
     with torch.device("meta"):
         net = getattr(networks.PAIRS[model], network)(2)
@@ -32,15 +32,15 @@ def foldable(model: str, network: str) -> bool:
 
 
 def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:
-    """A network to train in `net`'s place, with fresh weights: `fold` writes it into `net` as the same function.
+    """A network to train in place of `net`, with fresh weights; `fold` writes it into `net` as the same function.
 
-    These are choices of training, not of the network that comes out:
+    These choices affect training, not the resulting architecture:
 
     - A batch norm follows each convolution (Ioffe & Szegedy 2015; folding as RepVGG does,
-      https://arxiv.org/abs/2101.03697): plain AlexNet and VGG rest on a plateau at first, this does not.
-    - Initial weights are He's (2015), which keep a signal's size through ReLUs; logits start near zero.
-    - The first linear layer reads z before the average pool where that only copies or blends few values to many
-      (AlexNet's 1x1 becomes 6x6): otherwise each value is multiplied by as many weights as it has copies.
+      https://arxiv.org/abs/2101.03697): plain AlexNet and VGG start on a plateau, this does not.
+    - Initial weights are He's (2015), which preserve the signal's scale through ReLUs; logits start near zero.
+    - The first linear layer reads z before the average pool if that only copies or blends few values to many (AlexNet's
+      1x1 becomes 6x6): otherwise each value is multiplied by as many weights as it has copies.
     - No dropout before the first linear layer: on copies of a value it hardly drops anything.
     """
     matrix = _pool_matrix(net, args.image_size)
@@ -66,15 +66,15 @@ def with_batch_norm(args, net: SequentialNet, round_number: int) -> SplitNet:
 
 
 def to_train(args, net: SplitNet, round_number: int) -> SplitNet:
-    """What is trained for `net`: one with batch norm where `--fold_bn` says so, else `net` itself."""
+    """The network to train for `net`: one with batch norm if `--fold_bn` is set, else `net` itself."""
     return with_batch_norm(args, net, round_number) if args.fold_bn else net
 
 
 @contextmanager
 def folded(args, net: SplitNet, this_round) -> Iterator[SplitNet]:
-    """Yields what is trained for `net`, and folds it into `net` when that has gone well.
+    """Yields the network to train for `net`; if no error is raised, folds it into `net`.
 
-    Without the flag `--feature_rms`, as in KD and EnCoDe, features keep their size.
+    Where there is no flag `--feature_rms`, as in KD and EnCoDe, features keep their scale.
     """
     trained = to_train(args, net, this_round.number)
     yield trained
@@ -99,7 +99,7 @@ def fold(trained: SplitNet, net: SequentialNet, sample: Tensor, feature_rms: flo
     factor = 1.0
     if feature_rms:
         rms = net.eval().features(sample).square().mean().sqrt()
-        factor = feature_rms / rms if rms > 0 else 1.0  # of features that are all 0 there is nothing to scale
+        factor = feature_rms / rms if rms > 0 else 1.0  # features that are all 0 cannot be scaled
         last = _layers(net.features, nn.Conv2d)[-1]
         last.weight.mul_(factor)
         last.bias.mul_(factor)
@@ -119,9 +119,9 @@ def fold(trained: SplitNet, net: SequentialNet, sample: Tensor, feature_rms: flo
 
 
 def _normalized(features: nn.Sequential) -> nn.Sequential:
-    """Fresh layers with a batch norm behind each convolution, and max pools before the ReLU they commute with."""
+    """Fresh layers with a batch norm after each convolution, and max pools before the ReLUs they commute with."""
     layers: list[nn.Module] = []
-    # weights are drawn in the order of memory: contiguous, whatever `fast` made of the network
+    # weights are drawn in memory order: contiguous, whatever `fast` made of the network
     for layer in copy.deepcopy(features).to("cpu", memory_format=torch.contiguous_format):
         if isinstance(layer, nn.MaxPool2d) and isinstance(layers[-1], nn.ReLU):
             layers.insert(-1, layer)
@@ -139,6 +139,6 @@ def _layers(net: nn.Module, kind: type) -> list:
 
 @torch.no_grad()
 def _pool_matrix(net: SequentialNet, image_size: int) -> Tensor:
-    """What the average pool does to each channel at this image size, as a matrix (outputs, inputs)."""
+    """The average pool on each channel at this image size, as a matrix (outputs, inputs)."""
     sample = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
     return net.pool_matrix(*net.features(sample).shape[2:])

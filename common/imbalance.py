@@ -1,4 +1,4 @@
-"""Whether a distillation term drowns the cross entropy: said once, in the first epoch, while there is time to stop."""
+"""Notes a distillation term that drowns the cross entropy: once, after the first epoch, while there is time to stop."""
 
 DWARFS = 10.0  # times the cross entropy
 
@@ -7,7 +7,7 @@ def note(args, losses: dict[str, float]) -> str:
     """One line for each term that is more than DWARFS times the cross entropy, with the weight that makes them equal.
 
     Args:
-        losses: the first epoch's mean of each term, weighted, as `objective.task_loss` names them.
+        losses: the first epoch's means of the weighted terms, by their names in `objective.task_loss`.
     """
     cross_entropy, lines = losses.get("ce", 0.0), []
     for name, flag in (("feat", "feat_wt"), ("logit", "logit_wt")):

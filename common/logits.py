@@ -1,4 +1,4 @@
-"""Writes the file of logits that `--teacher FILE.npz` takes, from any network of any framework.
+"""Writes the file of logits for `--teacher FILE.npz`, from any network in any framework.
 
     from common import logits
     logits.write("logits.npz", network, dataset="cifar10", seen="all")
@@ -42,14 +42,14 @@ def write(
     """Asks `network` for the logits of all training and test images of `--dataset`, in its order, batch by batch.
 
     Args:
-        path: of the .npz; it is replaced.
+        path: the .npz, which is replaced.
         network: (B, H, W, 3) uint8 RGB images -> (B, classes) logits, a NumPy array or what `np.asarray` takes. It
             resizes and normalizes as it needs.
-        seen: whose labels it has seen: "all", "none", a list of places in the training set; None where nobody knows,
-            and then the runs' `labels_in_all` stays empty.
-        image_size: of a folder's images, which differ in size; others come at their own size.
-        labels, extra: as the flags of these names, for a folder with images without a class, and for SVHN.
-    Raises InputError when the data cannot be had, or the network gives what is no image's logits.
+        seen: which labels it has seen: "all", "none", or a list of training-set indices; None if unknown, and then the
+            runs' `labels_in_all` stays empty.
+        image_size: for a folder's images, which differ in size; others keep their own size.
+        labels, extra: as the flags of these names: for a folder that has images without a class, and for SVHN.
+    Raises InputError when the data cannot be had, or the network's output is not logits of the images.
     """
     path = _target(path)
     asked = {"dataset": str(dataset), "labels": str(labels), "extra": extra, "image_size": image_size}
@@ -75,16 +75,16 @@ def write_run(
     data_dir: Path = ROOT / "data",
     dataset: str = "",
 ) -> None:
-    """The file of the network of a run's round, with the mean of its logits over views of each training image.
+    """Writes the file for the network of a run's round, with its mean logits over views of each training image.
 
-    `seen` is what the run's own labels and its fair teacher's were; where another teacher saw more, it is left out
-    unless that saw all.
+    `seen` has the labels of the run and of its fair teacher; if another teacher saw more, it is left out unless that
+    one saw all.
 
     Args:
-        number: of the round, from 0; None takes the last.
+        number: the round, from 0; None takes the last.
         views, shift: drawn as a KD run of this seed draws them.
         data_dir, dataset: where the run's images are, as `recorded.images` takes them.
-    Raises InputError when the run has no such round, its images are not there, or `path` cannot be written.
+    Raises InputError when the run has no such round, its images are missing, or `path` cannot be written.
     """
     path, trained = _target(path), predict.load_student(run, number)
     folder = trained.path.parent
@@ -100,7 +100,7 @@ def write_run(
 
 
 def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.Tensor | None:
-    """Whose labels the networks of a run's round saw, by place in the data set; None where queries.csv cannot tell."""
+    """Data-set indices of the labels that the networks of a run's round saw; None if queries.csv cannot tell."""
     if "seen" in record:  # a teacher's
         return record["seen"]
     last = int(record["round"])
@@ -114,7 +114,7 @@ def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.
 
 
 def _target(path: str | Path) -> Path:
-    """Raises InputError for what no file of logits can be written to, before anything is computed."""
+    """Raises InputError if no file of logits can be written there, before anything is computed."""
     path = Path(os.path.expanduser(path))
     if path.suffix != ".npz" or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: must be an .npz in a folder that is there")
@@ -122,7 +122,7 @@ def _target(path: str | Path) -> Path:
 
 
 def _places(seen: str | list[int], count: int) -> np.ndarray:
-    """`seen` as places (n,) int64. Raises InputError for what is none."""
+    """`seen` as indices (n,) int64. Raises InputError for invalid ones."""
     places = {"all": range(count), "none": []}.get(seen, seen) if isinstance(seen, str) else seen
     if isinstance(places, str) or not all(place in range(count) for place in places):
         raise InputError(f'seen={seen!r}: must be "all", "none", or places of training images, from 0 to {count - 1}')
@@ -130,7 +130,7 @@ def _places(seen: str | list[int], count: int) -> np.ndarray:
 
 
 def _checked(found, images: int, classes: int) -> np.ndarray:
-    """What a network gives for a batch. Raises InputError unless these are logits of each of its images."""
+    """A network's output for a batch. Raises InputError unless it is the logits of each image."""
     found = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found)
     if found.shape != (images, classes):
         raise InputError(f"the network gives {found.shape} for {images} images of {classes} classes")

@@ -1,8 +1,8 @@
-"""Distillation losses by name. Adding one is a function here and its line in a registry; its flag offers it then.
+"""Distillation losses by name. To add one, write a function here and list it in a registry; its flag then offers it.
 
-A loss takes the student's and the teacher's tensors and the run's flags, and returns a scalar. `objective` hands it
-float32 tensors, whatever the autocast. It is finite, with finite gradients, for equal rows and for huge logits,
-and at least 0. One that also wants the batch's labels is named in `WITH_LABELS`, one that `--mixup` fits in
+A loss takes the student's and the teacher's tensors and the run's flags, and returns a scalar. `objective` passes it
+float32 tensors, even under autocast. Its value is at least 0; value and gradients are finite, also for equal rows and
+for huge logits. A loss that also takes the batch's labels is listed in `WITH_LABELS`, one that works with `--mixup` in
 `BLENDABLE`, and one that ignores `--temperature` in `UNSOFTENED`, so that a flag without effect is reported.
 """
 
@@ -14,21 +14,21 @@ from torch.nn import functional as F
 
 from common import fast
 
-DKD_ALPHA, DKD_BETA = 1.0, 8.0  # of the target class, of the others: the authors' usual ones
-RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's
+DKD_ALPHA, DKD_BETA = 1.0, 8.0  # weights of the target class and of the others: the authors' usual values
+RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # the paper's weights
 SLAM_TOP = 0.95
-NORM = 1e-4  # a vector shorter than this counts as that long: the cosine of 0 has a finite gradient
+NORM = 1e-4  # norm by which a shorter vector is divided: the cosine of a zero vector has a finite gradient
 
 
 def mse(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """Mean squared error over two tensors of one shape: the paper's, for features and for logits."""
+    """Mean squared error of two tensors of one shape: the paper's loss, for features and for logits."""
     return fast.mse_loss(student, teacher, args.fast)
 
 
 def kl(student: Tensor, teacher: Tensor, args) -> Tensor:
     """KL(teacher || student) of logits (B, classes) softened by `--temperature` T, times T^2, mean over the batch.
 
-    Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the factor T^2 is that of its section 2.
+    Hinton et al. 2015, https://arxiv.org/abs/1503.02531; the factor T^2 is from its section 2.
     """
     soft_student = F.log_softmax(student / args.temperature, dim=1)
     soft_teacher = F.log_softmax(teacher / args.temperature, dim=1)
@@ -36,7 +36,7 @@ def kl(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def pseudo_label(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """Cross entropy with the teacher's class where its probability is at least 0.95, over all of the batch.
+    """Cross entropy with the teacher's class where its probability is at least 0.95, averaged over the whole batch.
 
     FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, equation 4; logits (B, classes) each.
     """
@@ -45,7 +45,7 @@ def pseudo_label(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """`kl`, each image weighted by the teacher's confidence, its largest probability, over the batch's mean of it."""
+    """`kl`, each image weighted by the teacher's confidence (its largest probability) relative to the batch's mean."""
     confidence = teacher.softmax(1).amax(1)
     soft_student = F.log_softmax(student / args.temperature, dim=1)
     soft_teacher = F.log_softmax(teacher / args.temperature, dim=1)
@@ -54,16 +54,16 @@ def confident_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def standardized_kl(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """`kl` of logits standardized per image (mean 0, standard deviation 1): the student learns their shape, not size.
+    """`kl` of logits standardized per image (mean 0, standard deviation 1): the student learns their shape, not scale.
 
-    Sun et al. 2024, https://arxiv.org/abs/2403.01427, algorithm 1; the authors' code has n - 1 in the deviation, and
-    weighs the loss by 9 at temperature 2.
+    Sun et al. 2024, https://arxiv.org/abs/2403.01427, algorithm 1; the authors' code uses n - 1 in the deviation and
+    weights the loss by 9 at temperature 2.
     """
     return kl(*(F.layer_norm(logits, logits.shape[1:], eps=1e-6) for logits in (student, teacher)), args)
 
 
 def dist(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """How the softened probabilities (B, classes) correlate, within each image and within each class of the batch.
+    """1 - correlation of the softened probabilities (B, classes), within each image and within each class of the batch.
 
         T^2 * [mean over images (1 - Pearson) + mean over classes (1 - Pearson)]
 
@@ -76,18 +76,18 @@ def dist(student: Tensor, teacher: Tensor, args) -> Tensor:
 
 
 def slam(student: Tensor, teacher: Tensor, args) -> Tensor:
-    """Student-label mixing: what the student says is mixed as the teacher errs before it is compared with the teacher.
+    """Student-label mixing: the student's prediction is mixed as the teacher errs, then compared with the teacher's.
 
         cross entropy of softmax(teacher) with  a f + (1 - a) (1 - f) * top,   f = softmax(student)
 
     The teacher is right with probability a, and errs among its `top` classes, the fewest that hold SLAM_TOP of its
     probability. Kontonis et al. 2023, https://arxiv.org/abs/2302.03806, without the factor 1 / (k - 1) (remark B.1).
-    The paper fits a on held-out labels; here no label is spent on it: a is the teacher's largest probability.
+    The paper fits a on held-out labels; here a is the teacher's largest probability, which costs no labels.
     """
     p, f = teacher.softmax(1), student.softmax(1)
     right = p.amax(1, keepdim=True)
     sorted_p, order = p.sort(1, descending=True)
-    above = sorted_p @ p.new_ones(p.shape[1], p.shape[1]).triu(1)  # cumsum has no fixed order on CUDA
+    above = sorted_p @ p.new_ones(p.shape[1], p.shape[1]).triu(1)  # cumsum is nondeterministic on CUDA
     top = torch.zeros_like(p).scatter(1, order, (above < SLAM_TOP).to(p.dtype))
     mixed = right * f + (1 - right) * (1 - f) * top
     return -(p * mixed.clamp_min(1e-12).log()).sum(1).mean()
@@ -99,16 +99,16 @@ def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tens
         T^2 * [DKD_ALPHA * KL(b_teacher || b_student) + DKD_BETA * KL(q_teacher || q_student)],   mean over the batch
 
     b = (p_target, 1 - p_target) with p = softmax(logits / T) and T `--temperature`; q is the softmax over the other
-    classes. The target is the label y (B,); a batch without labels, as on the pool, takes what the teacher says.
-    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3; the authors go from 0 to the full weight in the first
-    epochs, and have another DKD_BETA for some pairs.
+    classes. The target is the label y (B,) or, for a batch without labels, as on the pool, the teacher's class.
+    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, section 3; the authors warm the weight up from 0 over the first
+    epochs, and use another DKD_BETA for some pairs.
     """
     target = teacher.argmax(1) if y is None else y
     target = F.one_hot(target, teacher.shape[1]).bool()
     binary, others = [], []
     for logits in (student / args.temperature, teacher / args.temperature):
         log_p = F.log_softmax(logits, dim=1)
-        # -1e30 leaves a class out; with -inf, 0 * inf would make NaN of it
+        # -1e30 leaves a class out; -inf would make NaN by 0 * inf
         binary.append(torch.stack([log_p.masked_fill(~target, -1e30), log_p.masked_fill(target, -1e30)]).logsumexp(2))
         others.append(F.log_softmax(logits.masked_fill(target, -1e30), dim=1))
     divergence = DKD_ALPHA * _kl(*binary) + DKD_BETA * _kl(*others)
@@ -118,7 +118,7 @@ def dkd(student: Tensor, teacher: Tensor, args, y: Tensor | None = None) -> Tens
 def cosine(student: Tensor, teacher: Tensor, args) -> Tensor:
     """1 - cosine of each image's two vectors (B, ...), mean over the batch.
 
-    Computed as half the squared distance of the unit vectors, which loses no digits near 0.
+    Computed as half the squared distance between the unit vectors, which loses no digits near 0.
     """
     s, t = _unit(student.flatten(1)), _unit(teacher.flatten(1))
     return (s - t).square().sum(1).mean() / 2
@@ -128,7 +128,7 @@ def similarity(student: Tensor, teacher: Tensor, args) -> Tensor:
     """Similarity-preserving: mean squared difference of the batch's two similarity matrices (B, B).
 
     A matrix is Q Q^T of the features Q (B, values), each row divided by its length.
-    Tung & Mori 2019, https://arxiv.org/abs/1907.09682, section 2; the paper weighs it by 3000.
+    Tung & Mori 2019, https://arxiv.org/abs/1907.09682, section 2; the paper weights it by 3000.
     """
     s, t = (_unit(q @ q.T) for q in (student.flatten(1), teacher.flatten(1)))
     return (s - t).square().mean()
@@ -137,9 +137,9 @@ def similarity(student: Tensor, teacher: Tensor, args) -> Tensor:
 def relational(student: Tensor, teacher: Tensor, args) -> Tensor:
     """Relational KD: distances and angles among a batch's images, RKD_DISTANCE * pairs + RKD_ANGLE * triplets.
 
-    Huber losses (delta 1) between student and teacher of the distances of all pairs, each divided by their mean, and of
-    the cosines of the angles that i and k make at j, for all triplets; means over both. The cosines follow from the
-    distances, so that memory is B^3 values whatever the features' size; images that coincide make no angle (0).
+    Mean Huber losses (delta 1) between student and teacher: of the distances of all pairs, divided by their mean, and
+    of the cosines of the angles that i and k make at j, for all triplets. The cosines are computed from the distances,
+    so that memory is B^3 values whatever the features' size; coincident images make no angle (0).
     Park et al. 2019, https://arxiv.org/abs/1904.05068, section 3.2.
     """
     pairs = ~torch.eye(len(student), dtype=torch.bool, device=student.device)  # (B, B)
@@ -164,9 +164,9 @@ def _kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _distances(rows: Tensor) -> Tensor:
-    """Euclidean distances (B, B) of rows; 0, with gradient 0, where they are equal but for a millionth.
+    """Euclidean distances (B, B) between rows; 0, with gradient 0, between rows equal to within a millionth.
 
-    By one product in float64: in float32 equal rows would lie apart, and torch.cdist takes many times as long.
+    By one product in float64: in float32 equal rows would come out apart, and torch.cdist is many times slower.
     """
     rows = rows.double()
     rows = rows - rows.mean(0)
@@ -200,6 +200,6 @@ LOGIT_LOSSES: dict[str, Callable] = {
     "slam": slam,
     "pseudo_label": pseudo_label,
 }
-WITH_LABELS = ("dkd",)  # these take the batch's labels (B,) too, None where it has none
+WITH_LABELS = ("dkd",)  # these also take the batch's labels (B,), or None if it has none
 UNSOFTENED = ("mse", "cosine", "slam", "pseudo_label")  # these ignore --temperature
-BLENDABLE = ("kl", "dkd", "dist")  # these compare softened probabilities alone, which --mixup blends
+BLENDABLE = ("kl", "dkd", "dist")  # these compare only softened probabilities, which --mixup blends

@@ -11,10 +11,10 @@ from common.errors import InputError
 
 
 def prepare(args) -> None:
-    """Sets this process up for a run; `args.device`, `args.threads` and `args.precision` become what is used here.
+    """Sets this process up for a run; `args.device`, `args.threads` and `args.precision` become what is used.
 
-    `precision` is what `--amp` comes to on this machine: `bf16` or `off`; `compile` becomes `graph` or `off`.
-    Raises InputError for a device that is not there or more threads than a process can have.
+    `precision` is what `--amp` resolves to on this machine, `bf16` or `off`; `compile` becomes `graph` or `off`.
+    Raises InputError for a missing device or more threads than a process can have.
     """
     chosen = device(args.device)
     args.device, args.precision, args.threads = str(chosen), amp(args.amp, chosen), threads(args.threads)
@@ -26,12 +26,12 @@ def prepare(args) -> None:
     args.compile = fast.check(args.compile, chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS sums in a fixed order only with this
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32
+    torch.utils.deterministic.fill_uninitialized_memory = False  # every buffer is written before it is read
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
 
 
 def device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1` or a GPU's number -> a device that exists. Raises InputError for another."""
+    """`auto`, `cpu`, `cuda`, `cuda:1` or a GPU's number -> a device that exists. Raises InputError if there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.isdecimal():
@@ -49,7 +49,7 @@ def device(name: str) -> torch.device:
 
 
 def amp(choice: str, device: torch.device) -> str:
-    """`auto` -> `bf16` where the hardware multiplies bfloat16, else `off`: emulated, it is hundreds of times slower."""
+    """`auto` -> `bf16` if the hardware multiplies bfloat16, else `off`: emulation is hundreds of times slower."""
     if choice != "auto":
         return choice
     if device.type == "cuda":
@@ -68,7 +68,7 @@ def cores() -> int:
 
 
 def threads(count: int) -> int:
-    """`--threads`: 0 becomes all cores. Raises InputError for far more than there are."""
+    """`--threads`: 0 becomes all cores. Raises InputError for far more than that."""
     most = 8 * cores()
     if count > most:
         raise InputError(f"--threads {count}: this process has {cores()} cores; use at most {most}, or 0 for all cores")
@@ -76,7 +76,7 @@ def threads(count: int) -> int:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Most memory used so far, in MB: the process's, and the GPU's where there is one."""
+    """Peak memory so far, in MB: the process's, and the GPU's if there is one."""
     unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     peak["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0

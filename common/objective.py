@@ -1,8 +1,8 @@
-"""The objective: what an update of the student minimizes, and what an update of the sampler minimizes.
+"""The losses that an update of the student and an update of the sampler minimize.
 
-F and C are the student's features and classifier, z = F(x); phi is the decoder; T the frozen teacher; D the sampler's
-discriminator, whose output is the logit that an image is labelled. L and U are the labelled and the unlabelled pool.
-Every loss is computed in float32, whatever the autocast: in bfloat16 a small KL divergence comes out negative.
+F and C are the student's feature extractor and classifier, z = F(x); phi is the decoder, T the frozen teacher, and D
+the sampler's discriminator, which outputs the logit that an image is labelled. L and U are the labelled and unlabelled
+pools. Every loss is computed in float32, even under autocast: in bfloat16 a small KL divergence comes out negative.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, WITH_LABELS
 class Outputs(NamedTuple):
     """The teacher's outputs for a batch."""
 
-    features: Tensor | None  # (B, C, H, W) float32, after its average pool; None where they are not distilled
+    features: Tensor | None  # (B, C, H, W) float32, after its average pool; None if not distilled
     logits: Tensor  # (B, classes) float32
 
 
@@ -27,7 +27,7 @@ class Forward(NamedTuple):
     """A batch of one stream as the student sees it."""
 
     x: Tensor  # (B, 3, S, S)
-    z: Tensor | None  # F(x), (B, c, h, w); None where it is not needed
+    z: Tensor | None  # F(x), (B, c, h, w); None if not needed
     y: Tensor | None = None  # labels (B,) int64
     teacher: Outputs | None = None
 
@@ -41,18 +41,18 @@ def task_loss(
     distilled: Forward | None,
     unlabeled: Forward | None,
 ) -> dict[str, Tensor]:
-    """The task loss, term by term; its sum trains the student and phi. A term of weight 0 is not computed.
+    """The terms of the task loss; their sum trains the student and phi. A term of weight 0 is not computed.
 
         ce_wt * CE(C(z_L), y)  +  feat_wt * MSE(phi(z), T_features)  +  logit_wt * MSE(C(z), T_logits)
             +  adv_wt * [BCE(D(z_L), 1) + BCE(D(z_U), 1)] / 2
 
     Args:
-        args: the weights; `--feature_loss` and `--logit_loss` name what stands in place of the two MSEs.
+        args: the weights; `--feature_loss` and `--logit_loss` name the losses used in place of the two MSEs.
         sampler: D is `sampler.judge(z)`; `sampler.networks` are frozen here.
-        labeled: a batch of L with its labels; None where no term needs it.
-        distilled: the batch that is distilled, with its teacher's outputs; None trains without a teacher. The paper's
-            is `labeled` itself, with `--distill_on pool` a batch of L and U.
-        unlabeled: a batch of U; None leaves the adversarial term out, as while the sampler warms up.
+        labeled: a batch of L with its labels; None if no term needs it.
+        distilled: the batch to distill on, with the teacher's outputs; None trains without a teacher. In the paper it
+            is `labeled` itself; with `--distill_on pool` it is a batch of L and U.
+        unlabeled: a batch of U; None omits the adversarial term, as during the sampler's warm-up.
     """
     C, terms = student.classifier, {}
     of_labeled = C(labeled.z) if args.ce_wt else None
@@ -71,7 +71,7 @@ def task_loss(
 
 
 def sampler_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
-    """The discriminator's loss, [BCE(D(L), 1) + BCE(D(U), 0)] / 2, from D's logits (B,) of both pools."""
+    """The discriminator's loss, [BCE(D(L), 1) + BCE(D(U), 0)] / 2, from D's logits (B,) for both pools."""
     return (_bce(labeled, 1) + _bce(unlabeled, 0)) / 2
 
 
@@ -81,11 +81,11 @@ def adversarial_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
 
 
 def vae_loss(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> Tensor:
-    """Reconstruction MSE + beta * KL(q || N(0, 1)), both means: over values, and over latent dimensions.
+    """Reconstruction MSE + beta * KL(q || N(0, 1)), averaged over values and over latent dimensions.
 
     Args:
-        x, rebuilt: what the VAE sees and what it makes of it, one shape.
-        mean, log_variance: of q, the latent's distribution, (B, latent) each.
+        x, rebuilt: the VAE's input and its reconstruction, of one shape.
+        mean, log_variance: those of q, the latent's distribution, (B, latent) each.
     """
     with _float32(x):
         mean, log_variance = mean.float(), log_variance.float()
@@ -94,7 +94,7 @@ def vae_loss(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, bet
 
 
 def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Of logits (B, classes) and labels (B,), mean over the batch."""
+    """Cross entropy of logits (B, classes) and labels (B,), mean over the batch."""
     with _float32(logits):
         return functional.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
 
@@ -113,14 +113,14 @@ def logit_loss(args, logits: Tensor, teacher: Tensor, y: Tensor | None = None) -
 
 
 def mixed(x: Tensor, teacher: Outputs, share: Tensor, temperature: float) -> tuple[Tensor, Outputs]:
-    """Blends each image with the next one of its batch, and the teacher's probabilities in the same share.
+    """Blends each image with the next one in its batch, and the teacher's probabilities in the same proportion.
 
-    mixup, Zhang et al. 2018, https://arxiv.org/abs/1710.09412, with the teacher's outputs in the labels' place.
-    Softened probabilities are blended, so that `kl` compares with exactly their blend.
+    mixup, Zhang et al. 2018, https://arxiv.org/abs/1710.09412, with the teacher's outputs in place of labels.
+    Softened probabilities are blended, so that the target of `kl` is exactly their blend.
 
     Args:
         x: (B, 3, S, S).
-        share: (B,) in [0, 1], what an image keeps of itself.
+        share: (B,) in [0, 1], the weight of the image itself.
     """
 
     def blend(values: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def mixed(x: Tensor, teacher: Outputs, share: Tensor, temperature: float) -> tup
 
 @contextmanager
 def frozen(networks: nn.Module) -> Iterator[None]:
-    """Gradients pass through `networks` to their inputs and leave their weights alone: D judges, it does not learn."""
+    """Within, gradients flow through `networks` to their inputs, not to their weights: D judges, it does not learn."""
     networks.requires_grad_(False)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A command line's parser, and the types of its numbers."""
+"""The command-line parser, and the types of its numbers."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from common.errors import InputError
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Each flag's default, where it has one; the docstring keeps its lines."""
+    """Shows each flag's default, if it has one; keeps the docstring's line breaks."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default in ("", []):
@@ -51,7 +51,7 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
 
 
 COUNT, COUNT0 = number(int, 1), number(int, 0)
-SEED = number(int, 0, 2**53)  # a report keeps it as a number
+SEED = number(int, 0, 2**53)  # a report stores it as a float
 RATE, WEIGHT = number(float, 0, 1e6, above=True), number(float, 0, 1e12)
 MOST_VIEWS = 127
 SHIFT = number(int, 0, 64)  # pixels; distances are kept as int8

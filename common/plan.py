@@ -15,7 +15,7 @@ from common.teachers import per_round, precomputed, store, teacher
 from common.teachers.trainer import shared_recipe
 
 TIMED_UPDATES = 10
-FIRST_UPDATES = 5  # they allocate, and record what a GPU replays
+FIRST_UPDATES = 5  # untimed: they allocate, and record the graph that a GPU replays
 
 
 def show(args, images: Images) -> None:
@@ -59,7 +59,7 @@ def show(args, images: Images) -> None:
 
 
 def _show_memory(args, images: Images) -> None:
-    """What grows with the images: they themselves, and the teacher's outputs for them."""
+    """Prints the memory that grows with the images: theirs, and that of the teacher's outputs."""
     parts = [f"images {memory.megabytes(images.train.numel() + images.test.numel())}"]
     if "teacher" in args:
         outputs = precomputed.size(args) if precomputed.named(args) else distillation.size(args, images)
@@ -70,7 +70,7 @@ def _show_memory(args, images: Images) -> None:
 
 
 def _show_disk(args, images: Images, counts: list[int]) -> None:
-    """What the teachers that are still to train leave under `--save_path`; a student takes far less."""
+    """Prints what the teachers still to be trained leave under `--save_path`; a student takes far less."""
     if "teacher" not in args or args.teacher:
         return
     fair, path = args.teacher_labels == "labeled", store.shared_path(args)
@@ -83,18 +83,18 @@ def _show_disk(args, images: Images, counts: list[int]) -> None:
 
 
 def seconds_a_round(args, images: Images, epochs: int = 0) -> float:
-    """An estimate from a few timed updates, without evaluation, query and the teacher; 0: of `train_epochs`."""
+    """An estimate from a few timed updates, without evaluation, query and teacher; `epochs` 0 means `train_epochs`."""
     updates = args.num_images // args.batch_size * (epochs or args.train_epochs)
     return seconds_an_update(args, images) * updates
 
 
 def teacher_seconds(args, images: Images) -> float:
-    """An estimate of a shared teacher's training, where a run with these flags trains one."""
+    """An estimate for training the shared teacher of a run with these flags."""
     return seconds_a_round(shared_recipe(args), images)
 
 
 def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
-    """An estimate of the training of a fair teacher of so many labels each, and of the one that learns from it."""
+    """An estimate for each fair teacher, of `counts` labels, including the second one that learns from it."""
     epoch = seconds_a_round(per_round.fair_recipe(args, counts[0]), images, epochs=1)
     # FixMatch: labelled and pool images forward and backward (3 passes each), an easy view forward (1): 7 against 3
     return [
@@ -104,27 +104,27 @@ def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
 
 
 def _fair_stages(args, counts: list[int]) -> list[list]:
-    """The trainings of each round's fair teacher, as flags."""
+    """The stages of training of each round's fair teacher, as flags."""
     goes_on = Path("before") if args.teacher_start == "before" else None
     return [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
 
 
 def runs_that_fit(device: torch.device) -> int:
-    """How many runs of the size just timed fit the GPU's memory: a tenth stays free, each context takes 0.5 GB."""
+    """How many runs of the size just timed fit in the GPU's memory: a tenth stays free, each context takes 0.5 GB."""
     _, total = torch.cuda.mem_get_info(device)
     return max(1, int(0.9 * total // (torch.cuda.max_memory_reserved(device) + 2**29)))
 
 
 def duration(seconds: float) -> str:
-    """For people: hours, or minutes."""
+    """For display: hours, or minutes."""
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
 
 
 def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float:
-    """Times real updates of a round with the first labels, against stand-in teacher outputs of the right shape."""
+    """Times real updates of the first round, with stand-in teacher outputs of the right shape."""
     args = copy.copy(args)
-    args.warmup_epochs = 0  # the longer part of the training
-    images = dataclasses.replace(images, labels=images.labels.clamp(min=0))  # those that --labels lacks still
+    args.warmup_epochs = 0  # with the adversarial term, the longer part of training
+    images = dataclasses.replace(images, labels=images.labels.clamp(min=0))  # also those that --labels still lacks
     labeled = images.pool[: budget.label_counts(args, len(images.pool))[0]]
     this_round = SimpleNamespace(number=0, labeled=labeled, unlabeled=images.pool[len(labeled) :], images=images)
     net, decoder, targets, sampler = networks.build(args, getattr(args, "network", "student")), None, None, None
@@ -141,14 +141,14 @@ def seconds_an_update(args, images: Images, timed: int = TIMED_UPDATES) -> float
         session.step(next(batches, None) or next(batches := session.batches()))
     _synchronize(images.device)
     seconds = time.perf_counter() - started
-    session.compiled = None  # lets its graph go, and with it the memory, before another configuration is timed
+    session.compiled = None  # frees its graph and memory before another configuration is timed
     return seconds / timed
 
 
 def stand_in(args, images: Images) -> Targets:
-    """Teacher outputs of the right shape that take no memory for each image."""
+    """Teacher outputs of the right shape that take no memory per image."""
     count = len(images.train)
-    if precomputed.named(args):  # its network is none of the pair, whose teacher may not take these images
+    if precomputed.named(args):  # from a network outside the pair, whose teacher may not take these images
         return Targets(torch.nn.Identity(), None, torch.zeros(1, count, args.num_classes, device=images.device))
     net = networks.build(args, "teacher")
     example, _ = distillation.compute(net, images, only=1)

@@ -1,11 +1,11 @@
-"""What a trained network makes of your images.
+"""Classifies your images with a trained network.
 
     python -m common.predict runs/encode-seed2023 photo.jpg scans/ "more/*.png" --top 3
 
-Writes CSV, a line for each image: file, class, probability, and with --top 3 the second and third class too. Images
-have any size and format that Pillow reads: the shorter side is resized to what the network was trained with, the middle
-of the longer one is kept. Of images in folders that have a class's name it says, on stderr, how many are right. The
-network is that of a run's last round (or --round), or of a round_NN.pt alone.
+Writes CSV, a line per image: file, class, probability, and with --top 3 the second and third class too. Images may have
+any size and format that Pillow reads: the shorter side is resized to the size the network was trained with, and the
+middle of the longer one is kept. For images in folders named after a class, it reports on stderr how many are right.
+The network is that of a run's last round (or --round), or of a round_NN.pt alone.
 
 In a notebook:
 
@@ -44,7 +44,7 @@ class OnPixels(nn.Module):
         self.net, self.mean, self.std = net, mean, std
 
     def forward(self, image: Tensor) -> Tensor:
-        """As `augment.pixels` normalizes: pixels of 0 to 1, less the mean, by the standard deviation."""
+        """Normalizes as `augment.pixels` does: pixels from 0 to 1, minus the mean, over the standard deviation."""
         return self.net(((image.float() - 255 * self.mean) / (255 * self.std)).permute(0, 3, 1, 2))
 
 
@@ -54,7 +54,7 @@ class Student(NamedTuple):
     net: SplitNet  # plain torch.nn in eval mode; normalized images (B, 3, S, S) float32 -> logits (B, classes)
     classes: list[str]  # in the order of the logits
     image_size: int  # S
-    normalization: dict[str, float]  # mean and std of pixels of 0 to 1
+    normalization: dict[str, float]  # mean and std of pixels from 0 to 1
     record: dict  # the row of results.csv: model, network, dataset, method, round, percent, test_accuracy, ...
     path: Path  # of the round's file
 
@@ -63,22 +63,22 @@ class Student(NamedTuple):
         return OnPixels(self.net, **self.normalization).eval()
 
     def classify(self, images: Iterable[str | Path], top: int = 1) -> list[list[tuple[str, float]]]:
-        """The `top` classes of each image file, as (class, probability), surest first.
+        """The `top` classes of each image file, as (class, probability), most probable first.
 
-        Raises InputError naming the file that is no readable image.
+        Raises InputError naming a file that is not a readable image.
         """
         return [self.name(self.read(image)[None], top)[0] for image in images]
 
     def read(self, image: str | Path) -> Tensor:
-        """An image file as the network takes it: (S, S, 3) uint8. Raises InputError when it cannot be read."""
+        """An image file in the network's input format: (S, S, 3) uint8. Raises InputError when it cannot be read."""
         try:
             return torch.from_numpy(pixels.read(Path(image), self.image_size))
-        except Exception as error:  # no closed list: each of PIL's formats raises its own
+        except Exception as error:  # anything: each of PIL's formats raises its own
             raise InputError(f"{image}: not a readable image ({reason(error)})") from None
 
     @torch.no_grad()
     def name(self, images: Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
-        """The `top` classes of each of the images (B, S, S, 3) uint8, as (class, probability), surest first."""
+        """The `top` classes of each of the images (B, S, S, 3) uint8, as (class, probability), most probable first."""
         found = torch.softmax(self.on_pixels()(images), 1).topk(min(top, len(self.classes)))
         both = zip(found.indices.tolist(), found.values.tolist(), strict=True)
         return [[(self.classes[index], p) for index, p in zip(*pair, strict=True)] for pair in both]
@@ -88,8 +88,8 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     """The network of a run's last finished round, or of `round` (as results.csv counts, from 0), on the CPU.
 
     Args:
-        run: a run's folder, or a round_NN.pt, which needs nothing beside it. A run that trained the teacher gives that.
-    Raises InputError when there is no finished round, or the file is damaged or none of a run's.
+        run: a run's folder, or a round_NN.pt, which needs no other file. If the run trained a teacher, returns that.
+    Raises InputError when there is no finished round, or the file is damaged or not a run's.
     """
     path = _round_file(Path(os.path.expanduser(run)), round)
     content = files.read_tensors(path, REMEDY)
@@ -102,7 +102,7 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     net = networks.loaded(model, network, len(record["classes"]), weights, str(path))
     networks.check(net, record, record["image_size"], str(path), OTHER_CODE)
-    record.pop("probe", None)  # it has served
+    record.pop("probe", None)  # no longer needed
     return Student(net.eval(), record["classes"], record["image_size"], record["normalization"], record, path)
 
 
@@ -111,7 +111,7 @@ def rounds(run: Path) -> list[int]:
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; name a run's, as runs/encode-seed2023")
     found = sorted(int(path.stem[6:]) for path in run.glob("round_*.pt") if path.stem[6:].isdigit())
-    if (run / "results.csv").exists():  # a run begun anew in this folder may not have come to all of them
+    if (run / "results.csv").exists():  # a run begun again in this folder may not have reached all of them
         finished = set(reading.results(run)["round"])
         found = [number for number in found if number in finished]
     if not found:
@@ -139,9 +139,9 @@ def _round_file(run: Path, number: int | None) -> Path:
 
 
 def image_files(named: Iterable[str]) -> list[Path]:
-    """Files as they are named, the images in folders (those in their folders too), what patterns match; each once.
+    """The named files, the images in named folders (recursively), and what patterns match; each once.
 
-    Raises InputError naming what is not there.
+    Raises InputError naming what is missing.
     """
     kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[Path] = []
@@ -163,7 +163,7 @@ def image_files(named: Iterable[str]) -> list[Path]:
 
 
 def table(student: Student, images: list[Path], top: int, unreadable: list[str]) -> Iterator[list[str]]:
-    """The lines of the CSV, its head first, as they are computed; what cannot be read goes to `unreadable`."""
+    """Yields the lines of the CSV as they are computed, header first; errors of unreadable files go to `unreadable`."""
     numbers = ["", *(f"_{number}" for number in range(2, min(top, len(student.classes)) + 1))]
     yield ["file", *(name + number for number in numbers for name in ("class", "probability"))]
     for start in range(0, len(images), BATCH):
@@ -179,9 +179,9 @@ def table(student: Student, images: list[Path], top: int, unreadable: list[str])
 
 
 def compared(lines: Iterable[list[str]], classes: list[str], right: list[bool]) -> Iterator[list[str]]:
-    """The lines as they pass; `right` gets a verdict on each image in a folder that has a class's name."""
+    """Passes the lines on; `right` gets a verdict on each image in a folder named after a class."""
     for line in lines:
-        name = Path(os.path.abspath(line[0])).parent.name  # as it is named: a link may lead to another class's folder
+        name = Path(os.path.abspath(line[0])).parent.name  # by its given name: a link may lead elsewhere
         if name in classes:
             right.append(line[1] == name)
         yield line
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="the CSV file; without it the lines are printed")
     args = parser.parse_args(argv)
     student, images = load_student(args.run, args.round), image_files(args.images)
-    if args.output is not None:  # before anything is computed that could then not be kept
+    if args.output is not None:  # before anything is computed that could not be kept
         args.output.parent.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
     right: list[bool] = []

@@ -1,4 +1,4 @@
-"""Counts that fit a data set, as flags: the answer to a command whose counts do not, and what `common.data` prints."""
+"""Counts that fit a data set, as flags: suggested when a command's counts do not fit, and printed by `common.data`."""
 
 import os
 import shlex
@@ -8,14 +8,14 @@ BUDGETS = ("initial_budget", "budget", "subset")
 
 
 def counts(images: int, classes: int = 0, validation: int = 0, bought: bool = False) -> dict[str, int]:
-    """Flags for so many training images: a tenth to validate on, a tenth labelled in each round, 64 updates an epoch.
+    """Flags for this many training images: a tenth to validate on, a tenth labelled per round, 64 updates per epoch.
 
     Args:
-        images: of training, validation included.
+        images: training images, validation included.
         classes: 0 leaves num_classes out.
         validation: held out; 0 takes a tenth.
-        bought: they are the first of those that are labelled (`--val_labels bought`), and a tenth of the first round's.
-    The paper's own counts are the most: 5,000 validation images and labels a round, batches of 128.
+        bought: they come first among the bought labels (`--val_labels bought`), a tenth of the first round's.
+    The paper's counts are the maximum: 5,000 validation images, 5,000 labels per round, batches of 128.
     """
     tenth = min(5000, max(1, images // 10))
     if bought:
@@ -31,9 +31,9 @@ def counts(images: int, classes: int = 0, validation: int = 0, bought: bool = Fa
 
 
 def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
-    """`--num_images 1438 --num_val 143 ...`: those of a method's flags, of `names` only where there are some.
+    """`--num_images 1438 --num_val 143 ...`: the flags that the method has, only those in `names` if given.
 
-    Of a data set of one's own, whose classes and sizes nobody knows by heart, also what prints the whole commands.
+    For a user's own data set, whose counts nobody knows by heart, adds the command that prints whole commands.
     """
     said = " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
     own = Path(os.path.expanduser(args.dataset))

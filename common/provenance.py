@@ -1,4 +1,4 @@
-"""What a run is made with: the code's commit, torch, the machine, and how it was used. config.json keeps it."""
+"""What a run is made with: the code's commit, torch, the machine, and how it was used. Kept in config.json."""
 
 import hashlib
 import platform
@@ -12,15 +12,15 @@ from common.experiments import ROOT
 from common.machine import fast_bf16_cpu
 
 CPUINFO = Path("/proc/cpuinfo")
-CODE = ("common/*.py", ":(glob)*/*/*/*.py")  # what decides a result: git's patterns, the second of the main.py
+CODE = ("common/*.py", ":(glob)*/*/*/*.py")  # what decides a result: git patterns, the second for each main.py
 
 
 def describe(args) -> dict:
-    """One sitting's record, for a run whose `args` have been through `machine.prepare`."""
+    """One session's record, for a run whose `args` have been through `machine.prepare`."""
     commit, dirty = _commit()
     return {
         "commit": commit,  # of this repository; empty outside a git checkout
-        "dirty": dirty,  # of the code that the commit has not; empty where there is none
+        "dirty": dirty,  # of uncommitted code; empty if there is none
         "torch": torch.__version__,
         "machine": machine(torch.device(args.device)),
         "device": args.device,
@@ -34,15 +34,15 @@ def describe(args) -> dict:
 def changes(before: dict, now: dict) -> str:
     """What differs between two records, as `threads 2 > 1, torch 2.13.0 > 2.14.1`; empty when nothing does."""
     before = {"compile": "off"} | before  # older records lack it
-    before["dirty"] = before.get("dirty") or ""  # of before it told one change from another: False or True
+    before["dirty"] = before.get("dirty") or ""  # older records have False or True
     names = [name for name in now if before.get(name) != now[name]]
     return ", ".join(f"{name} {_short(before.get(name))} > {_short(now[name])}" for name in names)
 
 
 def machine(device: torch.device) -> str:
-    """The GPU's or the CPU's model, the latter with the widest vector unit that matrix products use, and AMX's tiles.
+    """The GPU's or CPU's model, the latter with the widest vector unit that matrix products use, and AMX tiles.
 
-    Bfloat16 products need not round alike in the tiles and in AVX512, and CPUs with and without may share a name.
+    Bfloat16 products need not round alike in the tiles and in AVX512, and CPUs with and without them may share a name.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -63,7 +63,7 @@ def _commit() -> tuple[str, str]:
 
 
 def _uncommitted() -> str:
-    """The beginning of the SHA-256 of the code's files that are not as the commit has them; empty when all are."""
+    """The beginning of the SHA-256 of the code files that differ from the commit; empty when none does."""
     changed = _git("-c", "core.fileMode=false", "diff", "HEAD", "--name-only", "--no-renames", "--relative", "-z",
                    "--", *CODE)  # fmt: skip
     added = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)

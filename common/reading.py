@@ -1,4 +1,4 @@
-"""The text files of one run's folder, checked value by value: a table of numbers that nobody measured is refused."""
+"""The text files of one run's folder, checked value by value: a table of impossible numbers is refused."""
 
 import csv
 import sys
@@ -23,21 +23,21 @@ NEEDED = {  # columns that the report reads, all of them numbers; a table may ha
     "queries": ("round", "index", "label"),
     "timing": ("round", "train_seconds"),
 }
-MAYBE = {  # numbers too, where the column is there and not blank
+MAYBE = {  # numbers too, if the column is there and not blank
     "results": ("val_accuracy", "labeled", "labels_in_all", "teacher_accuracy"),
     "history": ("val_accuracy", "loss", *LOSSES),
 }
 HIGHEST = dict.fromkeys(("percent", "test_accuracy", "val_accuracy", "teacher_accuracy"), 100)
 HIGHEST |= {"label": MOST_CLASSES - 1}
-LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # that a column holds
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}  # that a column can hold
 HUNDREDTH = 0.01  # accuracies are kept in hundredths
 NO_CLASSES = pd.DataFrame({"round": pd.Series(dtype="int64"), "class": pd.Series(dtype="int64"), "accuracy": []})
 
 
 def results(folder: Path) -> pd.DataFrame:
-    """results.csv, a row a round, its text columns as they are.
+    """results.csv, one row per round, its text columns as they are.
 
-    Raises InputError when it is missing, damaged, holds what is no accuracy, or names an unknown model or method.
+    Raises InputError when it is missing or damaged, holds an impossible accuracy, or names an unknown model or method.
     """
     path = folder / "results.csv"
     if not path.exists():
@@ -53,18 +53,18 @@ def results(folder: Path) -> pd.DataFrame:
 
 
 def details(folder: Path, name: str, rounds: int, classes: int = 0) -> pd.DataFrame:
-    """history.csv, queries.csv or timing.csv of a run with so many finished rounds; no rows where the file is missing.
+    """history.csv, queries.csv or timing.csv of a run with `rounds` finished rounds; no rows if the file is missing.
 
     Args:
-        classes: of the run's data set; 0 where that is not known.
-    Raises InputError when it is damaged, has a round that the run never began, or a label that is no class.
+        classes: how many the run's data set has; 0 if unknown.
+    Raises InputError when it is damaged, has a round that the run never began, or a label that is not a class.
     """
-    highest = HIGHEST | {"round": rounds}  # a run that goes on has rows of the round it is in
+    highest = HIGHEST | {"round": rounds}  # an unfinished run has rows of its current round
     return _table(folder / f"{name}.csv", name, highest | ({"label": classes - 1} if classes else {}))
 
 
 def config(folder: Path) -> dict:
-    """config.json, empty where there is none. Raises InputError when it is no run's."""
+    """config.json, empty if there is none. Raises InputError when it is not a run's."""
     path = folder / "config.json"
     found = runs.read_config(path) if path.exists() else {}
     for name in ("num_images", "num_val"):
@@ -74,9 +74,9 @@ def config(folder: Path) -> dict:
 
 
 def pool(folder: Path, config: dict) -> dict[str, int]:
-    """How many images of each class, by name, the run's pool has; 0 where labels were still to come.
+    """How many images of each class, by name, the run's pool has; 0 if labels were still to come.
 
-    Empty where config.json does not say. Raises InputError when what it says is no record of that.
+    Empty if config.json does not say. Raises InputError when its record is invalid.
     """
     try:
         found = config.get(runs.POOL, {"classes": [], "images": []})
@@ -92,7 +92,7 @@ def classes(folder: Path, rounds: pd.DataFrame) -> pd.DataFrame:
     """predictions_NN.npz of each round that has one: round, class, accuracy (percent of the class's test images).
 
     Args:
-        rounds: results.csv, whose test accuracy the predictions must have.
+        rounds: results.csv, whose test accuracies the predictions must match.
     Raises InputError when a file is damaged, or of another round's network.
     """
     found = []
@@ -114,7 +114,7 @@ def classes(folder: Path, rounds: pd.DataFrame) -> pd.DataFrame:
 def _table(path: Path, name: str, highest: dict[str, int], text: tuple[str, ...] = ()) -> pd.DataFrame:
     """A CSV file whose lines are as long as its header, with the columns that the report reads as numbers.
 
-    Of a run that waits for labels, without the queries of its last round that have none yet.
+    For a run that waits for labels, without the queries of its last round that have none yet.
     """
     lines = [[*NEEDED[name], *MAYBE.get(name, ())]]
     if path.exists():
@@ -145,7 +145,7 @@ def _table(path: Path, name: str, highest: dict[str, int], text: tuple[str, ...]
 
 
 def _numbers(path: Path, column: pd.Series, highest: dict[str, int]) -> pd.Series:
-    """Whole numbers or finite ones, from 0 unless they are losses."""
+    """Whole or finite numbers, from 0 unless they are losses."""
     kind = int if column.name in WHOLE else float
     lowest = -LARGEST[kind] if column.name in SIGNED else 0
     values = []
@@ -154,7 +154,7 @@ def _numbers(path: Path, column: pd.Series, highest: dict[str, int]) -> pd.Serie
             value = kind(text)
         except ValueError:
             value = float("nan")
-        if not lowest <= value <= highest.get(column.name, LARGEST[kind]):  # NaN is not either
+        if not lowest <= value <= highest.get(column.name, LARGEST[kind]):  # false for NaN, too
             wanted = ("a whole number" if kind is int else "a number") + " from 0" * (lowest == 0)
             wanted += f" to {highest[column.name]}" if column.name in highest else ""
             raise InputError(f"{path}: line {line + 2}: {column.name} is {text!r}; must be {wanted}")

@@ -1,4 +1,4 @@
-"""The images that a finished run was made with, loaded again as its config.json says."""
+"""The images of a finished run, loaded again as its config.json says."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,11 +16,11 @@ NEEDED = {"dataset", "num_images", "num_val", "image_size", "seed"}  # without t
 
 
 def images(folder: Path, data_dir: Path, dataset: str = "", source: Source | None = None) -> tuple[Images, Namespace]:
-    """A run's images, and its flags on this machine's CPU; those that came after the run are as they were before it.
+    """A run's images, and its flags on this machine's CPU; flags newer than the run get their earlier behavior.
 
     Args:
-        data_dir, dataset: where the images are now; without `dataset` the run's own word for it.
-        source: what is there, where it is read already.
+        data_dir, dataset: where the images are now; without `dataset`, where the run had them.
+        source: the data set there, if it is read already.
     Raises InputError when there is no config.json of a known pair, or the images are not the run's.
     """
     config = runs.read_config(folder / "config.json")
@@ -38,7 +38,7 @@ def images(folder: Path, data_dir: Path, dataset: str = "", source: Source | Non
 
 
 def _flags(path: Path, pair: dict, config: dict) -> Namespace:
-    """What a config.json says, over the defaults of its pair. Raises InputError where a value is none of its flag."""
+    """The flags of a config.json, over its pair's defaults. Raises InputError for a value that its flag refuses."""
     if missing := sorted(NEEDED - config.keys()):
         raise InputError(f"{path}: does not say {', '.join(missing)}; put a copy of the file back")
     known = {option.removeprefix("--") for option in cli.options(pair)} - {"recipe"}

@@ -1,4 +1,4 @@
-"""A run's folder: configuration, state, results and log. `state.pt` is the truth, the CSV files are written from it."""
+"""A run's folder: configuration, state, results and log. The CSV files are derived from `state.pt`."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from common.errors import InputError
 from common.files import lock, write_arrays, write_csv, write_tensors, write_text
 from common.schema import BEFORE, TABLES
 
-# Flags that say where and how to run, not what is computed: a run may go on with others. What they came to is in
+# Flags that say where and how to run, not what is computed: a run may resume with others. What they came to is in
 # config.json under made_with.
 ELSEWHERE = {
     *("data_dir", "data_source", "save_path", "log_path", "device", "threads", "amp", "precision", "fast", "dry_run"),
     *("compile", "tensorboard"),
-    "labels",  # those that were used are in queries.csv and in the state
-    "recipe",  # its values are flags of their own
+    "labels",  # the labels that were used are in queries.csv and in the state
+    "recipe",  # it stands for values of other flags
 }
 BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns
-# keys of config.json that are no flags
+# keys of config.json that are not flags
 MADE_WITH, TEACHER, POOL, TRAIN_DATA = "made_with", "teacher_sha256", "pool", "train_data"
-OTHER = {  # what is said of two runs that differ in a SHA-256 of what they saw
+OTHER = {  # how a difference in the SHA-256 of two runs' data is worded
     **dict.fromkeys(("data", TRAIN_DATA), "other training images under this --dataset"),
     **{"test_data": "other test images or class names", "label_values": "other labels of them in --labels"},
 }
@@ -40,10 +40,10 @@ class Run:
         folder: the run's own.
         config: what is computed: flags by name, and the fingerprints of the data.
         made_with: what it is computed with (`provenance.describe`).
-        amp: the user's own word for `--amp`; with `auto` a run does not go on in another precision.
+        amp: `--amp` as the user gave it; with `auto` a run does not resume in another precision.
         log_path: another folder for the log.
         wait: wait for a process that owns the folder.
-        remedy: what a user can do whose flags are not those the run was begun with.
+        remedy: what users can do whose flags differ from those the run was begun with.
     Raises InputError when the folder cannot be written, belongs to a running process (unless `wait`), was begun with
     another configuration (naming the flags that differ), or holds a state that cannot be read.
     """
@@ -63,7 +63,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / ".lock", wait, "another process that trains this")
-            # a path may have bytes that are no UTF-8
+            # a path may have bytes that are not UTF-8
             self._log = open(log_file(self.folder, log_path), "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - kept open
         except OSError as error:
             raise InputError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); name another "
@@ -78,7 +78,7 @@ class Run:
         self._write_tables()
 
     def close(self) -> None:
-        """Gives the folder up to the next process."""
+        """Releases the folder to the next process."""
         self._log.close()
         if self.board:
             self.board.close()
@@ -86,7 +86,7 @@ class Run:
 
     @contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Within, an error gives the folder up, whoever still refers to the run."""
+        """Within, an error releases the folder, even while something still refers to the run."""
         try:
             yield
         except BaseException:
@@ -94,8 +94,8 @@ class Run:
             raise
 
     def save(self) -> None:
-        """Writes the state: everything up to here survives the process, and is what TensorBoard shows."""
-        if self._unnoted:  # before anything that this sitting made, and not by one that only reads
+        """Writes the state: everything so far survives the process and is shown by TensorBoard."""
+        if self._unnoted:  # before this session's first results; a session that only reads is not noted
             self._write_config()
         write_tensors(self.folder / "state.pt", self.state)
         if self.board:
@@ -126,9 +126,9 @@ class Run:
             self.state[table][column][-1] = value
 
     def record_teacher(self, fingerprint: str, round_number: int | None = None) -> None:
-        """Notes a teacher's SHA-256 in config.json: the one of all rounds, or one round's.
+        """Notes a teacher's SHA-256 in config.json, for all rounds or for one.
 
-        Raises InputError where a round that is half trained began with another.
+        Raises InputError if a partly trained round began with another.
         """
         found = fingerprint
         if round_number is not None:
@@ -142,24 +142,24 @@ class Run:
         self.note(TEACHER, found)
 
     def note(self, name: str, found: object) -> None:
-        """Keeps something that is no flag in config.json, under a key of its own."""
+        """Keeps something other than a flag in config.json, under a key of its own."""
         if self.config.get(name) != found:
             self.config[name] = found
             self._write_config()
 
     def bar(self, total: int, done: int, label: str) -> tqdm:
-        """A progress bar of the run's updates on a terminal, as wide as that is; elsewhere the log's lines do."""
+        """A progress bar of the run's updates, as wide as the terminal; off a terminal the log's lines suffice."""
         name = label.split(" (")[0]  # how many labels the round has is in the log
         shown = {"bar_format": BAR, "disable": None, "leave": False, "dynamic_ncols": True, "mininterval": 0.5}
         return tqdm(total=total, initial=done, desc=name, **shown)
 
     def log(self, message: str) -> None:
-        """One line on the screen and in log.txt."""
+        """Writes a line to the screen and to log.txt."""
         console.say(message)
         try:
             self._log.write(message + "\n")
             self._log.flush()
-        except OSError as error:  # a full disk has no name of its own
+        except OSError as error:  # a full disk's error names no file
             error.filename = self._log.name
             raise
 
@@ -167,13 +167,13 @@ class Run:
         path = self.folder / "config.json"
         self.changed = ""  # what differs from the code and machine the run began with
         self.config = config | {MADE_WITH: [made_with]}
-        self._unnoted = False  # is this sitting not in config.json yet?
+        self._unnoted = False  # is this session not in config.json yet?
         begun = (self.folder / "state.pt").exists()
         if not begun and not _has_rows(self.folder / "results.csv"):  # nothing done yet that could be mixed up
             self._write_config()
             return
         before = read_config(path)
-        if "data" not in before and "data" in config:  # every run writes `data`: without it this is no run's
+        if "data" not in before and "data" in config:  # every run writes `data`: without it, this is not a run's
             raise _not_a_config(path)
         if changes := differing(before, config):
             raise InputError(
@@ -209,16 +209,16 @@ class Run:
 
 
 def begin(args, images) -> Run:
-    """Opens, or goes on with, the run folder `<save_path>/<expt>-seed<seed>`."""
+    """Opens or resumes the run folder `<save_path>/<expt>-seed<seed>`."""
     folder = Path(args.save_path) / f"{args.expt}-seed{args.seed}"
     config = {**vars(args), **contents(images), TRAIN_DATA: images.source}
     run = Run(folder, config, provenance.describe(args), args.amp, args.log_path)
     labels, counts = images.labels[images.pool].cpu(), None
-    if (labels >= 0).all():  # with --labels nobody knows yet how many images of a class there are
+    if (labels >= 0).all():  # with --labels, the number of images per class may not be known yet
         counts = torch.bincount(labels, minlength=len(images.classes)).tolist()
     run.note(POOL, {"classes": images.classes, "images": counts})
     if args.labels:
-        run.note("labels", args.labels)  # no flag that decides a row, but what opens the images again
+        run.note("labels", args.labels)  # decides no row, but is needed to open the images again
     if args.tensorboard:
         run.board = Board(run.folder / "tensorboard", images, args.train_epochs)
         run.board.show(run.state)
@@ -238,10 +238,10 @@ def configuration(config: dict) -> dict:
 def differing(before: dict, config: dict) -> list[str]:
     """What differs between a config.json and a new configuration, as `--flag (was x, now y)`.
 
-    A flag that the file lacks was added after it; `schema.BEFORE` says what was done before.
+    A flag that the file lacks was added later; `schema.BEFORE` has what was done before.
     """
     before = BEFORE | before
-    if "dataset" in before and "dataset" in config:  # a path, and a name's capitals, were kept as they were typed
+    if "dataset" in before and "dataset" in config:  # older files have paths, and names' capitals, as they were typed
         typed = str(before["dataset"])
         same = config["dataset"] in (typed.lower(), os.path.abspath(os.path.expanduser(typed)))
         before["dataset"] = config["dataset"] if same else before["dataset"]
@@ -279,13 +279,13 @@ def log_file(folder: Path, log_path: str) -> Path:
 
 
 def save_predictions(path: Path, predicted: torch.Tensor, labels: torch.Tensor) -> None:
-    """A round's classes of the test images, (M,) each, as found and as they are: a byte an image before compression."""
+    """Saves a round's predicted and true classes of the test images, (M,) each: a byte per image before compression."""
     kind = np.min_scalar_type(int(max(predicted.max(), labels.max())))
     columns = {"predicted": predicted.cpu().numpy().astype(kind), "labels": labels.cpu().numpy().astype(kind)}
     write_arrays(path, columns, compress=True)
 
 
 def save_weights(path: Path, net: torch.nn.Module, **record: object) -> None:
-    """A network's weights with their record; loads with `weights_only=True`."""
+    """Saves a network's weights with their record; loads with `weights_only=True`."""
     weights = {name: tensor.cpu() for name, tensor in net.state_dict().items()}
     write_tensors(path, {"state_dict": weights, "record": record})

@@ -1,9 +1,9 @@
-"""What the files of a run hold: the columns of its tables, and the flags whose value makes a row of the report another.
+"""What the files of a run hold: the columns of its tables, and the flags whose values tell the report's rows apart.
 
-One list each, from which runs, records and the report take theirs.
+One list of each, for runs, records and the report.
 """
 
-# flag -> the values that need no mention in the report's row names. A new choice of one of these flags (a query
+# flag -> the values not mentioned in the report's row names. A new choice of one of these flags (a query
 # strategy, a loss) is a row of its own without any further edit.
 VARIANTS = {
     "sampler": ("random", "vae"),
@@ -22,7 +22,7 @@ VARIANTS = {
     "keep": ("best",),
 }
 
-# The terms that the task loss and the samplers report, each with its weight: means of an epoch, blank where none is.
+# The terms of the task loss and of the samplers, weighted: means over an epoch, blank if there is none.
 LOSSES = ("ce", "feat", "logit", "adv", "vae", "disc")
 
 TABLES = {
@@ -41,7 +41,7 @@ TABLES = {
     ],
 }
 
-# Flags that came later: what runs begun before them did. Their config.json lacks the flag and counts as this.
+# Flags added later: what earlier runs did. A config.json that lacks the flag counts as this value.
 BEFORE = {
     "query_by": "student",
     **{"ce_wt": 1.0, "feature_loss": "mse", "feature_rms": 0.1, "teacher_feature_rms": 0.1},
@@ -57,7 +57,7 @@ BEFORE = {
     },
 }
 
-# export.csv, which `common.export` writes and the report reads: a row for the student in float32, in int8, the teacher.
+# export.csv, which `common.export` writes and the report reads: a row each for float32 student, int8 student, teacher.
 EXPORT = [
     *("model", "dataset", "method", "seed", "round", "percent"),  # as in results.csv: which network it is
     *("network", "precision", "file", "file_bytes", "parameters", "macs", "peak_activation_bytes"),

@@ -1,6 +1,6 @@
-"""Random numbers that depend on `--seed` and on what they are for, and on nothing that ran before.
+"""Random numbers that depend on `--seed` and their purpose, not on anything that ran before.
 
-Whatever decides a result is drawn on the CPU and moved, so that a seed draws the same on any device.
+Whatever affects a result is drawn on the CPU and then moved, so that a seed draws the same on any device.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ def derive(seed: int, *purpose: object) -> int:
 
 
 def generator(seed: int, *purpose: object) -> torch.Generator:
-    """A CPU generator of its own for one purpose, so that adding a call elsewhere cannot change what it draws."""
+    """A separate CPU generator for one purpose, so that adding a call elsewhere cannot change what it draws."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
 @contextmanager
 def initialization(seed: int, *purpose: object) -> Iterator[None]:
-    """Layers made inside draw their initial weights, on the CPU, from a stream of their own."""
+    """Layers made inside draw their initial weights, on the CPU, from their own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, *purpose))
         yield

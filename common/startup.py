@@ -1,9 +1,9 @@
-"""Before torch is imported: how its threads wait, and Ctrl-C during the seconds that the import takes.
+"""Before torch is imported: how its threads wait, and Ctrl-C during the seconds the import takes.
 
-torch's wheels bring GNU's OpenMP, which reads OMP_WAIT_POLICY when it is loaded. Unset, a thread that waits for others
-spins. Where another process wants the core, it spins through the time that those it waits for need: two EnCoDe runs
-of two threads each on two cores did 378 images a second each, 1,066 with PASSIVE, where a waiting thread sleeps. Alone
-a run is at least a tenth faster with spinning threads. So those of a run that starts on a busy machine sleep.
+torch's wheels ship GNU OpenMP, which reads OMP_WAIT_POLICY when loaded. If unset, a thread that waits for others spins,
+and takes its core from processes that need it: two EnCoDe runs of two threads each on two cores processed 378 images a
+second each, 1,066 with PASSIVE, where waiting threads sleep. A run alone is at least a tenth faster with spinning
+threads. So threads sleep only in a run that starts on a busy machine.
 """
 
 import os
@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def busy(looks: int = 3, apart: float = 0.01) -> bool:
-    """Do others use half of this machine's cores or more? At each of some looks, as many seconds apart."""
+    """Do others use at least half of this machine's cores, at each of `looks` looks, `apart` seconds apart?"""
     for look in range(looks):
         time.sleep(apart if look else 0)
         try:
             running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1  # without this process
-        except (OSError, ValueError, IndexError):  # no Linux
+        except (OSError, ValueError, IndexError):  # not Linux
             return False
         if running < (os.cpu_count() or 1) / 2:
             return False
@@ -39,7 +39,7 @@ def _leave(*_) -> None:
 
 
 def _is_script() -> bool:
-    """Is this process one of the project's scripts, and not a notebook or a test that imports it?"""
+    """Is this process one of the project's scripts, not a notebook or a test that imports it?"""
     main = Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve()
     return (main.name == "main.py" and ROOT in main.parents) or (sys.argv[0] == "-m" and not hasattr(sys, "ps1"))
 
@@ -47,7 +47,7 @@ def _is_script() -> bool:
 if _is_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)
 
-BUSY = _is_script() and busy()  # when this process started: later its own threads count
+BUSY = _is_script() and busy()  # when this process started: later its own threads would count
 
 if BUSY:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a user's own value counts, GOMP_SPINCOUNT before either
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a user's own value wins, and GOMP_SPINCOUNT over both

@@ -1,4 +1,4 @@
-"""A run's state, which `state.pt` holds: what there is at first, and what is read back."""
+"""A run's state, kept in `state.pt`: a fresh one, and one read back."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ REMEDY = "delete it to start the run anew"
 
 
 def fresh() -> dict:
-    """Of a run that has not begun: the round's number, the labelled pool, the training that goes on, the tables."""
+    """The state of a new run: the round's number, the labelled pool, the training in progress, the tables."""
     tables = {table: {column: [] for column in columns} for table, columns in TABLES.items()}
     return {"round": 0, "labeled": None, "training": None, **tables}
 
 
 def read(path: Path) -> dict:
-    """The state at `path`, its tables with all columns of today. Raises InputError when it is damaged, or is none."""
+    """The state at `path`, with all current columns in its tables. Raises InputError when damaged, or not a state."""
     state = read_tensors(path, REMEDY)
     if missing := sorted(fresh().keys() - state.keys()):
         raise InputError(f"{path}: is no run's state (it has no {', '.join(missing)}); {REMEDY}")

@@ -1,7 +1,7 @@
-"""What the updates of an epoch see: views of the labelled, the pool's and the unlabelled images, and a sampler's noise.
+"""What the updates of an epoch see: views of labelled, pool and unlabelled images, and the sampler's noise.
 
-All of an epoch is drawn on the CPU in one go, each stream from a generator of its own, so that one more does not change
-the others.
+An epoch is drawn on the CPU in one go, each stream from its own generator, so that adding one does not change the
+others.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ class Batch(NamedTuple):
 
     labeled: View
     pool: View | None = None  # of labelled and unlabelled images, with --distill_on pool
-    unlabeled: View | None = None  # where a sampler learns
-    noise: Tensor | None = None  # (draws, 2 * batch_size, latent), where it has a VAE
-    mix: Tensor | None = None  # (batch_size,) shares of the pool's images that `--mixup` leaves of themselves
+    unlabeled: View | None = None  # if a sampler learns
+    noise: Tensor | None = None  # (draws, 2 * batch_size, latent), if it has a VAE
+    mix: Tensor | None = None  # (batch_size,) with `--mixup`, the weights of the pool's images themselves
 
 
 def shuffled(pool: Tensor, count: int, source: torch.Generator) -> Tensor:
-    """`count` indices from `pool`, which is gone through in a new order each time it is used up."""
+    """`count` indices from `pool`, which is reshuffled each time it is used up."""
     passes = [torch.randperm(len(pool), generator=source) for _ in range(-(-count // len(pool)))]
     return pool[torch.cat(passes)[:count]]
 
@@ -45,7 +45,7 @@ class Streams:
         self.targets, self.sampler, self.epoch = targets, sampler, epoch
 
     def batches(self, updates: int) -> Iterator[Batch]:
-        """So many batches."""
+        """Yields `updates` batches."""
         pools = {"labeled": self.round.labeled}
         if self.targets is not None and self.args.distill_on == "pool":
             pools["pool"] = torch.cat([self.round.labeled, self.round.unlabeled])
@@ -72,7 +72,7 @@ class Streams:
         return View(index, mirrored if self.images.mirror else None, offsets, boxes=boxes).to(self.images.device)
 
     def _mix(self, count: int) -> Tensor | None:
-        """An epoch's shares for `--mixup`, Beta(alpha, alpha) each; an image's partner is its batch's next one."""
+        """An epoch's `--mixup` weights, each Beta(alpha, alpha); an image's partner is the next one in its batch."""
         if self.targets is None or not self.args.mixup:
             return None
         source = np.random.default_rng(derive(self.args.seed, "mixup", self.round.number, self.epoch))
@@ -84,7 +84,7 @@ class Streams:
         if not self.sampler or not self.sampler.draws:
             return None
         source, count = self._generator("noise"), updates * self.sampler.draws
-        # one by one: what torch draws first depends on how much it draws at once
+        # one by one: torch's first values depend on how many it draws at once
         drawn = [torch.randn(2 * self.args.batch_size, self.args.latent_dim, generator=source) for _ in range(count)]
         return torch.stack(drawn).unflatten(0, (updates, -1)).to(self.images.device, non_blocking=True)
 

@@ -23,8 +23,8 @@ from common.parsing import Parser
 
 KEPT = str(ROOT / "data")  # where the experiments look for named data sets, too
 SHOWN = 20  # classes, and pairs of equal images
-UPDATES = 1500  # of a round: a short look
-FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for a teacher whose features the quick recipe scales
+UPDATES = 1500  # per round, for a short look
+FEATURE_WEIGHT = {"ResNet": 10}  # tried; 100 for teachers whose features the quick recipe scales
 RATES = {"ResNet": (0.1, 0.1, 0.01)}  # tried (svhn2k-resnet): of the student alone, distilled, of the decoder
 SMALL = (0.01, 0.004, 0.004)  # for a student without batch norm
 
@@ -71,7 +71,7 @@ def _what(args, source: Source, found: folder.Listing | None, path: Path) -> lis
         return [*lines, f"size        {width}x{height}, resized to {size}x{size}"]
     sizes, modes = [], Counter()
     for file in [*found.train, *found.test]:
-        with Image.open(file) as image:  # its head alone
+        with Image.open(file) as image:  # reads only its header
             sizes.append(image.size)
             modes[image.mode] += 1
     least, most = min(sizes, key=min), max(sizes, key=min)
@@ -88,7 +88,7 @@ def _what(args, source: Source, found: folder.Listing | None, path: Path) -> lis
 
 
 def _classes(source: Source) -> list[str]:
-    """How many images each class has, and by how much the largest has more than the smallest."""
+    """How many images each class has, and how many times as many the largest has as the smallest."""
     train, test = (np.bincount(y[y >= 0], minlength=len(source.classes)) for y in (source.y_train, source.y_test))
     order = np.argsort(-train, kind="stable")[:SHOWN]
     parts = [f"{source.classes[n]} {train[n]} + {test[n]}" for n in order]
@@ -109,7 +109,7 @@ def _classes(source: Source) -> list[str]:
 
 
 def _equal(source: Source, found: folder.Listing | None, path: Path) -> list[str]:
-    """Images that are there twice, by the SHA-256 of their pixels as they are loaded."""
+    """Duplicate images, by the SHA-256 of their pixels as loaded."""
 
     def name(part: str, number: int) -> str:
         return f"{part} image {number}" if found is None else str(getattr(found, part)[number].relative_to(path))
@@ -137,9 +137,9 @@ def _equal(source: Source, found: folder.Listing | None, path: Path) -> list[str
 
 
 def commands(args, source: Source) -> list[str]:
-    """The teacher, the student alone, distilled, distilled with the sampler, and with labels counted once: all short.
+    """Short runs of the teacher, of the student alone, distilled, with the sampler, and with labels counted once.
 
-    With labels still to come there is no teacher of all of them: each round trains its own.
+    If labels are still to come, there is no teacher of all of them: each round trains its own.
     """
     found = proposal.counts(len(source.x_train), len(source.classes))
     named = args.dataset.lower() in datasets.DATASETS

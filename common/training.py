@@ -18,25 +18,25 @@ from common.schema import LOSSES
 from common.seeds import derive
 from common.streams import Batch, Streams
 
-READ_EVERY = 50  # updates between two looks at the losses, so that a GPU is not made to wait at each
+READ_EVERY = 50  # updates between reads of the losses: a read makes the host wait for the GPU
 
 
 def fit(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
-    """Trains `net` as `train` does; with `--fold_bn` one with batch norm in its place, which is then folded into it."""
+    """Trains `net` as `train` does; with `--fold_bn`, trains a version with batch norm and folds it into `net`."""
     with folding.folded(args, net, this_round) as trained:
         return train(args, run, this_round, trained, decoder, targets, sampler)
 
 
 def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sampler=None) -> Fitted:
-    """Trains `net` on the round's labelled pool for `train_epochs`; state is saved, and resumed, at each epoch's end.
+    """Trains `net` on the round's labelled pool for `train_epochs`; saves its state after each epoch, and resumes.
 
     Args:
-        args: hyperparameters; an epoch is num_images // batch_size updates whatever the labelled pool's size.
-        this_round: the budget loop's: pools and images.
-        net: its weights are replaced by those that `--keep` names: of best validation accuracy (the earliest of
-            equals), of the last epoch, or their moving average.
+        args: hyperparameters; an epoch is num_images // batch_size updates, whatever the labelled pool's size.
+        this_round: the budget loop's round, with its pools and images.
+        net: ends with the weights that `--keep` names: those of the best validation accuracy (the earliest if tied),
+            those of the last epoch, or their moving average.
         decoder, targets: phi and the teacher's outputs; None trains without distillation.
-        sampler: trained beside the network where it learns, and left as it was when the network was kept.
+        sampler: trained alongside the network if it learns; its weights are kept and restored with the network's.
     Raises Diverged when a loss is not finite.
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
@@ -79,10 +79,10 @@ class Session:
         self.compiled = None
         if args.compile == "graph":
             self.compiled = fast.captured(self.update, self.optimizers.values())
-        self.shown: dict[str, str] = {}  # beside the loss in the progress bar: the last validation accuracy
+        self.shown: dict[str, str] = {}  # next to the loss in the progress bar: the last validation accuracy
 
     def resume(self) -> None:
-        """Goes on from the state of a killed run, if there is one of this round."""
+        """Resumes this round from the state of an interrupted run, if there is one."""
         state = self.run.state["training"]
         if state is None:
             return
@@ -103,7 +103,7 @@ class Session:
             ) from None
 
     def save(self) -> None:
-        """Writes the run's state: what `resume` needs to go on as if nothing had happened."""
+        """Writes the run's state, from which `resume` continues as if never interrupted."""
         self.run.state["training"] = {
             "modules": self.modules.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -114,13 +114,13 @@ class Session:
         self.run.save()
 
     def restore_kept(self) -> Fitted:
-        """Restores the kept weights; returns their validation accuracy, and what they took."""
+        """Restores the kept weights; returns their validation accuracy and the cost of training."""
         self.modules.load_state_dict(self.best)
         self.compiled = None  # frees the CUDA graph
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
 
     def train_epoch(self, bar) -> None:
-        """`updates` steps, then the validation accuracy; remembers the weights if they are to be kept."""
+        """Takes `updates` steps, then validates; remembers the weights if they are to be kept."""
         args = self.args
         started, begun = time.perf_counter(), bar.n
         torch.manual_seed(derive(args.seed, "dropout", self.round.number, self.epoch))  # dropout takes no generator
@@ -142,7 +142,7 @@ class Session:
         self.shown = {"val": evaluation.hundredths(validation)} if len(self.images.val) else {}
         self.epoch += 1
         better = validation > self.best_accuracy if args.keep == "best" else self.epoch == args.train_epochs
-        if better:  # with --keep last and ema no validation label chooses anything
+        if better:  # with --keep last or ema, no validation label chooses anything
             self.best_accuracy, self.best_epoch = validation, self.epoch
             self.best = copy.deepcopy(kept.state_dict())
         self.seconds += time.perf_counter() - started
@@ -157,7 +157,7 @@ class Session:
         return (self.compiled or self.update)(batch, adversarial)
 
     def update(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
-        """Of the student and phi on the task loss, then of the sampler; no number in it changes between updates."""
+        """Updates the student and phi, then the sampler. CUDA graphs record it: no Python number in it may change."""
         args, sampler = self.args, self.sampler
         with self._autocast():
             labeled, distilled, unlabeled = self.forward(batch, adversarial)
@@ -175,10 +175,10 @@ class Session:
         return {name: value.detach() for name, value in losses.items()}
 
     def forward(self, batch: Batch, adversarial: bool) -> tuple[Forward | None, Forward | None, Forward | None]:
-        """The labelled, the distilled and the unlabelled images, each with the student's features; None: not needed.
+        """The labelled, distilled and unlabelled batches with the student's features; None for any that is not needed.
 
-        Passes that serve the sampler alone leave the student's batch norms as they are, so that it trains as KD's
-        does. No gradient flows through the unlabelled images' features in such a pass.
+        Passes that serve the sampler alone leave the student's batch-norm statistics as they are, so that it trains as
+        in KD. In such a pass no gradient flows through the unlabelled images' features.
         """
         args, F, images, targets = self.args, self.net.features, self.images, self.targets
         on_pool, features = batch.pool is not None, targets is not None and args.feat_wt > 0
@@ -208,7 +208,7 @@ class Session:
         return Streams(self.args, self.round, self.targets, self.sampler, self.epoch).batches(self.updates)
 
     def _autocast(self) -> torch.autocast:
-        """Without autocast's cache: a sampler steps its VAE within, and then uses it again with the new weights."""
+        """Autocast without its weight cache: a sampler updates its VAE inside and then runs the new weights."""
         enabled = self.args.precision == "bf16"
         return torch.autocast(self.images.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
@@ -228,7 +228,7 @@ class Session:
         return "".join(parts)
 
     def _log(self, losses: dict[str, float], validation: float) -> None:
-        """The finished epoch's row of history.csv and its line."""
+        """Adds the finished epoch's row to history.csv and writes its log line."""
         left = tqdm.format_interval((self.args.train_epochs - self.epoch) * self.seconds / self.epoch)
         row = {name: f"{losses[name]:.6g}" for name in ("loss", *LOSSES) if name in losses}
         row["val_accuracy"] = evaluation.hundredths(validation)
@@ -239,29 +239,29 @@ class Session:
 
 
 class Average(AveragedModel):
-    """torch's moving average, of weights and statistics, without its wait at each update.
+    """torch's moving average of weights and buffers, without a synchronization at each update.
 
-    torch's own copies the number of its updates to the device each time, for which the host waits.
+    torch's own copies its count of updates to the device each time, and the host waits for it.
     """
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         averaged, now = ([*each.parameters(), *each.buffers()] for each in (self.module, model))  # each of them once
         pairs = list(zip(averaged, now, strict=True))
-        if self.n_averaged == 0:  # that number is on the CPU
+        if self.n_averaged == 0:  # on the CPU: no synchronization
             for average, value in pairs:
                 average.copy_(value)
         else:
-            for floating in (True, False):  # a batch norm counts its batches
+            for floating in (True, False):  # batch norm's count of batches is an integer
                 if kind := [pair for pair in pairs if pair[0].is_floating_point() == floating]:
                     self.multi_avg_fn(*map(list, zip(*kind, strict=True)), None)
         self.n_averaged += 1
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives what an optimizer keeps of a weight the weight's order in memory, which is another with another `--fast`.
+    """Gives an optimizer's state of each weight that weight's memory format, which depends on `--fast`.
 
-    A fused step takes the two value by value as they lie.
+    A fused step pairs the two value by value, in memory order.
     """
     for weight, kept in optimizer.state.items():
         for name, value in kept.items():

@@ -1,4 +1,4 @@
-"""Flags that were given and change nothing: each is named, so that nobody compares two runs that are the same."""
+"""Names the given flags that change nothing, so that nobody compares two runs that are the same."""
 
 import argparse
 
@@ -13,7 +13,7 @@ MOST_LEFT = 0.05
 def notes(args: argparse.Namespace, given: set[str]) -> list[str]:
     """A line for each of the flags `given` on the command line that the others leave without effect.
 
-    They are no errors: a grid gives its flags to methods that differ.
+    They are not errors: a grid gives the same flags to different methods.
     """
     idle = _training(args)
     if "teacher_labels" in args:
@@ -24,7 +24,7 @@ def notes(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 
 def averages(args: argparse.Namespace) -> list[str]:
-    """A line where `--keep ema` would end with much of the weights that the average began with."""
+    """A line if `--keep ema` would end with much of the average's initial weights."""
     updates = args.num_images // args.batch_size * args.train_epochs
     left = args.ema_decay ** (updates - 1)
     if args.keep != "ema" or left < MOST_LEFT:

@@ -60,7 +60,7 @@ def look(net: networks.SplitNet, images: Images) -> tuple[np.ndarray, np.ndarray
 
 
 def _fill(images: Images, queries: pd.DataFrame, folder: Path) -> None:
-    """Adds the labels that the run used, wherever its `--labels` file is now."""
+    """Fills in the labels that the run used, wherever its `--labels` file is now."""
     places = images.places()
     for index, label in zip(queries["index"], queries["label"], strict=True):
         if index not in places:

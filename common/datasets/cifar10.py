@@ -133,7 +133,7 @@ def _watch(process: subprocess.Popen, folder: Path) -> None:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # npm moves its temporary files while we look
+    except OSError:  # npm moves its temporary files meanwhile
         return 0
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 handwritten digits: they ship with the package, so demo and tests need no network."""
+"""scikit-learn's 8x8 handwritten digits: they ship with the package, so the demo and tests need no network."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What downloaded data sets share: a decoded copy on disk, and a download that does not hang."""
+"""Shared by downloaded data sets: a decoded copy on disk, and a download that does not hang."""
 
 import errno
 import socket
@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order o
 
 
 def cached(cache: Path, make: Callable[[], Arrays], checksum: str | None = None) -> Arrays:
-    """The arrays in `cache`, an .npz that is made when it is absent or damaged.
+    """The arrays in `cache`, an .npz that is made if it is missing or damaged.
 
     Args:
         make: returns the arrays, verified. A second run waits while the first makes them, then reads the cache.

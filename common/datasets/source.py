@@ -10,7 +10,7 @@ import numpy as np
 class Source(NamedTuple):
     """Decoded images at their own size, not yet resized or split."""
 
-    name: str  # short, fit for a file name
+    name: str  # short, suitable for a file name
     x_train: np.ndarray  # (N, H, W, 3) uint8
     y_train: np.ndarray  # (N,) int64; -1 where --labels has none yet
     x_test: np.ndarray  # (M, H, W, 3) uint8

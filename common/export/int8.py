@@ -10,7 +10,7 @@ from torch import Tensor
 from common.data import Images
 from common.seeds import generator
 
-CALIBRATION = 512  # images whose activations give the ranges
+CALIBRATION = 512  # images whose activations determine the ranges
 
 
 def calibration_images(images: Images, seed: int, count: int = CALIBRATION) -> Tensor:
@@ -24,7 +24,7 @@ def quantize(source: Path, images: Tensor, target: Path, full_range: bool = Fals
     """Writes the ONNX file `source` to `target` with 8-bit weights and activations.
 
     Args:
-        images: (B, S, S, 3) uint8; each activation's smallest and largest value over them is its range.
+        images: (B, S, S, 3) uint8; an activation's range is its smallest to largest value over them.
         full_range: weights from -127 to 127, not from -64 to 64. x86 CPUs without VNNI multiply 8-bit numbers in pairs
             and add them in 16 bits, which the full range overflows: on such a machine a logit was off by 2.8 with it
             and by 0.17 without. ARM, and x86 with VNNI, add in 32 bits.

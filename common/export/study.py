@@ -1,4 +1,4 @@
-"""Does int8 keep what distillation gained? Rounds of many runs in float32 and in 8 bits, on the whole test set.
+"""Does int8 keep what distillation gained? Rounds of many runs, in float32 and in 8 bits, on the whole test set.
 
     python -m common.export.study runs/table1/AlexNet-CIFAR10-{Random,KD,EnCoDe}-*seed* --percents 10 40 100
 
@@ -60,7 +60,7 @@ def summary(measured: pd.DataFrame, against: str) -> str:
         for (label, percent), cell in setting.groupby(["label", "percent"], sort=False):
             of = cell.set_index("seed")[["fp32", "int8"]]
             base = setting[(setting["label"] == against) & (setting["percent"] == percent)].set_index("seed")
-            gain = of - base[["fp32", "int8"]]  # seeds that both have; empty on the base's own line
+            gain = of - base[["fp32", "int8"]]  # over common seeds; empty on the base's own line
             gain = gain.dropna() if label != against else gain[:0]
             values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
             signed = zip(values, ("", "", "+", "+", "+"), strict=True)

@@ -1,8 +1,8 @@
 """All that exists only to be fast, behind one door; a reader of the method may skip this package.
 
-`apply` takes a network of plain torch.nn and puts quicker modules of the same function, names and weights in place of
-some: `--fast off` leaves it plain, and a test holds both equal, gradients included, but for rounding. `mse_loss`,
-`keep_freed_memory` and `release_freed_memory` are no modules. `captured` is what `--compile graph` makes of an update.
+`apply` replaces modules of a plain torch.nn network by quicker ones with the same function, names and weights: `--fast
+off` leaves it plain, and a test checks that both are equal, gradients included, up to rounding. `mse_loss`,
+`keep_freed_memory` and `release_freed_memory` are not modules. `captured` is an update under `--compile graph`.
 """
 
 import torch
@@ -35,7 +35,7 @@ def _quick(net: nn.Module) -> nn.Module:
 
 
 def check(compile: str, device: torch.device) -> str:
-    """What `--compile` comes to on a device. Raises InputError when this machine cannot do what it asks for."""
+    """What `--compile` resolves to on a device. Raises InputError when this machine cannot do what it asks for."""
     if compile == "auto":
         return "graph" if device.type == "cuda" else "off"
     if compile == "graph" and device.type != "cuda":

@@ -1,4 +1,4 @@
-"""What an update reads that changes from one to the next, in tensors that stay where they are."""
+"""The changing inputs of updates, in tensors at fixed addresses."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ class Inputs:
         return self.optimizers[0].param_groups[0]["params"][0].device
 
     def take(self, batch: tuple) -> tuple:
-        """A batch, nested named tuples of tensors and None, in the tensors that held the one before."""
+        """Copies a batch, nested named tuples of tensors and None, into the tensors that held the one before."""
         self.batch = self._filled(self.batch, batch)
         return self.batch
 
     @contextmanager
     def rates_as_tensors(self) -> Iterator[None]:
-        """Within, each learning rate is a float32 tensor on its weights' device; a schedule and files have numbers."""
+        """Within, learning rates are float32 tensors on their weights' device; schedules and files have numbers."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         numbers = [group["lr"] for group in groups]
         if self.rates is None:

@@ -1,4 +1,4 @@
-"""Quicker modules of the same function: weights are shared with the plain module, names in a state dict stay."""
+"""Quicker modules with the same function: they share the plain module's weights and state-dict names."""
 
 import itertools
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from common.fast.winograd import Conv3x3
 
 
 def replacement(layer: nn.Module) -> nn.Module:
-    """The quicker module for a plain `layer`, or `layer` itself where there is none."""
+    """The quicker module for a plain `layer`, or `layer` itself if there is none."""
     make = _MAKERS.get(type(layer))
     return layer if make is None else make(layer)
 
@@ -35,7 +35,7 @@ class BatchNorm(_ChannelsLast, nn.BatchNorm2d):
 class AveragePool(nn.AdaptiveAvgPool2d):
     """Adaptive average pooling as a product with a small matrix.
 
-    As such it is fast whatever the sizes, and its gradient is summed in one order on CUDA too.
+    It is then fast at any size, and its gradient is deterministic on CUDA too.
     """
 
     def forward(self, z: Tensor) -> Tensor:
@@ -52,12 +52,12 @@ class AveragePool(nn.AdaptiveAvgPool2d):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of what comes out."""
+        """(H, W) of the output."""
         size = self.output_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
     def matrix(self, z: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """What pooling does to each channel of z (B, C, h, w), as a matrix (H * W, h * w)."""
+        """Pooling of each channel of z (B, C, h, w), as a matrix (H * W, h * w)."""
         return _matrix(self.size, tuple(z.shape[2:]), z.device, dtype or z.dtype)
 
 
@@ -68,10 +68,10 @@ def _matrix(size: tuple[int, int], maps: tuple[int, int], device: torch.device, 
 
 
 class SummedClassifier(nn.Sequential):
-    """A classifier `pool`, `flatten`, linear layer, rest, for a pool that has more outputs than inputs.
+    """A classifier of pool, flatten, linear layer and the rest, for a pool with more outputs than inputs.
 
-    Outputs of the pool are copies or blends of few values, so the linear layer's weights are summed over them first:
-    W (P z) = (W P) z with P the pool's matrix. The product for each image is then that of z alone.
+    The pool's outputs are copies or blends of few values, so the linear layer's weights are summed over them first:
+    W (P z) = (W P) z with P the pool's matrix. The product for each image is then with z alone.
     """
 
     def forward(self, z: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def _average_pool(layer: nn.AdaptiveAvgPool2d) -> nn.AdaptiveAvgPool2d:
 
 
 def _sequential(layers: nn.Sequential) -> nn.Sequential:
-    """A classifier's `Sequential` whose pool was replaced before."""
+    """A quicker `Sequential` for a classifier, whose pool is replaced already; any other is returned as it is."""
     kinds = [type(layer) for layer in itertools.islice(layers, 3)]
     if kinds != [AveragePool, nn.Flatten, nn.Linear]:
         return layers

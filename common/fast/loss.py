@@ -7,8 +7,8 @@ from torch.nn import functional as F
 def mse_loss(student: Tensor, teacher: Tensor, choice: str = "auto") -> Tensor:
     """Mean squared error of two tensors of one shape; with choice `off`, torch's own.
 
-    torch's gradient is contiguous whatever the input is, and turning it into the order of a decoder's output takes
-    longer than the loss. The mean does not depend on the dimensions' order, so both are permuted to the student's.
+    torch's gradient is contiguous whatever the input's layout, and reordering it to that of a decoder's output takes
+    longer than the loss. The mean does not depend on the order of dimensions, so both are permuted to the student's.
     """
     if choice == "off":
         return F.mse_loss(student, teacher)

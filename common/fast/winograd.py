@@ -1,9 +1,9 @@
-"""3x3 convolutions by minimal filtering: a fifth of the products, up to almost four times as fast in float32 on CPUs.
+"""3x3 convolutions by minimal filtering: a fifth of the products, up to almost 4x as fast in float32 on CPUs.
 
 "Fast Algorithms for Convolutional Neural Networks", Lavin & Gray 2016, https://arxiv.org/abs/1509.09308. An m x m
 tile of outputs takes (m + 2)^2 products instead of 9 m^2: polynomials are evaluated at m + 2 points, multiplied,
-interpolated. Between the transforms, which are small matrices along rows and columns, stands one batched matrix product
-over all tiles of all images. GPUs and bfloat16 units have faster ways of their own.
+interpolated. Between the transforms, which are small matrices along rows and columns, is one batched matrix product
+over all tiles of all images. GPUs and bfloat16 units have faster methods of their own.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ LARGEST = 8  # side of a tile of outputs: its relative error is 5e-5 in float32 
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 and padding 1 that takes the short way where it was measured to be faster."""
+    """A 3x3 convolution of stride 1 and padding 1 that uses minimal filtering where it was measured to be faster."""
 
     def forward(self, x):
         pays = len(x) >= 32 and 2 < max(x.shape[2:]) <= 32 and self.in_channels * self.out_channels >= 2048
@@ -44,14 +44,14 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = columns_back.expand(p * down, -1, -1) @ products  # (p * down, W, B * K)
     y = (rows_back @ y.view(p * down, -1)).view(height, width, batch, outputs)
     y = y.permute(2, 3, 0, 1)
-    return y if bias is None else y + bias[:, None, None]  # no view: the ReLU behind it works in place
+    return y if bias is None else y + bias[:, None, None]  # not a view: the ReLU after it works in place
 
 
 @cache
 def _transforms(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, int, int]:
     """Along one side of a map: evaluate (points * tiles, size), lift (points, 3), interpolate (size, points * tiles).
 
-    And the numbers of tiles and points. The tiles are as few as LARGEST allows, and as small as so many can be.
+    Also the numbers of tiles and points. Tiles are as few as LARGEST allows, and then as small as possible.
     """
     tiles = -(-size // LARGEST)
     tile = -(-size // tiles)
@@ -80,5 +80,5 @@ def _toom_cook(tile: int) -> tuple[Tensor, Tensor, Tensor]:
         return torch.tensor([*rows, [0.0] * (length - 1) + [1.0]], dtype=torch.float64)  # infinity: the leading term
 
     lift, inverse = evaluation(3), torch.linalg.inv(evaluation(count)).T
-    scale = lift.abs().sum(1, keepdim=True)  # between the two, so that neither grows
+    scale = lift.abs().sum(1, keepdim=True)  # shared between the two, so that neither grows
     return evaluation(tile), lift / scale, inverse * scale

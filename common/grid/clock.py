@@ -30,7 +30,7 @@ class Clock:
     def working(self, job: Job, seconds: float) -> None:
         """Notes that `job` has been running for `seconds`."""
         left = job.rounds - job.rows()
-        if left < self.left[job]:  # a round has ended since
+        if left < self.left[job]:  # a round has ended since the last call
             self.left[job], self.began[job] = left, seconds
             self.pace[job] = seconds / (job.rounds - left - self.before[job])
         self.into[job] = seconds - self.began.get(job, 0.0)

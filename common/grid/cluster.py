@@ -63,7 +63,7 @@ class Cluster:
         job = self.pending.pop(ready)
         try:
             return job, *self.ray.get(ready)
-        except self.ray.exceptions.RayError as error:  # its worker died once too often
+        except self.ray.exceptions.RayError as error:  # its worker died too often
             return job, f"{type(error).__name__} after {RETRIES} retries", 0.0
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ def execute(job: Job) -> str:
         return f"{WAITS}{error}"
     except (InputError, OSError) as error:
         return " ".join(str(error).split())
-    except Exception as error:  # a fault in one run must not end the others
+    except Exception as error:  # an error in one run must not end the others
         traceback.print_exc(file=sys.stderr)
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""

@@ -1,8 +1,8 @@
-"""The teacher and student of each pair, and the decoder between their features: plain torch.nn, as the paper has them.
+"""The teacher and student of each pair, and the decoder between their features: plain torch.nn, as in the paper.
 
 A pair is a module with `IMAGE_SIZE`, `teacher(num_classes)`, `student(num_classes)` and `decoder()`, which maps the
-student's z (B, c, h, w) to the teacher's features after its pool, (B, C, H, W). Adding one is a file here and its line
-in `PAIRS`. What makes them fast is in `common.fast`.
+student's z (B, c, h, w) to the teacher's features after its pool, (B, C, H, W). To add one, write its file here and
+list it in `PAIRS`. What makes them fast is in `common.fast`.
 """
 
 import functools
@@ -43,7 +43,7 @@ def build(args, part: str, round_number: int = 0) -> nn.Module:
 
 
 def loaded(model: str, part: str, num_classes: int, weights: dict[str, torch.Tensor], named: str) -> nn.Module:
-    """The pair's `teacher` or `student` with these weights by name. Raises InputError, which `named` opens."""
+    """The pair's `teacher` or `student` with these weights. If they do not fit, an InputError begins with `named`."""
     with torch.device("meta"):  # no initial weights for the loaded ones to replace
         net = getattr(PAIRS[model], part)(num_classes)
     try:
@@ -65,7 +65,7 @@ def cost(model: str, part: str, num_classes: int, image_size: int) -> tuple[int,
 
 
 def drops(model: str, part: str) -> bool:
-    """Has a pair's `teacher` or `student` dropout among its classifier's layers?"""
+    """Does the classifier of a pair's `teacher` or `student` have dropout layers?"""
     with torch.device("meta"):
         classifier = getattr(PAIRS[model], part)(2).classifier
     return isinstance(classifier, nn.Sequential) and any(isinstance(layer, nn.Dropout) for layer in classifier)
@@ -73,7 +73,7 @@ def drops(model: str, part: str) -> bool:
 
 @functools.cache
 def smallest_image(model: str, part: str) -> int:
-    """The side of the smallest image of 8 pixels or more that a pair's `teacher` or `student` takes."""
+    """The smallest image side, from 8 pixels up, that a pair's `teacher` or `student` accepts."""
     with torch.device("meta"):
         net = getattr(PAIRS[model], part)(2).eval()
         for size in range(8, PAIRS[model].IMAGE_SIZE):
@@ -87,11 +87,11 @@ def smallest_image(model: str, part: str) -> int:
 
 @functools.cache
 def misfit(model: str, size: int, num_classes: int, parts: tuple[str, ...]) -> str:
-    """What does not fit in a pair, found on shapes alone; empty where all does.
+    """What does not fit together in a pair, found from shapes alone; empty if everything does.
 
     Args:
-        size: of an image's side.
-        parts: those that are used, of `student`, `teacher` and `decoder`; the last one with both others.
+        size: an image's side.
+        parts: which of `student`, `teacher` and `decoder` are used; the decoder comes after both others.
     """
     with torch.device("meta"), torch.no_grad():
         x, pair, nets = torch.zeros(1, 3, size, size), PAIRS[model], {}
@@ -114,7 +114,7 @@ def misfit(model: str, size: int, num_classes: int, parts: tuple[str, ...]) -> s
 
 @contextmanager
 def still(net: nn.Module, on: bool = True) -> Iterator[None]:
-    """Passes through `net` leave its batch norms' running statistics alone: of images that serve another network."""
+    """Within, passes through `net` leave its batch norms' running statistics alone: they serve another network."""
     norms = [layer for layer in net.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)] if on else []
     momenta = [norm.momentum for norm in norms]
     try:
@@ -127,7 +127,7 @@ def still(net: nn.Module, on: bool = True) -> Iterator[None]:
 
 
 def fingerprint(net: nn.Module | dict[str, torch.Tensor]) -> str:
-    """SHA-256 of a network's weights, or of its state dict: what a cache of its outputs is keyed by."""
+    """SHA-256 of a network's weights, or of its state dict: the key for a cache of its outputs."""
     digest = hashlib.sha256()
     for name, tensor in sorted((net.state_dict() if isinstance(net, nn.Module) else net).items()):
         digest.update(name.encode())

@@ -20,7 +20,7 @@ def teacher(num_classes: int) -> SequentialNet:
 
 
 def student(num_classes: int) -> SequentialNet:
-    """CompAlexNet; z is (B, 32, 3, 3), averaged to 6x6. Max pooling and ReLU commute: pooled first, ReLU sees less."""
+    """CompAlexNet; z is (B, 32, 3, 3), averaged to 6x6. Max pooling and ReLU commute; pooling first is cheaper."""
     features = nn.Sequential(
         nn.Conv2d(3, 8, 11, stride=4, padding=2),
         nn.MaxPool2d(3, 2),

@@ -8,7 +8,7 @@ from torch import nn
 def decoder(student_channels: int, hidden: int, teacher_channels: int, pool: int | None = None) -> nn.Sequential:
     """Two 3x3 convolutions with ReLU: z (B, student_channels, h, w) -> (B, teacher_channels, H, W).
 
-    `pool`: z is average-pooled to this height and width first, as the teacher's features are; None leaves it.
+    `pool`: z is average-pooled to this height and width first, as the teacher's features are; None leaves z as it is.
     """
     layers = [("pool", nn.AdaptiveAvgPool2d(pool))] if pool else []
     layers += [

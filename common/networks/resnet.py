@@ -1,7 +1,7 @@
-"""ResNet-18 and ResNet-8 for small images, at 32x32: the project's own pair, no reference exists.
+"""ResNet-18 and ResNet-8 for small images, at 32x32: the project's own pair, without a reference.
 
 "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385. Teacher: torchvision's `resnet18` with
-a 3x3 stem of stride 1 and no first max pool, as its CIFAR-10 versions have. Student: three stages of one basic block.
+a 3x3 stem of stride 1 and no first max pool, as in its CIFAR-10 versions. Student: three stages of one basic block.
 """
 
 from torch import nn
@@ -17,7 +17,7 @@ IMAGE_SIZE = 32
 class ResNet(SplitNet):
     """Stem, stages, last pool, linear layer, named as in torchvision: `conv1.weight`, `layer2.0.bn1.bias`, `fc.bias`.
 
-    z is what `last_pool` makes of the last stage's map; the classifier takes the mean over it.
+    z is the last stage's map after `last_pool`; the classifier takes the mean over it.
     """
 
     def __init__(self, channels: int, stages: list[nn.Sequential], last_pool: nn.Module, fc: nn.Linear):
@@ -30,7 +30,7 @@ class ResNet(SplitNet):
             setattr(self, f"layer{number}", stage)
         self.last_pool, self.fc = last_pool, fc
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):  # as torchvision's
+            if isinstance(layer, nn.Conv2d):  # as in torchvision
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x):

@@ -19,19 +19,19 @@ class SplitNet(nn.Module):
 
     @property
     def pool(self) -> nn.Module:
-        """What a teacher's z goes through before it is distilled: the pool at its classifier's head, if any."""
+        """What is applied to a teacher's z before distillation: the pool at its classifier's head, if any."""
         return getattr(self.classifier, "pool", nn.Identity())
 
 
 class SequentialNet(SplitNet):
-    """One layer after the other, named as in torchvision: `features.0.weight`, `classifier.2.bias`."""
+    """Layers in sequence, named as in torchvision: `features.0.weight`, `classifier.2.bias`."""
 
     def __init__(self, features: nn.Sequential, pool: int, classifier: Iterable[nn.Module]):
         """
         Args:
             features: from images to z.
             pool: z is average-pooled to pool x pool before the classifier's layers.
-            classifier: what follows the pool, from flat features (B, C * pool * pool) on.
+            classifier: the layers after the pool, which take flat features (B, C * pool * pool).
         """
         super().__init__()
         self.features = features
@@ -41,7 +41,7 @@ class SequentialNet(SplitNet):
 
     @torch.no_grad()
     def pool_matrix(self, height: int, width: int) -> Tensor:
-        """What the average pool does to each channel of maps of this size, as a matrix (outputs, height * width)."""
+        """The average pool on a channel of a map of this size, as a matrix (outputs, height * width)."""
         device = next(self.parameters()).device
         units = torch.eye(height * width, device=device).view(-1, 1, height, width)  # one map for each input position
         return self.pool(units).flatten(1).T

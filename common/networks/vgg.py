@@ -20,7 +20,7 @@ def teacher(num_classes: int) -> SequentialNet:
 
 
 def student(num_classes: int) -> SequentialNet:
-    """CompVGG11; z is (B, 64, 8, 8), averaged to 7x7. Max pooling and ReLU commute: pooled first, ReLU sees less."""
+    """CompVGG11; z is (B, 64, 8, 8), averaged to 7x7. Max pooling and ReLU commute; pooling first is cheaper."""
     features = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
         nn.MaxPool2d(4, 4),

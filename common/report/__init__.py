@@ -41,7 +41,7 @@ def write(
     ablated: bool = False,
     names: dict[Path, str] | None = None,
 ) -> list[Path]:
-    """Writes every table and figure the runs have the data for; returns the files, the main table first.
+    """Writes every table and figure that the runs have data for; returns the files, the main table first.
 
     Args:
         folders: the runs' folders.

@@ -22,7 +22,7 @@ def cells(found: Results) -> pd.DataFrame:
     """A line for each row and percent of the runs.
 
     Columns: model, dataset, label, percent, n, validation, validation_half_width, test, test_half_width, seconds;
-    empty (NaN) where there is no interval or no record.
+    NaN if there is no interval or no record.
     Raises InputError when a timing.csv is damaged.
     """
     rows = found.rows[found.rows["own"]]

@@ -18,7 +18,7 @@ ONE_SIDED = "one-sided"  # returned by `compare`: one of two runs has no record
 
 @dataclass(frozen=True)
 class Sitting:
-    """What a run, or a part of it, was made with; empty where there is no record."""
+    """What a run, or a part of it, was made with; empty if there is no record."""
 
     commit: str = ""  # with -dirty and a hash of the change appended if the code differed from it
     torch: str = ""
@@ -123,9 +123,9 @@ def explain(words: Iterable[str]) -> list[str]:
 
 
 def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
-    """What the runs were made with: a line for each build and teacher, naming the rows and seeds made with it."""
+    """What the runs were made with: a line for each build and teacher, naming its rows and seeds."""
     groups: dict[str, dict[str, dict[str, set[int]]]] = {}  # build -> setting -> row -> seeds
-    several: dict[tuple, set[str]] = {}  # the builds of a row's seed
+    several: dict[tuple, set[str]] = {}  # (setting, row, seed) -> builds
     for row in rows.drop_duplicates(["run", "label"]).itertuples():
         setting = f"{row.model} on {row.dataset}"
         for text in _texts(found[row.run]):

@@ -220,7 +220,7 @@ def _notes(exported: pd.DataFrame, timed: bool) -> list[str]:
 def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
     """Accuracy against latency and against multiply-accumulates: a point for each row, hollow for int8.
 
-    Bars are 95% intervals over three or more seeds. Only rows whose time was measured are drawn.
+    Bars are 95% intervals over three or more seeds. Only rows with a measured time are drawn.
     """
     timed = table[table["ms"].notna() & (table["n"] > 0)]
     settings = [key for key, _ in timed.groupby(["model", "dataset"], sort=False)]

@@ -38,7 +38,7 @@ PERCENT = Labels("percent", "labelled images (% of training images)", 100, paper
 def curves(
     found: Results, output: Path, x: Labels = PERCENT, name: str = "curves", looks: dict[str, dict] | None = None
 ) -> list[Path]:
-    """Test accuracy against labels, the paper's dashed in the row's colour, a panel for each model and data set.
+    """Test accuracy against labels, the paper's dashed in the row's color, a panel for each model and data set.
 
     Args:
         looks: each row's colour, marker and line, if `found` is only part of what the other figures show.
@@ -62,7 +62,7 @@ def curves(
 
 
 def labels(found: Results, output: Path) -> list[Path]:
-    """Test accuracy against all labels that any network of a row saw, teacher and validation included.
+    """Test accuracy against all labels that a row's networks saw, teacher and validation included.
 
     Nothing is drawn if no run has a record of them.
     """

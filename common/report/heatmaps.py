@@ -69,7 +69,7 @@ def _imbalance(found: Results, setting: tuple[str, str]) -> pd.DataFrame:
     shares = {}
     for (label, run), group in chosen.groupby(["label", "run"], sort=False):
         pool = np.array(list(found.pools[run].values()) or [0] * len(classes), float)
-        if not pool.sum():  # a run without a record: its initial labels are a random sample of the pool
+        if not pool.sum():  # no record: the initial labels are a random sample of the pool
             initial = queries[(queries["run"] == run) & (queries["round"] == 0)]
             pool = np.bincount(initial["class"], minlength=len(classes)).astype(float)
         pool = np.pad(pool, (0, len(classes) - len(pool)))

@@ -115,7 +115,7 @@ def row_named(rows: pd.DataFrame, reference: str) -> str:
 def logits_file(config: dict) -> str:
     """The name of the file of another network's logits that taught (`--teacher FILE.npz`); empty without one.
 
-    Runs of one row have teachers of one name, whose content may differ from seed to seed.
+    Teachers of one row's runs share this name; their content may differ from seed to seed.
     """
     return name if (name := Path(config.get("teacher", "")).name).endswith(".npz") else ""
 

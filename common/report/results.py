@@ -182,7 +182,7 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
 def _other_rounds(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
     """The label counts of two runs' rounds up to this percent, if they differ and queries depend on them.
 
-    Random labels are drawn alike whatever the rounds were (others, but no better ones), and all labels are the same.
+    Random labels are equally good whatever the rounds were, and all labels are the same set.
     """
     if percent >= 100:
         return ""

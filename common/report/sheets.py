@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.report import style
 from common.report.results import Results
 
-SIDE = 3  # images across and down in the cell of a class and a round
+SIDE = 3  # images across and down in the cell of a class and round
 ROUNDS, CLASSES = 10, 10  # rows and columns of one sheet
 CELL = 0.72  # inches: ten classes with their labels are as wide as A4 or letter paper within its margins
 

@@ -15,7 +15,7 @@ ROUNDING = 1e-9  # differences of accuracies (in hundredths) that vary by less a
 
 
 def interval(values) -> tuple[float, float]:
-    """Mean and half width of its 95% interval (Student's t), which is NaN for fewer than three values."""
+    """Mean and half width of its 95% interval (Student's t), the latter NaN for fewer than three values."""
     values = np.asarray(values, float)
     if len(values) < FEW:
         return float(values.mean()), float("nan")

@@ -36,7 +36,7 @@ def cells(found: Results) -> pd.DataFrame:
 
 
 def table1(found: Results, table: pd.DataFrame) -> list[Table]:
-    """Table I from its `cells`, a part for each setting: mean ± 95% interval (n) [the paper's, the difference]."""
+    """Table I from its `cells`, one per setting: mean ± 95% interval (n) [the paper's, the difference]."""
     parts = []
     for setting in found.settings():
         percents, labels, grid = _grid(table, setting)
@@ -108,7 +108,7 @@ def _counted(cell: pd.Series) -> str:
 
 
 def write_table1(found: Results, output: Path) -> list[Path]:
-    """table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
+    """Writes table1.md, table1.tex and table1.csv: mean ± 95% interval (n), the paper's number, the difference.
 
     The first two end with the runs' builds.
     """

@@ -1,7 +1,7 @@
 """Query strategies: which unlabelled images are worth their labels.
 
 A strategy is a file with a subclass of `Sampler` that overrides `score`, or `choose` if it selects a set jointly.
-Adding one is that file and its line in `SAMPLERS`, under the name that `--sampler` takes.
+To add one, write that file and list it in `SAMPLERS`, under the name that `--sampler` takes.
 """
 
 from common.samplers.badge import BADGE

@@ -7,8 +7,8 @@ from common.samplers.spread import ROWS, Points, kmeans_plusplus
 class BADGE(Sampler):
     """Queries by k-means++ seeding of the gradients that the last layer would have if the prediction were the label.
 
-    Such a gradient is the outer product (p - y) h^T of the probabilities less the predicted class, and of what the
-    layer sees; it is never written out. Asked of the teacher, h is its z: its last layer's input is not kept.
+    Such a gradient is the outer product (p - y) h^T of the probabilities less the predicted one-hot class, and the
+    layer's input h; it is never written out. For the teacher, h is its z: the input of its last layer is not cached.
     """
 
     asks = True

@@ -1,4 +1,4 @@
-"""At random, but with equally many labels of each class: an oracle, since it reads the labels that it asks for."""
+"""Random, but with equally many labels of each class: an oracle, since it reads the labels that it asks for."""
 
 import torch
 
@@ -6,14 +6,14 @@ from common.samplers.base import Sampler
 
 
 class Balanced(Sampler):
-    """What perfect class balance would be worth. No strategy that can be used: say so beside its numbers."""
+    """What perfect class balance would be worth. It cannot be used in practice: say so next to its numbers."""
 
     oracle = True
 
     def choose(self, count, candidates):
-        """Takes the class with the fewest labels so far, again and again, and a random candidate of it.
+        """Repeatedly takes a random candidate of the class with the fewest labels so far.
 
-        A score is minus the number of labels that its class had before.
+        A score is minus the number of labels that the class had before.
         """
         classes = self.args.num_classes
         order = torch.randperm(len(candidates), generator=self.generator).to(candidates.device)

@@ -1,4 +1,4 @@
-"""BALD: what functions drawn by dropout disagree about. Houlsby et al. 2011, https://arxiv.org/abs/1112.5745.
+"""BALD: disagreement among functions drawn by dropout. Houlsby et al. 2011, https://arxiv.org/abs/1112.5745.
 
 With dropout as the posterior: Gal, Islam & Ghahramani 2017, https://arxiv.org/abs/1703.02910.
 """
@@ -20,13 +20,13 @@ FUNCTIONS = 10
 class BALD(Sampler):
     """Queries the highest mutual information of prediction and function, H[mean p] - mean H[p] over the functions.
 
-    All candidates meet the same functions, as in BatchBALD: the classifier, each time with other units dropped.
-    The teachers of AlexNet and VGG have dropout, in their classifiers; no other network here has. One that was trained
-    with `--fold_bn`, as fair teachers are, had none before its first linear layer while it learned; here it has.
+    All candidates meet the same functions, as in BatchBALD: the classifier with different units dropped. The teachers
+    of AlexNet and VGG have dropout in their classifiers; no other network here has any. A teacher trained with
+    `--fold_bn`, as fair ones are, learned without dropout before its first linear layer; here it has it.
     """
 
     asks = needs_dropout = True
-    together = 1000  # each function's weights are put together anew for so many
+    together = 1000  # each function's weights are assembled once for this many
     functions: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def score(self, index):
@@ -47,14 +47,14 @@ class BALD(Sampler):
 
 
 def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """The classifier with units dropped at its dropout layers' rates: z (B, C, h, w) -> logits (B, classes).
+    """The classifier with units dropped at the rates of its dropout layers: z (B, C, h, w) -> logits (B, classes).
 
     Weights of dropped units are left out of the products. The first linear layer reads z before the pool:
-    W (P z) = (W P) z with P the pool's matrix, as AlexNet's pool makes 36 copies of each value. Only that layer's are
-    kept; the others, tens of megabytes a function, are put together at each call.
+    W (P z) = (W P) z with P the pool's matrix, as AlexNet's pool makes 36 copies of each value. Only that layer's
+    weights are kept; the others, tens of megabytes per function, are assembled at each call.
     """
     channels, height, width = shape
-    _, _, *layers = net.classifier  # behind pool and flatten
+    _, _, *layers = net.classifier  # after pool and flatten
     linears, rates, rate = [], [], 0.0
     for layer in layers:
         if isinstance(layer, nn.Dropout):
@@ -68,7 +68,7 @@ def thinned(net: SequentialNet, shape: tuple[int, int, int], source: torch.Gener
         (torch.rand(linear.in_features, generator=source) >= rate).to(device)
         for linear, rate in zip(linears, rates, strict=True)
     ]
-    # (C, outputs of the pool, h w): of the kept units of each channel
+    # (C, outputs of the pool, h w): each channel's kept units
     pool = kept[0].view(channels, -1, 1) * net.pool_matrix(height, width)
     first = torch.einsum("ocp,cpq->ocq", linears[0].weight.unflatten(1, (channels, -1)), pool).flatten(1)
     places = [*(each.nonzero()[:, 0] for each in kept), torch.arange(linears[-1].out_features, device=device)]

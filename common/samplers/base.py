@@ -1,4 +1,4 @@
-"""What every query strategy shares: the network it asks, and a query of the candidates that it scores highest."""
+"""The base of every query strategy: it asks a network, and queries the candidates that it scores highest."""
 
 import torch
 from torch import Tensor, nn
@@ -9,29 +9,29 @@ from common.errors import InputError
 from common.objective import Forward
 from common.seeds import generator
 
-CHUNK = 200  # candidates a forward pass: their activations are most of what a query adds to the memory of a million
+CHUNK = 200  # candidates per forward pass: their activations are most of the memory that a query of a million adds
 
 
 class Sampler:
-    """Built anew in each round; a strategy overrides `score`, or `choose` where it selects a set jointly.
+    """A query strategy, built afresh each round. It overrides `score`, or `choose` if it selects a set jointly.
 
-    It asks a network for its `logits`, or for features and logits (`outputs`): the student, or with
-    `--query_by teacher` the teacher.
-    One that `learns` beside the student has `step`, and hands its networks to `own`: they and their optimizers are
-    saved and restored with the student's. If its D judges z, so that its verdict can train the student through the
-    adversarial term of `objective.task_loss`, it sets `reaches_student` and has `judge`.
+    It reads a network's `logits`, or its features and logits (`outputs`): the student's or, with `--query_by teacher`,
+    the teacher's.
+    A strategy that `learns` alongside the student implements `step` and registers its networks with `own`: they and
+    their optimizers are saved and restored with the student's. If its D judges z, and so can train the student through
+    the adversarial term of `objective.task_loss`, it sets `reaches_student` and implements `judge`.
     """
 
     learns = False
     reaches_student = False
     needs_teacher = False
-    asks = False  # it asks one network, which `--query_by` names
-    uses_features = False  # it reads that network's features beside its logits
-    needs_dropout = False  # it runs that network with dropout: a teacher itself, `targets.net`, and not cached outputs
+    asks = False  # it asks one network, the one that `--query_by` names
+    uses_features = False  # it reads that network's features as well as its logits
+    needs_dropout = False  # it runs that network with dropout: of a teacher, `targets.net` rather than cached outputs
     oracle = False  # it reads the labels it asks for
-    scores_are_logits = False  # a score is D's logit: where D is sure, sigmoids are all 1 in float32
-    draws = 0  # its update draws so many latents for each image
-    together = CHUNK  # candidates that are scored together
+    scores_are_logits = False  # scores are D's logits: where D is sure, sigmoids are all 1 in float32
+    draws = 0  # latents that its update draws for each image
+    together = CHUNK  # candidates scored at a time
 
     def __init__(self, args, this_round, student, targets):
         self.args, self.images, self.student, self.targets = args, this_round.images, student, targets
@@ -42,13 +42,13 @@ class Sampler:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     def score(self, index: Tensor) -> Tensor:
-        """One score (B,) for each candidate image (B,): the higher, the sooner it is queried."""
+        """The scores (B,) of candidates (B,), indices of images; the highest are queried first."""
         raise NotImplementedError
 
     def choose(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the `count` queried ones stand among the candidates, each once, and their scores, first choice first.
+        """Positions of the `count` chosen ones among the candidates, each once, and their scores, first choice first.
 
-        Here the highest scores; equal ones in the candidates' order. Memory: one score a candidate, and one chunk of
+        By default the highest scores, ties in the candidates' order. Memory: one score per candidate, and one chunk of
         images at a time.
         """
         scores = torch.empty(len(candidates), device=candidates.device)
@@ -64,23 +64,23 @@ class Sampler:
     def step(self, labeled: Forward, unlabeled: Forward, noise: Tensor | None) -> dict[str, Tensor]:
         """One update of the sampler's own networks on a batch of each pool; returns its losses.
 
-        `noise` (draws, B of both pools, latent) is standard normal; None where `draws` is 0.
+        `noise` (draws, 2 * batch_size, latent) is standard normal; None if `draws` is 0.
         """
         raise NotImplementedError
 
     def look(self, index: Tensor) -> Tensor:
-        """The candidates themselves, (B, 3, S, S), unmirrored and normalized."""
+        """The candidates' images, (B, 3, S, S), unmirrored and normalized."""
         return augment.pixels(self.images.train, View(index))
 
     def own(self, name: str, network: nn.Module, rate: float) -> nn.Module:
-        """Takes a network of the sampler's, with its Adam of this rate; returns it, on the images' device."""
+        """Registers a network of the sampler, with Adam at this learning rate; returns it on the images' device."""
         self.networks[name] = network.to(self.images.device)
         self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
         return network
 
     @torch.no_grad()
     def z_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the student's z. In eval mode: else the look would move its batch norm's statistics."""
+        """(C, h, w) of the student's z, found in eval mode, which leaves batch norm's statistics as they are."""
         training = self.student.training
         self.student.eval()
         shape = self.student.features(self.look(self.labeled[:1])).shape[1:]
@@ -91,7 +91,7 @@ class Sampler:
     def query(self, count: int, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The `count` candidates that `choose` takes (all, if there are fewer) and their scores, first choice first.
 
-        Logits are given as probabilities.
+        Scores that are logits are returned as probabilities.
         """
         self.student.eval()
         self.networks.eval()
@@ -99,8 +99,8 @@ class Sampler:
         return candidates[chosen], scores.sigmoid() if self.scores_are_logits else scores
 
     def check(self, wanted: int, chosen: Tensor, scores: Tensor) -> None:
-        """Raises InputError where the images (n,) of a query are too many or too few, one is there twice, or a score
-        is NaN, which is the highest of all. On the CPU: a query itself does not wait for the device."""
+        """Raises InputError if a query chose too many or too few images (n,), or one twice, or has a score of NaN,
+        which sorts above all others. It runs on the CPU: a query itself does not wait for the device."""
         found = len(chosen.unique())
         if not wanted == found == len(chosen) == len(scores):
             raise InputError(
@@ -114,13 +114,13 @@ class Sampler:
             )
 
     def logits(self, index: Tensor) -> Tensor:
-        """Of the network that is asked, (B, classes)."""
+        """Logits (B, classes) of the network that is asked."""
         return self.teacher_logits(index) if self.by_teacher else self.student(self.look(index))
 
     def outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, d) and logits (B, classes) of the network that is asked, in one pass.
 
-        The student's features are what its classifier's last linear layer sees, the teacher's are `teacher_features`.
+        The student's features are the input of its last linear layer; the teacher's are `teacher_features`.
         """
         if self.by_teacher:
             return self.teacher_features(index), self.teacher_logits(index)
@@ -132,29 +132,29 @@ class Sampler:
         finally:
             for handle in handles:
                 handle.remove()
-        # no hook ran where `fast` replaced its only linear layer, or it has none
+        # no hook ran if `fast` replaced the only linear layer, or there is none
         features = seen[-1] if seen else self.student.pool(z)
         return features.flatten(1).float(), logits
 
     def all_outputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """`outputs` of any number of images, (N, d) and (N, classes), looked at in chunks."""
+        """`outputs` of any number of images, (N, d) and (N, classes), computed in chunks."""
         found = ()
         for start in range(0, len(index), CHUNK):
             outputs = self.outputs(index[start : start + CHUNK])
             found = found or tuple(each.new_empty(len(index), each.shape[1]) for each in outputs)
             for whole, part in zip(found, outputs, strict=True):
                 whole[start : start + CHUNK] = part
-        fast.release_freed_memory()  # the forward passes', before what is done with a million features
+        fast.release_freed_memory()  # of the forward passes, before a million features are processed
         return found
 
     def teacher_logits(self, index: Tensor) -> Tensor:
-        """Of the images themselves, with `--targets mean` the mean of their views', (B, classes), looked up."""
+        """The teacher's cached logits (B, classes) of unmirrored images; with `--targets mean`, their views' mean."""
         return self.targets.logits[0, index]
 
     def teacher_features(self, index: Tensor) -> Tensor:
-        """The teacher's z of the unmirrored images, averaged over its map, (B, C), looked up.
+        """The teacher's cached z of the unmirrored images, averaged over its map, (B, C).
 
-        Raises InputError where it has none: `--teacher` names a file of logits, and the strategy lacks `uses_features`.
+        Raises InputError if there is none: `--teacher` names a file of logits, and the strategy lacks `uses_features`.
         """
         if self.targets.precomputed:
             raise InputError(
@@ -164,7 +164,7 @@ class Sampler:
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-    """One update; returns the loss without its graph."""
+    """Takes one optimizer step; returns the loss without its graph."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -7,7 +7,7 @@ from common.samplers.spread import Points, farthest_first
 
 
 class CoreSet(Sampler):
-    """Queries the candidate farthest from all labelled images and from what it queried before, again and again."""
+    """Repeatedly queries the candidate farthest from all labelled images and from those queried before."""
 
     asks = True
     uses_features = True

@@ -1,4 +1,4 @@
-"""EnCoDe's sampler: a VAE of the student's features, and a discriminator D on its latent mean."""
+"""EnCoDe's sampler: a VAE on the student's features, and a discriminator D on its latent mean."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""FDAL, the authors' 2025 follow-up to EnCoDe: a discriminator D straight on the student's features."""
+"""FDAL, the authors' 2025 follow-up to EnCoDe: a discriminator D directly on the student's features."""
 
 from common.objective import sampler_loss
 from common.samplers.base import Sampler, descend
@@ -7,7 +7,7 @@ from common.seeds import initialization
 
 
 class FDAL(Sampler):
-    """Queries what D takes for unlabelled; D's verdict on z joins the student's task loss."""
+    """Queries the images that D judges unlabelled; D's logit on z enters the task loss as the adversarial term."""
 
     learns = reaches_student = scores_are_logits = True
 

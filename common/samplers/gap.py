@@ -1,6 +1,6 @@
 """Where the student is farthest from its teacher: KL(teacher || student) of their predictions, in nats.
 
-Query by committee with a committee of two (McCallum & Nigam 1998), of which one is believed.
+Query by committee (McCallum & Nigam 1998) with a committee of two, one of which is trusted.
 """
 
 from torch.nn import functional as F

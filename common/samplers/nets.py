@@ -1,4 +1,4 @@
-"""The samplers' networks: VAEs of features and of images, discriminators of a latent and of features."""
+"""The samplers' networks: VAEs of features and of images, discriminators on latents and on features."""
 
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ class VAE(nn.Module):
 
 
 def feature_vae(shape: tuple[int, int, int], latent_dim: int, hidden: int = 256) -> VAE:
-    """A VAE of features of this shape (C, h, w), one hidden layer each way."""
+    """A VAE of features of this shape (C, h, w), with one hidden layer each way."""
     width = shape[0] * shape[1] * shape[2]
     encode = nn.Sequential(nn.Flatten(), nn.Linear(width, hidden), nn.ReLU(inplace=True))
     moments = nn.Linear(hidden, 2 * latent_dim)
@@ -35,7 +35,7 @@ def feature_vae(shape: tuple[int, int, int], latent_dim: int, hidden: int = 256)
 def image_vae(size: int, latent_dim: int, widths: tuple[int, ...] = (128, 256, 512, 1024)) -> VAE:
     """VAAL's VAE of images (3, size, size): 4x4 convolutions of stride 2 with batch norm and ReLU, and back.
 
-    Raises InputError as `check_halvings`.
+    Raises InputError as `check_halvings` does.
     """
     check_halvings(size, len(widths))
     halvings = 2 ** len(widths)
@@ -57,7 +57,7 @@ def image_vae(size: int, latent_dim: int, widths: tuple[int, ...] = (128, 256, 5
 
 
 def check_halvings(size: int, times: int = 4) -> None:
-    """Raises InputError for an image size that the VAE of images cannot halve so many times."""
+    """Raises InputError for an image size that the VAE of images cannot halve this many times."""
     if size % 2**times:
         raise InputError(
             f"--image_size {size}: --sampler_input images halves it {times} times; use a multiple of {2**times}"

@@ -1,8 +1,8 @@
 """Points far apart: k-center greedy and k-means++ seeding, exact, at the speed of matrix products.
 
-Both are sequences of single choices, each of which needs the distances of all points to the last center: thousands of
-passes over all of them. Here choices are made in blocks, from distances that are known to be upper bounds because
-they only shrink; a matrix product then brings all of them up to date. The choices are those of the plain sequences.
+Both make one choice at a time, each of which needs the distances of all points to the last center: thousands of passes
+over all of them. Here choices are made in blocks, from distances known to be upper bounds, because they only shrink; a
+matrix product then brings all of them up to date. The choices are those of the plain sequences.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 BLOCK = 256
 ROWS = 1024  # points whose distances to a block are held at once
-ROUNDING = 1e-5  # a squared distance below this part of the two squared lengths is taken for float32's rounding
+ROUNDING = 1e-5  # a squared distance below this fraction of the two squared lengths counts as float32 rounding
 
 
 class Points:
-    """n points whose inner products are products of their factors' inner products, and are never written out.
+    """n points, never written out, whose inner products are products of their factors' inner products.
 
     One factor (n, d) is the points themselves. Two, (n, a) and (n, b), are the n outer products with a * b values.
     """
@@ -22,12 +22,12 @@ class Points:
     def __init__(self, *factors: Tensor):
         self.factors = factors
         self.squares = torch.ones(len(factors[0]), dtype=torch.float64, device=factors[0].device)
-        for factor in factors:  # in parts: torch copies all that it sums in float64
+        for factor in factors:  # in parts: torch copies whatever it sums in float64
             for rows, part in zip(self.squares.split(ROWS), factor.split(ROWS), strict=True):
                 rows *= torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) ** 2
 
     def between(self, rows: Tensor | slice, centers: Tensor, other: "Points | None" = None) -> Tensor:
-        """Squared distances (R, C), float64, of some points to some of these, or of `other` points."""
+        """Squared distances (R, C), float64, from some points to some of these, or to some of `other`."""
         other = other or self
         products = 1.0
         for mine, theirs in zip(self.factors, other.factors, strict=True):
@@ -37,7 +37,7 @@ class Points:
         return squared.masked_fill_(squared <= ROUNDING * both, 0)
 
     def nearest(self, centers: Tensor, other: "Points | None" = None) -> Tensor:
-        """Squared distance (n,) of each point to the nearest of these centers, or of `other` points."""
+        """Squared distance (n,) of each point to the nearest of these centers, points of its own or of `other`."""
         found = torch.full_like(self.squares, float("inf"))
         for start in range(0, len(found), ROWS):
             rows = slice(start, start + ROWS)
@@ -47,10 +47,10 @@ class Points:
 
 
 def farthest_first(points: Points, count: int, near: Tensor) -> tuple[Tensor, Tensor]:
-    """k-center greedy (Gonzalez 1985): again and again the point farthest from all centers, the first of equals.
+    """k-center greedy (Gonzalez 1985): repeatedly the point farthest from all centers, the first if tied.
 
     Args:
-        near: squared distances (n,) to the nearest center there is, float64.
+        near: squared distances (n,) to the nearest existing center, float64.
     Returns:
         the `count` points' numbers in the order of choice, and their distances then.
     """
@@ -58,7 +58,7 @@ def farthest_first(points: Points, count: int, near: Tensor) -> tuple[Tensor, Te
     count = min(count, len(near))
     while len(chosen) < count:
         ranked = near.sort(descending=True, stable=True)
-        if ranked.values[0] <= 0:  # all that are left coincide with centers
+        if ranked.values[0] <= 0:  # all remaining points coincide with centers
             left = (near >= 0).nonzero()[:, 0][: count - len(chosen)]
             chosen, distances = chosen + left.tolist(), distances + [0.0] * len(left)
             break
@@ -68,7 +68,7 @@ def farthest_first(points: Points, count: int, near: Tensor) -> tuple[Tensor, Te
         picked = []
         while len(chosen) < count:
             best = now.argmax().item()
-            if picked and now[best] <= bound:  # a point outside the block may be farther by now
+            if picked and now[best] <= bound:  # a point outside the block may now be farther
                 break
             picked.append(best)
             chosen.append(block[best].item())
@@ -82,11 +82,11 @@ def farthest_first(points: Points, count: int, near: Tensor) -> tuple[Tensor, Te
 
 
 def kmeans_plusplus(points: Points, count: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """k-means++ seeding (Arthur & Vassilvitskii 2007): points drawn with odds of their squared distance to the centers.
+    """k-means++ seeding (Arthur & Vassilvitskii 2007): points drawn by their squared distance to the nearest center.
 
-    The first is the longest. A block's proposals are drawn with the odds at its start and kept with probability
-    (odds now / odds then): what is kept is drawn with the odds of its own moment. Points that coincide with centers
-    come last, at random.
+    The first is the longest. A block's proposals are drawn with the odds at its start and kept with probability (odds
+    now / odds then), so that each kept one is drawn with its current odds. Points that coincide with centers come last,
+    at random.
 
     Returns:
         the `count` points' numbers in the order they were drawn, and their distances then.

@@ -1,4 +1,4 @@
-"""Typical and confident: what a tiny student can learn from most easily. This project's own."""
+"""Typical and confident: what a tiny student learns from most easily. This project's own strategy."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from torch.nn import functional as F
 from common.samplers import typiclust
 from common.samplers.base import CHUNK, Sampler, entropy
 
-MANY = 100_000  # candidates: the time of comparing all with each other grows with the square
+MANY = 100_000  # candidates: the time to compare all pairs grows with the square
 
 
 class TypicalConfident(Sampler):
-    """Queries the highest mean of two ranks among the candidates: of TypiClust's typicality, and of low entropy.
+    """Queries the highest mean of two ranks among the candidates: by TypiClust's typicality, and by low entropy.
 
-    A candidate's neighbors are sought among all others; of more than 100,000 candidates, among those of its
-    own of 500 clusters, as TypiClust does.
+    A candidate's neighbors are found among all others; with more than 100,000 candidates, within its own of 500
+    clusters, as in TypiClust.
     """
 
     asks = True

@@ -16,9 +16,9 @@ class TypiClust(Sampler):
 
     Labelled images and candidates are clustered together, into as many clusters as there will be labels, at most 500.
     Clusters of up to 5 images come last. Differences from the paper: the features are those of the network that is
-    asked, not self-supervised; and typicality is computed once, not anew after each choice. From the authors' code too:
-    an image has up to 20 neighbors among its cluster, labelled ones included, where that takes half of the cluster's
-    unlabelled ones at most and squares the distances; and k-means is on mini-batches, however few clusters.
+    asked, not self-supervised, and typicality is computed once, not again after each choice. Also from the authors'
+    code: neighbors are up to 20 images of the cluster, labelled ones included (theirs: at most half of its unlabelled
+    ones, with squared distances), and k-means always uses mini-batches, however few the clusters.
     """
 
     asks = True
@@ -46,7 +46,7 @@ class TypiClust(Sampler):
 
 def cluster(rows: np.ndarray, count: int, source: torch.Generator) -> np.ndarray:
     """The cluster (n,) of each row (n, d), by k-means on mini-batches."""
-    from sklearn.cluster import MiniBatchKMeans  # takes seconds that only those who use it should wait
+    from sklearn.cluster import MiniBatchKMeans  # takes seconds to import: only its users should wait
 
     seed = int(torch.randint(2**31, (1,), generator=source))
     return MiniBatchKMeans(count, batch_size=5000, n_init=1, random_state=seed).fit(rows).labels_
@@ -59,7 +59,7 @@ def groups(clusters: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def typicality(rows: np.ndarray) -> np.ndarray:
-    """The inverse of the mean distance to a row's 20 nearest others, (n,); 0 for a row that has none."""
+    """The inverse of the mean distance from each row to its 20 nearest others, (n,); 0 for a row without others."""
     from sklearn.neighbors import NearestNeighbors
 
     if len(rows) == 1:

@@ -2,9 +2,9 @@
 
 Sinha, Ebrahimi & Darrell 2019, Variational Adversarial Active Learning, https://arxiv.org/abs/1904.00370. The authors'
 code has `--adv_wt 1 --lr_disc 0.0005`, and passes the two pools through the VAE one after the other; here one batch
-holds both, so its batch norms see both at once. There the KL term is a sum over the batch and the latent, beside a mean
-of the reconstruction's: in batches of 64 with 32 latent dimensions that is `--beta 2048`. And each of the VAE's updates
-has a batch of its own; here both have the same one.
+holds both, so its batch norms see both at once. Their KL term is summed over the batch and the latent, but the
+reconstruction loss is a mean: in batches of 64 with 32 latent dimensions that is `--beta 2048`. And each of their VAE
+updates has a batch of its own; here both have the same one.
 """
 
 import torch
@@ -14,11 +14,11 @@ from common.samplers.base import Sampler, descend
 from common.samplers.nets import image_vae, latent_discriminator
 from common.seeds import initialization
 
-VAE_STEPS = 2  # updates of the VAE for each of D
+VAE_STEPS = 2  # VAE updates per update of D
 
 
 class VAAL(Sampler):
-    """Queries what D takes for unlabelled. No path leads from D to the student: the VAE plays the adversary."""
+    """Queries the images that D judges unlabelled. D does not reach the student: the VAE is the adversary."""
 
     learns = scores_are_logits = True
     draws = VAE_STEPS

@@ -1,4 +1,4 @@
-"""A teacher that learns the pool from itself: what it is sure of in an easy view holds for a harder one."""
+"""A teacher that learns the pool from itself: what it is sure of in an easy view is the target for a harder one."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ from common.objective import Outputs
 
 
 class OwnOutputs:
-    """Stands in for a teacher's outputs (`distillation.Targets`): the trained network's own, for the unmoved image.
+    """Stands in for a teacher's outputs (`distillation.Targets`): the trained network's own, for unshifted images.
 
     FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685, with the logit loss `pseudo_label`. Batch norm stays
-    as it is while training; dropout is off, for it would be an error of the label.
+    in training mode; dropout is off, because it would add errors to the label.
     """
 
     views, seen, accuracy = None, None, ""
@@ -22,7 +22,7 @@ class OwnOutputs:
 
     @torch.no_grad()
     def of(self, view: View, features: bool = False) -> Outputs:
-        """The logits for the images of `view` as they are: mirrored as there, but neither moved nor cut out."""
+        """Logits for the images of `view`: mirrored as there, but neither shifted nor cut out."""
         dropouts = [
             layer for layer in self.net.modules() if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training
         ]

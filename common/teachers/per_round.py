@@ -1,4 +1,4 @@
-"""Teachers that saw the bought labels alone (`--teacher_labels labeled`), each made once for all runs that share it."""
+"""Teachers trained on the bought labels alone (`--teacher_labels labeled`), each once for all runs that share it."""
 
 import argparse
 import json
@@ -18,17 +18,18 @@ from common.teachers.store import folder
 
 
 def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -> tuple[SplitNet, float]:
-    """A teacher that saw these labels alone, and its test accuracy: a function of labels, recipe and seed.
+    """A teacher trained on these labels alone, and its test accuracy: a function of labels, recipe and seed.
 
-    It is kept under their SHA-256, so that runs which share the three share the teacher and its outputs; a run that
-    comes while another trains it waits. With `--teacher_pool` it is the teacher of a second one, which is returned.
+    It is kept under the SHA-256 of the three, so that runs that agree on them share the teacher and its outputs; a run
+    that needs it while another trains it waits. With `--teacher_pool self_training` it teaches a second one, which is
+    returned.
 
     Args:
-        before: the labels of earlier rounds, where it goes on from the teacher of the last of them, as that one does.
+        before: the labels of earlier rounds, if each teacher starts from the last one's (`--teacher_start before`).
     """
     start = None
     for labels in (*before, labeled):
-        labels = labels.sort().values  # whatever the order they were bought in
+        labels = labels.sort().values  # regardless of the order they were bought in
         first, *others = stages(args, len(labels), start)
         net, accuracy, start = _kept(first, images, labels, start)
     for flags in others:
@@ -37,7 +38,7 @@ def fair(args, images: Images, labeled: Tensor, before: Sequence[Tensor] = ()) -
 
 
 def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
-    """What a second teacher learns of the first: outputs for image and mirror, or the means that a student gets."""
+    """What a second teacher learns from the first: outputs for image and mirror image, or the means a student gets."""
     if args.targets == "view":
         return distillation.cache(net, images, where, features=False)
     views = distillation.fixed_views(args, images)
@@ -45,10 +46,10 @@ def _outputs(args, net: SplitNet, images: Images, where: Path) -> Targets:
 
 
 def stages(args, labels: int, start: Path | None = None) -> list[argparse.Namespace]:
-    """The flags of a fair teacher's trainings, each of which learns from the one before.
+    """The flags of a fair teacher's stages of training, each of which learns from the one before.
 
-    Where every image that may be trained on is labelled, the pool has nothing more to say. `start` is the folder of
-    the teacher that the first one goes on from, which is part of what it is.
+    If every training image is labelled, the pool adds nothing. `start` is the folder of the teacher that the first
+    stage starts from, which is part of its identity.
     """
     flags = fair_recipe(args, labels)
     if start is not None:
@@ -62,7 +63,7 @@ def stages(args, labels: int, start: Path | None = None) -> list[argparse.Namesp
 
 
 def fair_recipe(args, labels: int) -> argparse.Namespace:
-    """The flags of a teacher of so many labels, of which no other decides anything."""
+    """The flags of a teacher trained on this many labels; no other label influences it."""
     flags = trainer.recipe(args, args.seed, labels)
     flags.keep = "last"
     return flags
@@ -71,9 +72,9 @@ def fair_recipe(args, labels: int) -> argparse.Namespace:
 def _kept(
     args, images: Images, labeled: Tensor, start: Path | None = None, targets: Targets | None = None
 ) -> tuple[SplitNet, float, Path]:
-    """A fair teacher, its test accuracy and its folder, whose name says what it is a function of.
+    """A fair teacher, its test accuracy and its folder, whose name depends on all that determines the teacher.
 
-    `start` is the folder of the one it goes on from; with `targets`, that one's outputs, it is a second stage.
+    `start` is the folder of the teacher it starts from; with `targets`, the outputs of that one, it is a second stage.
     """
     config = {**configuration(vars(args)), **contents(images)}
     parts = [json.dumps(config, sort_keys=True).encode(), images.origin[labeled.cpu()].numpy()]

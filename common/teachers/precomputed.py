@@ -1,10 +1,10 @@
 """`--teacher FILE.npz`: any network's logits in place of a checkpoint, whatever its framework, size or image size.
 
-The file has an array `train` (N, classes), whose rows are the logits of the data set's N training images in its order,
-and may have three more: `test` (M, classes), of the test images, from which its accuracy is known; `seen` (n,), the
-places of the training images whose labels the network saw, none for one that saw no label of this data set; and
-`labels` (N,), the classes of the training images, -1 where unknown, which tell whether the order is still the data
-set's. `common.logits` writes all four.
+The file has an array `train` (N, classes): the logits of the data set's N training images, in its order. Three more are
+optional: `test` (M, classes), the logits of the test images, which give its accuracy; `seen` (n,), the indices of the
+training images whose labels the network saw, empty if it saw none of this data set; and `labels` (N,), the classes of
+the training images, -1 where unknown, to check that the data set's order is still the same. `common.logits` writes all
+four.
 """
 
 from pathlib import Path
@@ -31,9 +31,9 @@ def size(args) -> int:
 
 
 def load(args, images: Images) -> tuple[Targets, str]:
-    """The targets of every training image, one row whatever its view, and the SHA-256 of the file's arrays.
+    """The targets of every training image, one row for all its views, and the SHA-256 of the file's arrays.
 
-    Raises InputError where the file is missing or damaged, or does not fit the data set.
+    Raises InputError if the file is missing or damaged, or does not fit the data set.
     """
     path = Path(args.teacher)
     there(path)
@@ -50,7 +50,7 @@ def load(args, images: Images) -> tuple[Targets, str]:
     if "labels" in arrays:
         _compare(path, arrays["labels"], images)
     parts = []
-    for name in sorted(arrays):  # in float32, whatever the file has them in
+    for name in sorted(arrays):  # floats as float32, whatever the file's precision
         kind = np.float32 if arrays[name].dtype.kind == "f" else np.int64
         parts += [name.encode(), arrays[name].astype(kind)]
     logits = train[images.origin][None].to(images.device)
@@ -58,8 +58,8 @@ def load(args, images: Images) -> tuple[Targets, str]:
 
 
 def flaw(found: np.ndarray) -> str:
-    """Why floats (n, classes) are no logits; empty where they are. `common.logits` asks before it writes them."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+    """Why floats (n, classes) are not logits; empty if they are. `common.logits` checks before it writes them."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         found = found.astype(np.float32)
     if not np.isfinite(found).all():
         return "values that are not finite"
@@ -69,7 +69,7 @@ def flaw(found: np.ndarray) -> str:
 
 
 def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images) -> Tensor:
-    """An array of the file as float32. Raises InputError unless it has finite logits of each image."""
+    """An array of the file as float32. Raises InputError unless it has finite logits for each image."""
     shape = count, len(images.classes)
     if array.shape != shape or array.dtype.kind != "f":
         raise InputError(
@@ -82,7 +82,7 @@ def _logits(path: Path, name: str, array: np.ndarray, count: int, images: Images
 
 
 def _compare(path: Path, array: np.ndarray, images: Images) -> None:
-    """Raises InputError unless `labels` are the data set's, as far as both know them."""
+    """Raises InputError unless `labels` are the data set's, wherever both are known."""
     if array.shape != (images.available,) or array.dtype.kind not in "iu":
         raise InputError(
             f"--teacher {path}: `labels` is no whole number for each of {images.available} training images"
@@ -97,8 +97,8 @@ def _compare(path: Path, array: np.ndarray, images: Images) -> None:
 
 
 def _places(path: Path, array: np.ndarray, images: Images) -> Tensor:
-    """`seen` as (n,) int64. Raises InputError unless it has places of training images."""
-    array = array if array.size else array.astype(np.int64)  # np.array([]) is of floats
+    """`seen` as (n,) int64. Raises InputError unless it holds indices of training images."""
+    array = array if array.size else array.astype(np.int64)  # np.array([]) is a float array
     if (
         array.ndim != 1
         or array.dtype.kind not in "iu"

@@ -1,4 +1,4 @@
-"""Where teachers are kept for all runs under one `--save_path`, and how one is read: checked against the experiment."""
+"""Keeps teachers for all runs under one `--save_path`, and reads them, checked against the experiment."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ KEPT += " num_images take num_val seed"
 
 
 def folder(args) -> Path:
-    """Where teachers and their cached outputs lie, for all runs under one `--save_path`."""
+    """The folder of teachers and their cached outputs, for all runs under one `--save_path`."""
     return Path(args.save_path) / "teachers"
 
 
@@ -28,14 +28,14 @@ def shared_path(args) -> Path:
 
 
 def needed(args) -> Path | None:
-    """The shared teacher that a run with these flags learns from, found without reading images; None for any other."""
+    """Path of the shared teacher that a run with these flags learns from, found without images; None if it has none."""
     if "teacher" not in args or args.teacher or args.teacher_labels != "all":
         return None
     return shared_path(args)
 
 
 def replaced(path: Path, key: str) -> Path:
-    """Where the shared teacher with this fingerprint lies once another has taken its place at `path`."""
+    """Where the shared teacher with this fingerprint is kept once another has taken its place at `path`."""
     return path.with_name(f"{path.stem}-{key[:12]}.pt")
 
 
@@ -52,9 +52,9 @@ def identity(args, images: Images) -> dict:
 
 
 def publish_run(args, run: Run, images: Images) -> None:
-    """Publishes the teacher of a finished run: now, or again where its file is gone or another took its place.
+    """Publishes the teacher of a finished run, again if its file is gone or another took its place.
 
-    Raises InputError where the run's own copy is gone too.
+    Raises InputError if both that file and the run's own copy are gone.
     """
     path, weights = shared_path(args), run.folder / "round_00.pt"
     if weights.exists():
@@ -65,9 +65,9 @@ def publish_run(args, run: Run, images: Images) -> None:
 
 
 def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> None:
-    """Puts a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained.
+    """Saves a teacher trained on all labels where KD and EnCoDe look, with the record of how it was trained.
 
-    Another one that is there is kept beside it, for the runs that began with that.
+    A different one that is there is kept beside it, for the runs that began with it.
     """
     path = shared_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def publish(args, run: Run, images: Images, net: SplitNet, accuracy: float) -> N
 
 
 def _fingerprint(path: Path) -> str:
-    """Of the teacher in a file; empty for one that is damaged, or no teacher."""
+    """The fingerprint of the teacher in a file; empty if the file is damaged or holds no teacher."""
     try:
         return networks.fingerprint(read(path)[0])
     except InputError:
@@ -101,9 +101,9 @@ def _fingerprint(path: Path) -> str:
 
 
 def _set_aside(path: Path, key: str) -> str:
-    """Copies the teacher at `path`, of this fingerprint, to where runs that began with it look.
+    """Copies the teacher at `path`, with this fingerprint, to where runs that began with it look.
 
-    Returns what a log says of it.
+    Returns what the log says about it.
     """
     if not key:
         return ", in place of a file that was no teacher"
@@ -127,7 +127,7 @@ def load(args, images: Images, path: Path) -> tuple[SplitNet, dict]:
 
 
 def there(path: Path) -> None:
-    """Raises InputError where no file is."""
+    """Raises InputError unless `path` is a file."""
     if path.is_dir():
         raise InputError(f"--teacher {path}: is a folder; name a file of weights, as {path / 'round_00.pt'} of a run")
     if not path.is_file():
@@ -135,7 +135,7 @@ def there(path: Path) -> None:
 
 
 def read(path: Path) -> tuple[dict, dict]:
-    """Weights by name, and the record they came with, if any."""
+    """Weights by name, and their record, empty if there is none."""
     there(path)
     content = read_tensors(path, "name another with --teacher, or delete it to have one trained")
     weights, record = content.get("state_dict", content), content.get("record", {})
@@ -145,7 +145,7 @@ def read(path: Path) -> tuple[dict, dict]:
         raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
     if not isinstance(record, dict):
         raise InputError(f"--teacher {path}: its record of how it was trained is none; save the state dict alone")
-    kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # a batch norm counts its batches
+    kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # int64: batch norm's counter
     if kinds:
         raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
@@ -159,7 +159,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def check(args, images: Images, path: Path, record: dict) -> None:
-    """Raises InputError where a teacher's record says that it is none for this experiment."""
+    """Raises InputError if a teacher's record says that it does not fit this experiment."""
     for name, value in identity(args, images).items():
         if record and record.get(name, value) != value:
             if name in ("data", "label_values"):

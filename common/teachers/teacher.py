@@ -18,14 +18,14 @@ from common.teachers.store import folder, load, needed, publish, replaced, share
 
 
 def provide(args) -> None:
-    """Trains the shared teacher that a KD or EnCoDe run with these flags needs, unless it is there."""
+    """Trains the shared teacher that a KD or EnCoDe run with these flags needs, unless it exists."""
     path = needed(args)
     if path is not None and not path.exists():
         _train_shared(args, path)
 
 
 def check(args, images: Images) -> None:
-    """Raises InputError for a teacher that is none for these images, or wants labels that are not there yet, before
+    """Raises InputError for a teacher that does not fit these images, or needs labels that are still missing, before
     anything is trained."""
     if args.teacher:
         precomputed.load(args, images) if precomputed.named(args) else load(args, images, Path(args.teacher))
@@ -34,7 +34,7 @@ def check(args, images: Images) -> None:
 
 
 class Teacher:
-    """One teacher for all rounds that saw every label; with `--teacher_labels labeled` one for each round's labels."""
+    """One teacher for all rounds, trained on every label; with `--teacher_labels labeled`, one per round."""
 
     def __init__(self, args, run: Run, images: Images):
         self.args, self.run, self.images = args, run, images
@@ -43,7 +43,7 @@ class Teacher:
         check(args, images)
 
     def targets(self, this_round: budget.Round) -> Targets:
-        """The teacher's outputs for the round's training views; trains the teacher first when there is none."""
+        """The teacher's outputs for the round's training views; trains the teacher first if there is none."""
         if self.args.teacher_labels == "labeled":
             return self._fair(this_round)
         if self._targets is None:
@@ -51,7 +51,7 @@ class Teacher:
         return self._targets
 
     def _fair(self, this_round: budget.Round) -> Targets:
-        """Of the teacher of this round's labels: found by them, its recipe and seed, or trained, once for all runs."""
+        """Outputs of this round's teacher: found by its labels, recipe and seed, or trained, once for all runs."""
         counts = this_round.counts[: this_round.number] if self.args.teacher_start == "before" else []
         held_out = len(this_round.bought) - len(this_round.labeled)  # the first of them, with --val_labels bought
         before = [this_round.labeled[: count - held_out] for count in counts]
@@ -73,9 +73,9 @@ class Teacher:
         return found
 
     def _mention(self, accuracy: str, labels: Tensor, remedy: str, of: str = "") -> None:
-        """A line where a teacher's `accuracy` on images with these labels is that of one whose training failed.
+        """Logs a note if a teacher's `accuracy` on images with these labels suggests that its training failed.
 
-        It is in percent, or empty where it is not known.
+        The accuracy is in percent, or empty if unknown.
         """
         if accuracy and float(accuracy) < hardly_better(labels):
             self.run.log(
@@ -83,7 +83,7 @@ class Teacher:
             )
 
     def _precomputed(self, this_round: budget.Round) -> Targets:
-        """What a file of logits says, which is compared with this round's labels: its rows may be in another order."""
+        """Outputs from a file of logits, compared with this round's labels: its rows may be in another order."""
         found, key = precomputed.load(self.args, self.images)
         known = "unknown" if found.seen is None else len(found.seen.unique())
         self.run.log(
@@ -99,7 +99,7 @@ class Teacher:
         return found
 
     def _keep_to(self, key: str, path: Path | str) -> None:
-        """Notes the teacher of all rounds. Raises InputError where the run began with another."""
+        """Records the teacher of all rounds. Raises InputError if the run began with another."""
         if self.run.state.setdefault("teacher", key) != key:
             raise InputError(
                 f"{path}: is not the teacher this run began with; restore it or start under another --expt"
@@ -107,9 +107,9 @@ class Teacher:
         self.run.record_teacher(key)
 
     def _shared(self) -> Targets:
-        """Of the teacher at `--teacher`, or in `<save_path>/teachers`, where it is trained if it is missing.
+        """Outputs of the teacher at `--teacher`, or of the one in `<save_path>/teachers`, which is trained if missing.
 
-        A run that began with one in whose place another was put goes on with its own.
+        If that one was replaced, a run goes on with the teacher it began with.
         """
         args, images, run = self.args, self.images, self.run
         path = Path(args.teacher) if args.teacher else shared_path(args)
@@ -141,27 +141,27 @@ class Teacher:
         return self._cache(net, key, accuracy, record.get("seen"))
 
 
-# --teacher_* and its name in the record of a teacher (store.KEPT)
+# --teacher_* flags and their names in a teacher's record (store.KEPT)
 ASKED = {"epochs": "train_epochs", "batch_size": "batch_size", "lr": "lr_task", "weight_decay": "weight_decay"}
 ASKED |= {"feature_rms": "feature_rms", "seed": "seed"}
 
 
 def _labels(record: dict) -> int | str:
-    """How many a teacher saw, by its file: of the shared one, or of a run's round."""
+    """How many labels a teacher saw, by its file's record: the shared teacher's, or a run's round's."""
     return record.get("labels", record.get("labeled", "unknown"))
 
 
 def hardly_better(labels: Tensor) -> float:
-    """Accuracy in percent on images with these labels (N,), up to which a teacher's training is taken to have failed.
+    """Accuracy in percent, on images with these labels (N,), below which a teacher's training is taken to have failed.
 
-    Guessing is to say the commonest class each time.
+    Guessing means always predicting the most common class.
     """
-    guessing = 100 * labels.cpu().bincount().max().item() / len(labels)  # on a GPU it has no deterministic form
+    guessing = 100 * labels.cpu().bincount().max().item() / len(labels)  # it is nondeterministic on a GPU
     return guessing + 0.15 * (100 - guessing)
 
 
 def _idle(trained: dict, args) -> list[str]:
-    """The flags with which another teacher was asked for than the one that is there, by what it was trained with."""
+    """Notes on the flags that ask for another teacher than the existing one, by the record of its training."""
     usual = recipes.quick(args.model) | {"seed": recipes.SHARED_SEED}
     made, found = trainer.shared_recipe(args), []
     for flag, name in ASKED.items():
@@ -175,13 +175,13 @@ def _idle(trained: dict, args) -> list[str]:
 
 
 def _leak(seen: Tensor, images: Images) -> str:
-    """What a log says of a teacher that has seen these labels, by their place in the data set."""
+    """What the log says about a teacher that saw these labels (data-set indices); empty if none is for validation."""
     leak = torch.isin(images.origin[images.val.cpu()], seen).any()
     return "; it has seen some of this run's validation labels" if leak else ""
 
 
 def _split(record: dict, args, images: Images) -> str:
-    """What a log says of a teacher whose validation images are not the run's, or that has no record of them."""
+    """What the log says about a teacher whose validation images differ from the run's or are not recorded."""
     trained = record.get("trained", {})
     if not args.num_val:
         return ""
@@ -190,7 +190,7 @@ def _split(record: dict, args, images: Images) -> str:
         return "; which images it was trained on is not recorded" if seen is None else _leak(seen, images)
     if trained["seed"] != args.seed:
         return f"; its validation split is seed {trained['seed']}'s, so it has seen some of this run's"
-    # where a run takes all of the data set's images, it does not matter how they are taken
+    # if a run takes all of the data set's images, --take does not matter
     names = ("num_images", "take", "num_val") if args.num_images < images.available else ("num_images", "num_val")
     own = {name: getattr(args, name) for name in names}
     parts = [f"--{name} {trained[name]}" for name in own if trained.get(name, own[name]) != own[name]]
@@ -199,7 +199,7 @@ def _split(record: dict, args, images: Images) -> str:
 
 
 def _train_shared(args, path: Path) -> None:
-    """Trains the teacher for all runs, on its own seed's split, and publishes it: the same whoever comes first."""
+    """Trains the shared teacher on its own seed's split and publishes it: the same one, whichever run comes first."""
     args = trainer.shared_recipe(args)
     images = data.load(args)
     annotation.need_all(args, images)

@@ -1,4 +1,4 @@
-"""A network trained with its recipe, plainly or with batch norm that is then folded; and a teacher with its files."""
+"""Trains a teacher by its recipe, plainly or with batch norm that is then folded, and keeps its files."""
 
 import argparse
 from pathlib import Path
@@ -15,16 +15,16 @@ from common.networks import SplitNet
 from common.runs import Run, contents
 from common.teachers.fixmatch import OwnOutputs
 
-UNFOLDED = "unfolded.pt"  # in a run's folder: the network with batch norm, for another training to go on from
+UNFOLDED = "unfolded.pt"  # in a run's folder: the network before folding, for another training to start from
 
 
 def fit(
     args, run, this_round, net: SplitNet, targets=None, start: Path | None = None, unfolded: bool = False
 ) -> Fitted:
-    """`training.fit` for a teacher, `net`, that may learn from another one or go on from it.
+    """`training.fit` for a teacher, `net`, that may learn from another one or start from its weights.
 
-    `targets` are a teacher's outputs for the pool; with `own_outputs` among the flags they are the network's own.
-    `start` is the folder of a run whose trained network this one goes on from; it was trained with `unfolded`.
+    `targets` are a teacher's outputs for the pool or, with `own_outputs` among the flags, the network's own. `start` is
+    the folder of a run, trained with `unfolded`, whose network this one starts from.
     """
     with folding.folded(args, net, this_round) as trained:
         if start is not None:
@@ -48,15 +48,15 @@ def teacher(
 ) -> tuple[SplitNet, float, Run]:
     """A teacher trained on these labels, its test accuracy, and its run in `where`, which resumes like any other.
 
-    `targets` are another teacher's outputs, which this one learns on the whole pool; `start` is that one's folder.
-    `unfolded` keeps what such a one goes on from. Raises Diverged when a loss is not finite.
+    `targets` are another teacher's outputs, learned on the whole pool; `start` is the folder of the teacher to start
+    from. `unfolded` keeps the weights that another teacher can start from. Raises Diverged when a loss is not finite.
     """
     config = {**vars(args), "labels": len(labeled), **contents(images)}
     if images.files is not None:  # with --labels the data's SHA-256 leaves them out
         config["label_values"] = sha256(images.labels[labeled].cpu().numpy())
     remedy = f"use its --teacher_* flags, or delete {where} to train another teacher"
     run = Run(where, config, provenance.describe(args), args.amp, wait=True, remedy=remedy)
-    with run.closed_on_error():  # its lock is released: the grid's next job in this process would wait for it for ever
+    with run.closed_on_error():  # releases its lock: the grid's next job in this process would wait for it forever
         net = networks.build(args, "teacher")
         if run.state["round"] == 0:
             run.state["labeled"] = labeled.cpu()
@@ -76,7 +76,7 @@ def teacher(
 
 
 def _kept(path: Path) -> dict:
-    """A finished teacher's weights. They come back only where its whole folder is made again."""
+    """A finished teacher's weights. If they are lost, only making its whole folder again brings them back."""
     try:
         return read_tensors(path, _remedy(path.parent))
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def _remedy(where: Path) -> str:
 def recipe(args, seed: int, labels: int) -> argparse.Namespace:
     """The flags of `Single --network teacher --recipe quick`, on the data and the machine of KD or EnCoDe.
 
-    `labels` are how many it is trained on: few are passed over `--teacher_passes` times, where that is less.
+    `labels` is how many it is trained on: with few, `--teacher_passes` over them limit the epochs.
     """
     same = "model dataset data_dir data_source labels num_images take extra num_val num_classes image_size flip"
     same += " save_path device threads amp precision fast compile"
@@ -112,5 +112,5 @@ def recipe(args, seed: int, labels: int) -> argparse.Namespace:
 
 
 def shared_recipe(args) -> argparse.Namespace:
-    """The flags of the teacher for all runs: its validation images are held out beside the pool, whatever the run's."""
+    """The flags of the shared teacher. Its validation images are held out of the pool, whatever the run's are."""
     return recipe(args, args.teacher_seed, args.num_images - args.num_val)
