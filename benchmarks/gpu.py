@@ -36,7 +36,7 @@ HOW = {"plain": "--compile off --amp off", "graph": "--compile graph --amp off",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=networks.PAIRS, default=["AlexNet"])
-    parser.add_argument("--updates", type=int, default=300, help="that are timed")
+    parser.add_argument("--updates", type=int, default=300, help="timed updates")
     parser.add_argument("--device", default="cuda")
     chosen = parser.parse_args()
     device = machine.device(chosen.device)

@@ -153,9 +153,9 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--data_dir", default=str(ROOT / "data"))
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the plain loop")
-    parser.add_argument("--seconds", type=float, default=2, help="of one timed stretch; it has two updates at least")
-    parser.add_argument("--repeats", type=int, default=3, help="stretches; the median counts")
-    parser.add_argument("--profile", action="store_true", help="where the time of ours goes, by operator")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a timed stretch, of at least two updates")
+    parser.add_argument("--repeats", type=int, default=3, help="timed stretches; the median is reported")
+    parser.add_argument("--profile", action="store_true", help="show where our loop spends its time, by operator")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for model in chosen.models:

@@ -141,15 +141,15 @@ def _checked(found, images: int, classes: int) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run, whose network is asked")
-    parser.add_argument("--round", type=COUNT0, help="of which round, from 0; the last one without it")
-    parser.add_argument("--views", type=number(int, 1, MOST_VIEWS), default=1, help="of each image, whose logits are "
-                        "averaged: itself, and ones that are mirrored where the run's data set may be, and "
-                        "moved")  # fmt: skip
-    parser.add_argument("--shift", type=SHIFT, default=0, help="by up to so many pixels")
-    parser.add_argument("--output", type=Path, default=Path("logits.npz"), help="the file for --teacher")
-    parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
-    parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")
+    parser.add_argument("run", type=Path, help="folder of the run whose network is used")
+    parser.add_argument("--round", type=COUNT0, help="round of the network, from 0; default: the last one")
+    parser.add_argument("--views", type=number(int, 1, MOST_VIEWS), default=1, help="views of each image to "
+                        "average logits over: itself and random ones, shifted, and mirrored where the run's "
+                        "data set allows it")  # fmt: skip
+    parser.add_argument("--shift", type=SHIFT, default=0, help="shift views by up to this many pixels")
+    parser.add_argument("--output", type=Path, default=Path("logits.npz"), help="file to write, for --teacher")
+    parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are kept")
+    parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it has moved")
     args = parser.parse_args(argv)
     write_run(args.output, args.run, args.round, args.views, args.shift, args.data_dir, args.dataset)
     print(args.output)

@@ -31,9 +31,9 @@ SMALL = (0.01, 0.004, 0.004)  # for a student without batch norm
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("dataset", help="PATH or name")
-    parser.add_argument("--model", choices=PAIRS, default="AlexNet", help="the pair that the commands train")
-    parser.add_argument("--labels", default="", help="a folder's CSV file of labels; it may be missing")
+    parser.add_argument("dataset", help="path or name of a data set")
+    parser.add_argument("--model", choices=PAIRS, default="AlexNet", help="pair of networks that the commands train")
+    parser.add_argument("--labels", default="", help="CSV file of a folder's labels; need not exist yet")
     parser.add_argument("--data_dir", default=KEPT, help="where named data sets are kept")
     args = parser.parse_args(argv)
     args.image_size, args.data_source, args.extra = PAIRS[args.model].IMAGE_SIZE, "auto", False

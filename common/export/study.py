@@ -73,8 +73,8 @@ def summary(measured: pd.DataFrame, against: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that trained students, with round_NN.pt")
-    parser.add_argument("--percents", nargs="+", type=RATE, help="of the rounds to measure; all without it")
-    parser.add_argument("--against", help="the row that gains are taken over; CM where there is one")
+    parser.add_argument("--percents", nargs="+", type=RATE, help="percents of the rounds to measure; default: all")
+    parser.add_argument("--against", help="row that gains are measured against; default: CM, if there is one")
     parser.add_argument("--output", type=Path, default=Path("int8"), help="folder for int8.csv and int8.md")
     add_data_flags(parser)
     args = parser.parse_args(argv)

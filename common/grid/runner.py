@@ -99,25 +99,25 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
         nargs="+",
         choices=datasets,
         default=["CIFAR10"],
-        help="the experiments' folders; --dataset puts another data set in their place",
+        help="the experiments' folders; --dataset replaces their data set",
     )
     flag("--methods", nargs="+", choices=METHODS, default=list(LOOPS), help="experiments")
-    flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="of Single and Random")
-    flag("--samplers", nargs="+", choices=OFFERED["EnCoDe"], help="of EnCoDe; its own when left out")
-    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="a rate for each method: Random=0.01 "
-         "KD=0.004")  # fmt: skip
-    flag("--seeds", type=COUNT, default=1, help="how many")
-    flag("--first_seed", type=SEED, default=2023, help="the others follow it")
+    flag("--networks", nargs="+", choices=["student", "teacher"], default=["student"], help="for Single and Random")
+    flag("--samplers", nargs="+", choices=OFFERED["EnCoDe"], help="for EnCoDe; default: its own")
+    flag("--lr_tasks", nargs="+", default=[], metavar="METHOD=RATE", help="learning rate for each method, e.g. "
+         "Random=0.01 KD=0.004")  # fmt: skip
+    flag("--seeds", type=COUNT, default=1, help="number of seeds")
+    flag("--first_seed", type=SEED, default=2023, help="the first seed; the others count up from it")
     flag("--percents", nargs="+", help="label counts in percent of num_images; 100 is the whole pool")
-    flag("--tag", default="", help="added to the runs' names, to tell them from others with other flags")
-    flag("--save_path", default=str(ROOT / "runs"), help="where the runs' folders are put")
-    flag("--output", default="", help="the report's folder; empty: <save_path>/report")
-    flag("--threads", type=COUNT0, default=0, help="of each run; 0: all cores, a share of them with --jobs, "
-         "1 with --ray")  # fmt: skip
-    flag("--jobs", type=COUNT, help="so many runs side by side on this machine, in processes of their own")
-    flag("--ray", choices=["local", "auto"], help="a Ray cluster on this machine, or the one that is there")
-    flag("--gpus", type=WEIGHT, default=0.0, help="with --ray: a run's share of a GPU, 0.25 puts four on one")
-    flag("--memory_gb", type=RATE, default=2.5, help="with --ray: memory a run is given")
+    flag("--tag", default="", help="added to the runs' names, to tell them from runs with other flags")
+    flag("--save_path", default=str(ROOT / "runs"), help="where run folders go")
+    flag("--output", default="", help="folder for the report; empty: <save_path>/report")
+    flag("--threads", type=COUNT0, default=0, help="CPU threads of each run; 0: all cores, a share of them with "
+         "--jobs, 1 with --ray")  # fmt: skip
+    flag("--jobs", type=COUNT, help="number of runs side by side on this machine, each in its own process")
+    flag("--ray", choices=["local", "auto"], help="local: a Ray cluster on this machine. auto: the existing one")
+    flag("--gpus", type=WEIGHT, default=0.0, help="with --ray: each run's share of a GPU; 0.25 puts four on one")
+    flag("--memory_gb", type=RATE, default=2.5, help="with --ray: memory for each run, in GB")
     flag("--dry_run", action="store_true", help="list the runs with their estimated time, and stop")
     args, passed = parser.parse_known_args(argv)
     for word in passed:

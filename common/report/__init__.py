@@ -90,20 +90,22 @@ def main(argv: list[str] | None = None) -> None:
         default=True,
         help="time teacher and student at batch 1 on this machine, for Table II",
     )
-    parser.add_argument("--data_dir", type=Path, help="where the data sets are: draws the queried images, by class")
+    parser.add_argument(
+        "--data_dir", type=Path, help="where data sets are kept; adds sheets of the queried images, by class"
+    )
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="test and mark runs of one seed that differ in commit, amp, teacher or images",
+        help="test runs of one seed even if they differ in commit, amp, teacher or images, and mark them",
     )
     parser.add_argument(
-        "--against", default="", help="a row's name, as 'CM+KD': test the others against it at each budget"
+        "--against", default="", help="name of a row, e.g. 'CM+KD': test the other rows against it at each budget"
     )
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="runs of one row that differ in flags become rows of their own, named by what most runs do not have; with "
-        "a table of validation and test accuracy and seconds",
+        help="make runs of one row that differ in flags rows of their own, named by what most runs do not have; adds "
+        "a table of validation accuracy, test accuracy and seconds",
     )
     parser.add_argument(
         "--name",
@@ -111,8 +113,8 @@ def main(argv: list[str] | None = None) -> None:
         action="append",
         default=[],
         metavar=("ROW", "RUN"),
-        help="the name of a row and further runs, which make it: for runs that were configured differently from budget "
-        "to budget; may be given again",
+        help="name of a row and the further runs that make it up, for runs configured differently from budget to "
+        "budget; can be repeated",
     )
     args = parser.parse_args(argv)
     names: dict[Path, str] = {}
