@@ -54,7 +54,7 @@ def flags(args: argparse.Namespace) -> None:
         console.note(f"--warmup_epochs {args.warmup_epochs} covers all {args.train_epochs} epochs: no adversarial term")
     if "logit_loss" in args and args.logit_loss != "mse" and 0 < args.logit_wt < 0.01:
         console.note(
-            f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it, 1 works"
+            f"--logit_wt {args.logit_wt:g} is the paper's for mse; {args.logit_loss} hardly counts with it; 1 works"
         )
 
 
@@ -76,7 +76,7 @@ def pair(args: argparse.Namespace) -> None:
     if "teacher_labels" in args and not precomputed.named(args):
         parts += ["teacher", "decoder"] if args.feat_wt else ["teacher"]
     if wrong := networks.misfit(args.model, args.image_size, args.num_classes, tuple(parts)):
-        raise InputError(f"common.networks.PAIRS[{args.model!r}]: {wrong}; mend its file in common/networks")
+        raise InputError(f"common.networks.PAIRS[{args.model!r}]: {wrong}; fix its file in common/networks")
 
 
 def _check_teacher(args: argparse.Namespace) -> None:

@@ -139,7 +139,7 @@ def _read(path: Path, key: dict) -> tuple[Tensor, Tensor] | None:
         print(error, file=sys.stderr, flush=True)
         return None
     except KeyError as error:
-        raise InputError(f"{path}: is no cache of teacher outputs (no {error}); delete it and run again") from None
+        raise InputError(f"{path}: is not a cache of teacher outputs (no {error}); delete it and run again") from None
     if found != key:
         wrong = ", ".join(name for name in key if found.get(name) != key[name])
         raise InputError(f"{path}: was made for other {wrong}; delete it and run again")

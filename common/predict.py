@@ -95,7 +95,7 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
     content = files.read_tensors(path, REMEDY)
     weights, record = content.get("state_dict"), content.get("record")
     if not isinstance(weights, dict) or not isinstance(record, dict) or "classes" not in record:
-        raise InputError(f"{path}: is no round_NN.pt of a run, which holds a network's weights and their record")
+        raise InputError(f"{path}: is not a run's round_NN.pt, which holds a network's weights and their record")
     model, network = record.get("model"), record.get("network", "student")
     if model not in PAIRS or network not in ("student", "teacher"):
         raise InputError(f"{path}: trained the {network} of {model}; known pairs: {', '.join(PAIRS)}")
@@ -109,7 +109,7 @@ def load_student(run: str | Path, round: int | None = None) -> Student:
 def rounds(run: Path) -> list[int]:
     """The numbers of a run's finished rounds. Raises InputError when there is none, or no such folder."""
     if not run.is_dir():
-        raise InputError(f"{run}: no such folder; name a run's, as runs/encode-seed2023")
+        raise InputError(f"{run}: no such folder; name a run's, such as runs/encode-seed2023")
     found = sorted(int(path.stem[6:]) for path in run.glob("round_*.pt") if path.stem[6:].isdigit())
     if (run / "results.csv").exists():  # a run begun again in this folder may not have reached all of them
         finished = set(reading.results(run)["round"])
@@ -191,9 +191,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("run", help="a run's folder, or a round_NN.pt")
     parser.add_argument("images", nargs="+", help="image files, folders, or patterns in quotes")
-    parser.add_argument("--round", type=COUNT0, help="which round's network, from 0; the last one without it")
-    parser.add_argument("--top", type=COUNT, default=1, help="how many classes of each image")
-    parser.add_argument("--output", type=Path, help="the CSV file; without it the lines are printed")
+    parser.add_argument("--round", type=COUNT0, help="round of the network, from 0; default: the last one")
+    parser.add_argument("--top", type=COUNT, default=1, help="number of classes to print for each image")
+    parser.add_argument("--output", type=Path, help="CSV file to write; default: print the lines")
     args = parser.parse_args(argv)
     student, images = load_student(args.run, args.round), image_files(args.images)
     if args.output is not None:  # before anything is computed that could not be kept

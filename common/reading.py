@@ -41,14 +41,14 @@ def results(folder: Path) -> pd.DataFrame:
     """
     path = folder / "results.csv"
     if not path.exists():
-        raise InputError(f"{path}: is not there; name the folders of runs, as runs/encode-seed2023")
+        raise InputError(f"{path}: is missing; name run folders, such as runs/encode-seed2023")
     frame = _table(path, "results", HIGHEST, ("dataset", *KNOWN))
     for column, known in KNOWN.items():
         if unknown := sorted({*frame[column]} - {*known}):
             raise InputError(f"{path}: unknown {column} {unknown[0]!r}; known: {', '.join(known)}")
     if frame["round"].duplicated().any():
         twice = frame.loc[frame["round"].duplicated(), "round"].iloc[0]
-        raise InputError(f"{path}: round {twice} is there twice; one row a round")
+        raise InputError(f"{path}: round {twice} appears twice; each round has one row")
     return frame
 
 

@@ -26,7 +26,7 @@ def images(folder: Path, data_dir: Path, dataset: str = "", source: Source | Non
     config = runs.read_config(folder / "config.json")
     pair = {"model": config.get("model"), "method": config.get("method")}
     if pair["model"] not in PAIRS or pair["method"] not in METHODS:
-        raise InputError(f"{folder / 'config.json'}: does not say whose run this is; it wants a known model and method")
+        raise InputError(f"{folder / 'config.json'}: does not say whose run this is; it needs a known model and method")
     args = _flags(folder / "config.json", pair, BEFORE | config)
     vars(args).update({"data_dir": str(data_dir), "device": "cpu"})
     args.dataset = dataset or args.dataset

@@ -180,15 +180,15 @@ class Run:
                 f"{self.folder} holds a run with other flags or data: {', '.join(changes)}; {self._remedy}"
             )
         if not begun:
-            self.log(f"{self.folder}: state.pt, from which it would go on, is gone; it begins anew")
+            self.log(f"{self.folder}: state.pt, from which it would resume, is gone; it starts over")
             self._write_config()
             return
         first, *others = before.get(MADE_WITH, [{}])
         begun_amp = first.get("amp", before.get("amp", made_with["amp"]))
         if amp == "auto" and begun_amp != made_with["amp"]:
             raise InputError(
-                f"--amp auto: {self.folder} was begun with {begun_amp}, this machine would take {made_with['amp']}; "
-                f"say --amp {begun_amp} to go on in it, or --amp {made_with['amp']} to change"
+                f"--amp auto: {self.folder} was started with {begun_amp}, this machine would use {made_with['amp']}; "
+                f"add --amp {begun_amp} to resume it, or --amp {made_with['amp']} to change"
             )
         self.config = before | config | {MADE_WITH: [first, *others]}
         self.changed = provenance.changes(first, made_with) if first else "begun without a record of code and machine"

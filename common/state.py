@@ -19,7 +19,7 @@ def read(path: Path) -> dict:
     """The state at `path`, with all current columns in its tables. Raises InputError when damaged, or not a state."""
     state = read_tensors(path, REMEDY)
     if missing := sorted(fresh().keys() - state.keys()):
-        raise InputError(f"{path}: is no run's state (it has no {', '.join(missing)}); {REMEDY}")
+        raise InputError(f"{path}: is not a run's state (it has no {', '.join(missing)}); {REMEDY}")
     for table, columns in TABLES.items():
         count = len(next(iter(state[table].values()), []))
         state[table] = {column: state[table].get(column, [""] * count) for column in columns}  # earlier code had fewer

@@ -116,7 +116,7 @@ def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
     assert {row["file"]: row["label"] for row in csv.DictReader(labels.open())} == answered
     assert [row["file"] for row in csv.DictReader(to_label.open())] == [names[1], *names[3:]]
     write(to_label, {names[1]: "cow"})
-    with pytest.raises(InputError, match=r"to_label\.csv, line 2: 'cow' is no class; use cat, dog, fox"):
+    with pytest.raises(InputError, match=r"to_label\.csv, line 2: 'cow' is not a class; use cat, dog, fox"):
         run(*command)
     assert "cow" in to_label.read_text()
 
@@ -289,12 +289,12 @@ def test_a_grid_says_that_its_runs_wait(folder, tmp_path, capsys):
     ("text", "message"),
     [
         ("file,label\nunlabeled/99.png,cat\n", r"line 2: there is no training image 'unlabeled/99.png'; names are rel"),
-        ("file,label\nunlabeled/01.png,cow\n", "line 2: 'cow' is no class; use cat, dog, fox"),
+        ("file,label\nunlabeled/01.png,cow\n", "line 2: 'cow' is not a class; use cat, dog, fox"),
         ("file,label\nunlabeled/01.png,cat\nunlabeled/01.png,dog\n", "line 3: unlabeled/01.png is dog, but cat by its"),
         ("unlabeled/01.png,cat\n", "its first line must be file,label"),
         ("file;label\nunlabeled/01.png;cat\n", "it is 'file;label'; save it as CSV with commas"),
         ("", "its first line must be file,label"),
-        ("file,label\n\xff", "is no text in UTF-8; save it as CSV in UTF-8"),
+        ("file,label\n\xff", "is not UTF-8 text; save it as CSV in UTF-8"),
         ("file,label\n,cat\n", "line 2: there is no training image ''"),
     ],
 )

@@ -196,7 +196,7 @@ def test_outputs_under_another_key_are_refused(changes, wrong, random_images, tm
     del content["logits"]
     torch.save(content, path)
     with pytest.raises(
-        InputError, match=rf"^{path}: is no cache of teacher outputs \(no 'logits'\); delete it and run"
+        InputError, match=rf"^{path}: is not a cache of teacher outputs \(no 'logits'\); delete it and run"
     ):
         distillation.cache(small_teacher(), random_images, tmp_path)
 

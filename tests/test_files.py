@@ -234,7 +234,7 @@ def test_other_files_are_not_taken_for_a_state(tmp_path):
     with pytest.raises(Damaged, match="holds a list, not a dictionary"):
         files.read_tensors(path)
     path.write_text("not a checkpoint")
-    with pytest.raises(Damaged, match=r"not readable \(no file of tensors, as torch.save makes it\)"):
+    with pytest.raises(Damaged, match=r"not readable \(not a file of tensors from torch.save\)"):
         files.read_tensors(path)
     with pytest.raises(FileNotFoundError):
         files.read_tensors(tmp_path / "nowhere.pt")

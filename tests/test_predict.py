@@ -165,7 +165,7 @@ def test_unreadable_files_are_named_together_after_the_others_answers(trained, p
         (["{empty}", "x.png"], "no finished round .*let the run finish its first one"),
         (["{run}", "x.png", "--round", "7"], "--round 7: .* has finished the rounds 0, 1, from 0"),
         (["{run}/round_00.pt", "x.png", "--round", "0"], "is a round's file already"),
-        (["{run}/state.pt", "x.png"], r"state\.pt: is no round_NN\.pt"),
+        (["{run}/state.pt", "x.png"], r"state\.pt: is not a run's round_NN\.pt"),
         (["{run}/config.json", "x.png"], "not readable"),
         (["{run}", "x.png"], r"x\.png: no image there"),
         (["{run}", ""], "^: no image there; name files"),  # an unset "$VAR" is not the current folder
@@ -213,7 +213,7 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
         predict.load_student(tmp_path)
     del content["record"]["classes"]
     torch.save(content, tmp_path / "round_00.pt")
-    with pytest.raises(InputError, match=r"round_00\.pt: is no round_NN\.pt of a run"):
+    with pytest.raises(InputError, match=r"round_00\.pt: is not a run's round_NN\.pt"):
         predict.load_student(tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_another_precision_wants_an_explicit_flag(tmp_path):
     begun = open_run(tmp_path, RECORD | {"amp": "bf16"})
     begun.save()
     begun.close()
-    with pytest.raises(InputError, match=r"--amp auto: .* with bf16, .* would take off; say --amp bf16 .* --amp off"):
+    with pytest.raises(InputError, match=r"--amp auto: .* with bf16, .* would use off; add --amp bf16 .* --amp off"):
         open_run(tmp_path, RECORD)
     again = open_run(tmp_path, RECORD, amp="off")
     assert again.changed == "amp bf16 > off"

@@ -62,7 +62,7 @@ def test_a_state_with_a_flipped_bit(folder):
 
 def test_a_state_that_is_none(folder):
     torch.save({"round": 1}, folder / "state.pt")
-    refused(again(folder), "state.pt: is no run's state (it has no ", "); delete it")
+    refused(again(folder), "state.pt: is not a run's state (it has no ", "); delete it")
 
 
 def test_a_state_of_other_networks(folder):
@@ -80,7 +80,10 @@ def test_a_state_of_other_networks(folder):
         (lambda weights: {name: value[:1] for name, value in weights.items()}, "AlexNet's teacher for 10 classes"),
         (lambda weights: dict.fromkeys(weights, 1), "holds no network's state dict"),
         (lambda weights: dict(enumerate(weights.values())), "holds no network's state dict"),
-        (lambda weights: {"state_dict": weights, "record": [1]}, "its record of how it was trained is none; save the"),
+        (
+            lambda weights: {"state_dict": weights, "record": [1]},
+            "its record of how it was trained is not valid; save the",
+        ),
         (lambda weights: {name: value.to(torch.complex64) for name, value in weights.items()}, "weights are complex64"),
         (lambda weights: {name: value.to_sparse() for name, value in weights.items()}, "its weights are sparse_coo"),
         (lambda weights: {name: value.char() for name, value in weights.items()}, "its weights are int8; save them as"),

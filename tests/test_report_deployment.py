@@ -161,7 +161,7 @@ def test_a_teacher_of_unknown_accuracy_has_a_time_alone(tmp_path):
     ("old", "new", "message"),
     [
         ("latency_ms,", "latency,", "no column latency_ms;"),
-        ("0.3,", "fast,", "latency_ms holds what is no number"),
+        ("0.3,", "fast,", "latency_ms holds a value that is not a number"),
         ("student,int8,", "teacher,int8,", "several lines of a teacher"),
         ("0.3,", "0,", "no times"),
         (",2,100,student,fp32", ",7,100,student,fp32", "is of round 7, which results.csv does not have"),

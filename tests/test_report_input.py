@@ -40,7 +40,7 @@ def test_runs_on_other_images_under_one_name_are_refused(tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"results\.csv: is not there; name the folders of runs, as runs/"):
+    with pytest.raises(InputError, match=r"results\.csv: is missing; name run folders, such as runs/"):
         results.read([tmp_path])
     (tmp_path / "results.csv").write_text(HEADER + "\n")
     with pytest.raises(InputError, match="no finished round yet"):
@@ -55,7 +55,7 @@ def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as caught:
         entry.run(report.main)
-    assert caught.value.code == 2 and "nowhere/results.csv: is not there" in capsys.readouterr().err
+    assert caught.value.code == 2 and "nowhere/results.csv: is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
         (",20,", ",120,", "line 3: percent is '120'; must be a number from 0 to 100"),
         (",7,1,", ",x,1,", "line 3: seed is 'x'; must be a whole number from 0"),
         (",7,1,", ",7,0.5,", "line 3: round is '0.5'; must be a whole number from 0"),
-        (",7,1,", ",7,0,", "round 0 is there twice; one row a round"),
+        (",7,1,", ",7,0,", "round 0 appears twice; each round has one row"),
         (",70.5", "", "line 3 has 11 values under 12 columns"),
         (",70.5", ",70.5,1", "line 3 has 13 values under 12 columns"),
     ],
@@ -249,7 +249,7 @@ def test_a_query_of_an_image_that_does_not_exist_is_refused_with_the_data_set(tm
 def test_images_that_are_elsewhere_now_leave_a_report_as_it_was(tmp_path):
     """Regression: the tables had been replaced by then, beside the page of the previous report."""
     folder = run(tmp_path / "a", "Random", 1, {10: 60}, dataset=str(tmp_path / "moved"))
-    said = rf"{re.escape(str(folder))}: its images are not to be had \(.*moved: neither a known data set .*; put them"
+    said = rf"{re.escape(str(folder))}: its images cannot be loaded \(.*moved: neither a known data set .*; put them"
     with pytest.raises(InputError, match=said):
         report.write([folder], tmp_path / "out", time_inference=False, data_dir=tmp_path)
     assert not (tmp_path / "out").exists()

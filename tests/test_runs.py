@@ -125,7 +125,7 @@ def test_a_run_whose_state_is_gone_is_not_replaced_by_one_of_other_flags(tmp_pat
     assert all((folder / name).read_bytes() == content for name, content in kept.items())
     capsys.readouterr()
     run("Random", *words, model="ResNet")
-    assert f"{folder}: state.pt, from which it would go on, is gone; it begins anew\n" in capsys.readouterr().out
+    assert f"{folder}: state.pt, from which it would resume, is gone; it starts over\n" in capsys.readouterr().out
     assert (folder / "results.csv").read_bytes() == kept["results.csv"]
 
 

@@ -46,7 +46,7 @@ def test_what_is_no_state_is_refused(begun, name):
     state = torch.load(path, weights_only=True)
     del state[name]
     torch.save(state, path)
-    words = rf"state\.pt: is no run's state \(it has no {name}\); delete it to start the run anew"
+    words = rf"state\.pt: is not a run's state \(it has no {name}\); delete it to start the run anew"
     with pytest.raises(InputError, match=words):
         go_on()
 

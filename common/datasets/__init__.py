@@ -30,7 +30,9 @@ def load(args) -> Source:
     if not known and path.is_dir():
         return folder.load(path, args.image_size, labels)
     if labels and (path.exists() or known):
-        raise InputError(f"--labels {labels}: names images by their files; --dataset {dataset} is no folder of images")
+        raise InputError(
+            f"--labels {labels}: names images by their files; --dataset {dataset} is not a folder of images"
+        )
     if known:
         source = npz.checked(dataset, DATASETS[dataset.lower()](Path(args.data_dir), args))
         return source._replace(name=name(args))  # teachers are looked up by it before images are read

@@ -33,7 +33,7 @@ def fill(path: Path, files: list[str], known: np.ndarray, classes: list[str]) ->
         if not label:
             continue
         if label not in classes:
-            raise InputError(f"--labels {path}, line {line}: {label!r} is no class; use {', '.join(classes[:20])}")
+            raise InputError(f"--labels {path}, line {line}: {label!r} is not a class; use {', '.join(classes[:20])}")
         before = filled[place[name]]
         if before >= 0 and classes[before] != label:
             raise InputError(f"--labels {path}, line {line}: {name} is {label}, but {classes[before]} by its folder or "
@@ -69,6 +69,6 @@ def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
             idle = ((*COLUMNS,), ("", ""))  # a repeated header, and Excel's empty rows
             return [(line, row) for line, row in found if tuple(map(str.strip, row)) not in idle]
     except UnicodeDecodeError:
-        raise InputError(f"--labels {path}: is no text in UTF-8; save it as CSV in UTF-8") from None
+        raise InputError(f"--labels {path}: is not UTF-8 text; save it as CSV in UTF-8") from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"--labels {path}: is not a readable CSV file ({error})") from None

@@ -147,26 +147,26 @@ def show(rows: list[dict]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run that trained a student")
-    parser.add_argument("--round", type=COUNT0, help="which round's student, from 0; the last one without it")
+    parser.add_argument("run", type=Path, help="folder of a run that trained a student")
+    parser.add_argument("--round", type=COUNT0, help="round of the student, from 0; default: the last one")
     add_data_flags(parser)
     parser.add_argument("--repeats", type=COUNT, default=measure.REPEATS, help="timed passes of each network")
     args = parser.parse_args(argv)
     rows = write(args.run, args.round, args.data_dir, args.dataset, args.calibration, args.full_range, args.repeats)
     print(show(rows))
     if startup.BUSY:
-        console.note("other processes were busy on this machine; take the times again on a quiet one")
+        console.note("other processes were busy on this machine; repeat the timing on a quiet one")
 
 
 def add_data_flags(parser: Parser) -> None:
-    """Adds the flags that `export` and `export.study` share: where the images are, and how int8 uses them."""
-    parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are")
-    parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it was moved")
+    """The flags of `export` and of `export.study` that say which images there are, and how int8 uses them."""
+    parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are kept")
+    parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it has moved")
     parser.add_argument(
-        "--calibration", type=COUNT, default=int8.CALIBRATION, help="training images that int8's ranges are found on"
+        "--calibration", type=COUNT, default=int8.CALIBRATION, help="training images to calibrate int8's ranges on"
     )
     parser.add_argument(
         "--full_range",
         action="store_true",
-        help="weights of 8 bits, not 7: for ARM and for x86 with VNNI. Without it x86 sums saturate",
+        help="8-bit weights instead of 7-bit, for ARM and for x86 with VNNI; without VNNI, x86 sums saturate",
     )

@@ -75,7 +75,9 @@ def _read(run: Path) -> pd.DataFrame:
         try:
             table[column] = pd.to_numeric(table[column])  # an empty cell is NaN: the accuracy of an unknown teacher
         except ValueError as error:
-            raise InputError(f"{path}: {column} holds what is no number ({error}); export the run again") from None
+            raise InputError(
+                f"{path}: {column} holds a value that is not a number ({error}); export the run again"
+            ) from None
     teacher = table.loc[table["network"] == "teacher", "latency_ms"]
     if len(teacher) > 1 or not (table["latency_ms"] > 0).all():
         raise InputError(f"{path}: holds several lines of a teacher, or no times; export the run again")

@@ -32,7 +32,7 @@ def contact_sheets(found: Results, data_dir: Path, output: Path) -> list[Path]:
         try:
             source = datasets.load(argparse.Namespace(**options))
         except InputError as error:
-            raise InputError(f"{run}: its images are not to be had ({error}); put them there again, or leave out "
+            raise InputError(f"{run}: its images cannot be loaded ({error}); put them there again, or leave out "
                              "--data_dir, which draws them") from None  # fmt: skip
         if "data" in config:
             recorded.images(Path(run), data_dir, source=source)  # refuses other images than the run's

@@ -85,7 +85,7 @@ def _compare(path: Path, array: np.ndarray, images: Images) -> None:
     """Raises InputError unless `labels` are the data set's, wherever both are known."""
     if array.shape != (images.available,) or array.dtype.kind not in "iu":
         raise InputError(
-            f"--teacher {path}: `labels` is no whole number for each of {images.available} training images"
+            f"--teacher {path}: `labels` must hold a whole number for each of {images.available} training images"
         )
     theirs, ours = torch.from_numpy(array.astype(np.int64))[images.origin], images.labels.cpu()
     wrong = int(((theirs >= 0) & (ours >= 0) & (theirs != ours)).sum())
@@ -105,7 +105,7 @@ def _places(path: Path, array: np.ndarray, images: Images) -> Tensor:
         or (array.size and not 0 <= array.min() <= array.max() < images.available)
     ):
         raise InputError(
-            f"--teacher {path}: `seen` has other than the places, from 0 to {images.available - 1}, of training images "
-            "whose labels it saw"
+            f"--teacher {path}: `seen` must hold places, from 0 to {images.available - 1}, of training images whose "
+            "labels it saw"
         )
     return torch.from_numpy(array.astype(np.int64))
