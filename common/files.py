@@ -114,9 +114,9 @@ def read_tensors(path: Path, remedy: str = "delete it and run again", mmap: bool
         raise
     except zipfile.BadZipFile as error:
         raise Damaged(f"{path}: damaged ({error}); {remedy}") from None
-    except pickle.UnpicklingError:  # torch's own words are about its flag weights_only
+    except pickle.UnpicklingError:  # torch's own message is about weights_only
         raise Damaged(f"{path}: not readable (not a file of tensors from torch.save); {remedy}") from None
-    except Exception as error:  # zipfile and torch.load raise whatever a damaged archive makes them raise
+    except Exception as error:  # zipfile and torch.load raise anything on a damaged archive
         raise Damaged(f"{path}: not readable ({reason(error)}); {remedy}") from None
     if not isinstance(content, dict):
         raise Damaged(f"{path}: not readable (holds a {type(content).__name__}, not a dictionary); {remedy}")

@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def add_data_flags(parser: Parser) -> None:
-    """The flags of `export` and of `export.study` that say which images there are, and how int8 uses them."""
+    """Adds the flags that `export` and `export.study` share: where the images are, and how int8 uses them."""
     parser.add_argument("--data_dir", type=os.path.expanduser, default=ROOT / "data", help="where data sets are kept")
     parser.add_argument("--dataset", default="", help="where the run's .npz or folder is now, if it has moved")
     parser.add_argument(

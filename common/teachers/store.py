@@ -145,7 +145,7 @@ def read(path: Path) -> tuple[dict, dict]:
         raise InputError(f"--teacher {path}: holds no network's state dict of tensors by name")
     if not isinstance(record, dict):
         raise InputError(f"--teacher {path}: its record of how it was trained is not valid; save the state dict alone")
-    kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # a batch norm counts its batches
+    kinds = {_kind(tensor) for tensor in weights.values()} - {"float32", "int64"}  # int64: batch norm's counter
     if kinds:
         raise InputError(f"--teacher {path}: its weights are {', '.join(sorted(kinds))}; save them as float32")
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
