@@ -324,7 +324,7 @@ def test_what_cannot_be_is_refused(folder, tmp_path):
             InputError, match=r"--teacher_labels all: 30 training images have no label .* add --teacher_labels"
         ):
             needs_all(kd)
-    with pytest.raises(InputError, match=r"--labels .*: names images by their files; --dataset digits is no folder"):
+    with pytest.raises(InputError, match=r"--labels .*: names images by their files; --dataset digits is not a folder"):
         data.load(parse("Random", "--labels", str(labels)))
     with pytest.raises(InputError, match=r"moved: neither a known data set .* nor an existing"):
         data.load(parse("Random", *words(tmp_path / "moved", labels)))

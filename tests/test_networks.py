@@ -154,7 +154,7 @@ def test_the_parts_that_a_run_uses_are_looked_at(method, words, parts, monkeypat
     monkeypatch.setattr(networks, "misfit", lambda *found: str(found))
     with pytest.raises(InputError) as refused:
         checks.pair(parse(method, *words))
-    assert str(refused.value).startswith(f"common.networks.PAIRS['AlexNet']: {('AlexNet', 64, 10, parts)}; mend")
+    assert str(refused.value).startswith(f"common.networks.PAIRS['AlexNet']: {('AlexNet', 64, 10, parts)}; fix")
 
 
 @pytest.mark.parametrize("model", ["AlexNet", "VGG"])

@@ -192,7 +192,7 @@ def test_a_run_of_earlier_code_goes_on(tmp_path):
     again.close()
     with pytest.raises(InputError, match=r"--ce_wt \(was 1.0, now 0.5\)"):
         open_run(tmp_path, ce_wt=0.5)
-    with pytest.raises(InputError, match="begun with off"):
+    with pytest.raises(InputError, match="was started with off"):
         open_run(tmp_path, RECORD | {"amp": "bf16"})
 
 
