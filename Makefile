@@ -70,9 +70,13 @@ COUNTED := $(PYTHON) -m common.grid --models AlexNet --datasets CIFAR10 --save_p
 ROUNDS := --percents 5 10 20 40 60 100 --subset 20000
 ALONE := --distill_on labeled --ce_wt 1
 SEEING := --methods KD --teacher_labels all
+LONG := --train_epochs 60 --weight_decay 0.0005
 fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two runs in parallel)
 	$(COUNTED) $(ROUNDS) --methods Random
 	$(COUNTED) --percents 5 10 --subset 20000 --methods Random --recipe best --tag best
+	$(COUNTED) --percents 20 --subset 20000 --methods Random --recipe best --weight_decay 0.002 --tag best-20
+	$(COUNTED) --percents 40 --subset 20000 --methods Random --recipe best --weight_decay 0.001 --tag best-40
+	$(COUNTED) --percents 60 100 --subset 20000 --methods Random --recipe best $(LONG) --tag best-60
 	$(COUNTED) $(ROUNDS) --methods KD
 	$(COUNTED) --percents 5 10 20 --subset 20000 --methods KD --recipe best --tag best
 	$(COUNTED) $(ROUNDS) --methods KD $(ALONE) --train_epochs 24 --tag labeled
@@ -81,7 +85,8 @@ fair: install  ## labels counted once, five seeds: days on a CPU (JOBS=2: two ru
 	$(COUNTED) $(ROUNDS) --methods KD --sampler typiclust --query_by teacher --tag typiclust
 	$(COUNTED) $(SEEING) --percents 10 40 --subset 20000 --tag all-seeing
 	$(COUNTED) $(SEEING) --percents 10 --ce_wt 1 --tag all-seeing-labels
-	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD (pool, fair, ce_wt 0)" --output $(FAIR)/report
+	$(PYTHON) -m common.report $(FAIR)/*-seed* --against "CM+KD (pool, fair, ce_wt 0)" --output $(FAIR)/report \
+		--name "CM (best)" $(FAIR)/*-Random-best*-seed*
 
 test: install  ## the tests
 	$(PYTHON) -m pytest

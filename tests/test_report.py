@@ -92,9 +92,9 @@ def test_names_are_given_behind_the_runs(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(report, "write", lambda *given: seen.append(given) or [tmp_path / "a"])
     (tmp_path / "a").touch()
-    report.main(["r1", "r2", "--name", "CM", "a", "b", "--name", "CM+KD", "c", "--mixed"])
+    report.main(["r1", "b", "--name", "CM", "a", "b", "--name", "CM+KD", "c", "--mixed"])
     folders, *_, names = seen[0]
-    assert [str(each) for each in folders] == ["r1", "r2", "a", "b", "c"]
+    assert [str(each) for each in folders] == ["r1", "b", "a", "c"]
     assert {str(run): name for run, name in names.items()} == {"a": "CM", "b": "CM", "c": "CM+KD"}
     for words, line in (
         (["r1", "--name", "CM"], "--name CM: names no run; use --name ROW RUN ..."),

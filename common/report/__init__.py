@@ -127,7 +127,8 @@ def main(argv: list[str] | None = None) -> None:
     if not args.runs and not names:
         parser.error("name the run folders")
     reading = args.inference, args.data_dir, args.mixed, args.against, args.ablation
-    files = write([*args.runs, *names], args.output, *reading, names)
+    folders = [*args.runs, *(run for run in names if run not in args.runs)]  # a glob may have named all of them
+    files = write(folders, args.output, *reading, names)
     _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
 
 
