@@ -15,7 +15,7 @@ from common.report.markdown import Table
 from common.report.naming import logits_file
 from common.report.results import PAPER_NETWORK, Results, of
 from common.report.statistics import FEW, interval
-from common.report.tables import DAGGER, cells, plain
+from common.report.tables import DAGGER, plain
 from common.schema import EXPORT
 
 SLACK = 0.5  # points of test accuracy between torch and ONNX Runtime; one image of a test set of 200
@@ -24,6 +24,8 @@ TEACHERS = ("Baseline", "Single teacher", "teacher")  # rows that are compared w
 NUMBERS = ("seed", "round", "percent", "file_bytes", "parameters", "macs", "latency_ms", "accuracy")
 HEAD = {
     "row": "row",
+    "model": "model",
+    "dataset": "dataset",
     "precision": "precision",
     "percent": "labels, %",
     "accuracy": "accuracy, %",
@@ -85,30 +87,28 @@ def _read(run: Path) -> pd.DataFrame:
 
 
 def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> pd.DataFrame:
-    """A row for each network of Table II: model, dataset, HEAD's columns (numbers), half_width.
+    """A row for each network of Table II: HEAD's columns (numbers), half_width.
 
     A row whose runs were exported shows what was measured then (`exported`, from `exports`), in float32 and int8, at
     the exported percents. Any other row shows its highest percent (EnCoDe: the paper's 60 if it has it), and the time
     from `ratios`, by model.
     """
-    table, shown, of_teachers = [], cells(found), teachers(found)
+    table, of_teachers = [], teachers(found)
     for setting in found.settings():
-        ours, rows = of(exported, setting), of(shown, setting)
+        ours, rows = of(exported, setting), found.of(setting)
         teacher = ours[ours["network"] == "teacher"]
-        labels = list(dict.fromkeys(rows["label"]))
-        if not any(label in of_teachers for label in labels) and not teacher.empty:
+        if of_teachers.isdisjoint(rows["label"]) and not teacher.empty:
             values = teacher.drop_duplicates(["accuracy"])["accuracy"].dropna()  # runs may share one teacher
             table.append(_line(found, setting, "teacher", "fp32", math.nan, values, teacher))
-        for label in labels:
+        for label, row in rows.groupby("label", sort=False):
             here = ours[(ours["label"] == label) & (ours["network"] == "student")]
             for (percent, precision), part in here.groupby(["percent", "precision"], sort=True):
                 table.append(_line(found, setting, label, precision, percent, part["accuracy"], part))
             if here.empty:
-                at = _percent(label, rows[rows["label"] == label])
-                runs = found.of(setting)
-                values = runs[(runs["label"] == label) & (runs["percent"] == at)]["test_accuracy"]
+                at = _percent(label, row)
+                values = row.loc[row["percent"] == at, "test_accuracy"]
                 line = _line(found, setting, label, "fp32", at, values, teacher if label in of_teachers else here)
-                config = found.configs[runs.loc[runs["label"] == label, "run"].iloc[0]]
+                config = found.configs[row["run"].iloc[0]]
                 if label not in of_teachers and not logits_file(config):  # another teacher's time is unknown
                     line["ratio"] = ratios.get(setting[0], math.nan)
                 table.append(line)
@@ -172,13 +172,9 @@ def table2(found: Results, ratios: dict[str, float]) -> tuple[Table, pd.DataFram
     """
     exported = exports(found)
     table = lines(found, exported, ratios)
-    rows = [
-        [line["row"], line["model"], line["dataset"], *(_text(line, column) for column in HEAD if column != "row")]
-        for _, line in table.iterrows()
-    ]
-    head = ["row", "model", "dataset", *(name for column, name in HEAD.items() if column != "row")]
+    rows = [[_text(line, column) for column in HEAD] for _, line in table.iterrows()]
     dagger = [DAGGER] if table["row"].str.endswith("†").any() else []
-    return Table("", head, rows, _notes(exported, bool(ratios)) + dagger), table
+    return Table("", list(HEAD.values()), rows, _notes(exported, bool(ratios)) + dagger), table
 
 
 def write(found: Results, second: Table, table: pd.DataFrame, output: Path) -> list[Path]:
@@ -187,9 +183,8 @@ def write(found: Results, second: Table, table: pd.DataFrame, output: Path) -> l
     write_text(files[0], "\n\n".join(second.markdown()) + "\n")
     frame = pd.DataFrame(second.rows, columns=second.head)
     write_text(files[1], frame.to_csv(index=False, lineterminator="\n"))
-    return files + (
-        figure(found, table, output / "deployment") if (table["ms"].notna() & (table["n"] > 0)).any() else []
-    )
+    timed = table[table["ms"].notna() & (table["n"] > 0)]
+    return files + (figure(found, timed, output / "deployment") if len(timed) else [])
 
 
 def _text(line: pd.Series, column: str) -> str:
@@ -219,12 +214,14 @@ def _notes(exported: pd.DataFrame, timed: bool) -> list[str]:
     return notes
 
 
-def figure(found: Results, table: pd.DataFrame, path: Path) -> list[Path]:
+def figure(found: Results, timed: pd.DataFrame, path: Path) -> list[Path]:
     """Accuracy against latency and against multiply-accumulates: a point for each row, hollow for int8.
 
-    Bars are 95% intervals over three or more seeds. Only rows with a measured time are drawn.
+    Bars are 95% intervals over three or more seeds.
+
+    Args:
+        timed: the `lines` with a measured time and an accuracy.
     """
-    timed = table[table["ms"].notna() & (table["n"] > 0)]
     settings = [key for key, _ in timed.groupby(["model", "dataset"], sort=False)]
     looks = {"teacher": {"color": style.INK}, **style.styles(found)}
     shape = {"figsize": (11, 3.6 * len(settings)), "squeeze": False, "sharey": "row"}
