@@ -192,15 +192,14 @@ def test_variants_of_a_method_are_rows_of_their_own(tmp_path):
     runs += [run(tmp_path / "d", "Single", 1, {100: 80}, network="teacher")]
     found = results.read(runs)
     assert found.rows["label"].tolist() == ["Single teacher", "Single", "EnCoDe†", "EnCoDe (teacher_confidence)†"]
-    theirs = [results.paper_accuracy(found, ("AlexNet", "cifar10"), row) for _, row in found.rows.iterrows()]
-    assert theirs == [80.04, 68.85, 58.01, None]
+    assert tables.cells(found)["paper"].replace(np.nan, None).tolist() == [80.04, 68.85, 58.01, None]
 
 
 def test_who_was_asked_for_labels_is_named_though_all_runs_share_it(tmp_path):
     """The paper's CM has random labels: without the name its number would stand beside margin's."""
     found = results.read([run(tmp_path / f"m{seed}", "Random", seed, {10: 60}, sampler="margin") for seed in (1, 2)])
     assert found.rows["label"].unique().tolist() == ["CM (margin)"]
-    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) is None
+    assert results.paper_curve(found, ALEXNET, found.rows["label"][0]).empty
     for sampler, label in (
         ("vae", "EnCoDe†"),
         ("discriminator", "EnCoDe (discriminator)†"),
@@ -212,15 +211,15 @@ def test_who_was_asked_for_labels_is_named_though_all_runs_share_it(tmp_path):
 
 def test_a_percent_of_other_than_the_papers_images_is_beside_no_number_of_it(tmp_path):
     found = results.read([run(tmp_path / "a", "Random", 1, {10: 58}, num_images=20000)])
-    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) is None
+    assert results.paper_curve(found, ALEXNET, found.rows["label"][0]).empty
     found = results.read([run(tmp_path / "b", "Random", 1, {10: 58}, num_images=50000)])
-    assert results.paper_accuracy(found, ALEXNET, found.rows.iloc[0]) == 54.59
+    assert results.paper_curve(found, ALEXNET, "CM")[10] == 54.59
 
 
 def test_the_paper_calls_vgg_by_its_depth(tmp_path):
     folder = edit(run(tmp_path / "a", "Random", 1, {10: 58}), "results.csv", "AlexNet", "VGG")
     found = results.read([folder])
-    assert results.paper_accuracy(found, ("VGG", "cifar10"), found.rows.iloc[0]) == 58.53
+    assert results.paper_curve(found, ("VGG", "cifar10"), "CM")[10] == 58.53
 
 
 def test_area_is_the_mean_height_of_the_curve(grid):

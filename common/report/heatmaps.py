@@ -61,7 +61,7 @@ def class_balance(found: Results, output: Path) -> list[Path]:
 
 def _imbalance(found: Results, setting: tuple[str, str]) -> pd.DataFrame:
     """Share of each class in what a row's samplers chose, minus its share of the pool, in points, mean over runs."""
-    queries = found.of(setting, "queries")
+    queries = of(found.queries, setting)
     chosen = queries[(queries["round"] > 0) & (queries["percent"] < 100)]
     if chosen.empty:
         return pd.DataFrame()

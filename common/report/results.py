@@ -38,9 +38,9 @@ class Results:
         """The runs without a finished round, which have no row in the tables."""
         return [run for run in self.configs if run not in set(self.rows["run"])]
 
-    def of(self, setting: tuple[str, str], frame: str = "rows") -> pd.DataFrame:
+    def of(self, setting: tuple[str, str]) -> pd.DataFrame:
         """The rows of one setting."""
-        return of(getattr(self, frame), setting)
+        return of(self.rows, setting)
 
     def class_names(self, dataset: str, count: int) -> list[str]:
         """The names of a data set's first `count` classes, in order; their numbers where no run has a record."""
@@ -151,11 +151,6 @@ def paper_curve(found: Results, setting: tuple[str, str], label: str) -> pd.Seri
     network = PAPER_NETWORK.get(setting[0], setting[0])
     match = table[(table["network"] == network) & (table["dataset"] == setting[1]) & (table["label"] == label)]
     return match.set_index("percent")["accuracy"].dropna().sort_index()
-
-
-def paper_accuracy(found: Results, setting: tuple[str, str], row: pd.Series) -> float | None:
-    """The paper's number for a row of `rows`; None if it has none."""
-    return paper_curve(found, setting, row["label"]).get(row["percent"])
 
 
 def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:

@@ -10,7 +10,7 @@ from common.files import write_text
 from common.losses import WITH_LABELS
 from common.report import builds, latex, naming
 from common.report.markdown import Table
-from common.report.results import Results, of, paper_accuracy
+from common.report.results import Results, of, paper_curve
 from common.report.statistics import interval
 from common.report.style import percent as percent_text
 from common.runs import OTHER
@@ -28,11 +28,11 @@ def cells(found: Results) -> pd.DataFrame:
         labels = rows["label"].astype(pd.CategoricalDtype(rows["label"].unique()))  # in this order, percents ascending
         for (label, percent), cell in rows.groupby([labels, "percent"], observed=True):
             mean, half_width = interval(cell["test_accuracy"])
-            theirs = paper_accuracy(found, setting, cell.iloc[0])
-            difference = None if theirs is None else mean - theirs
-            table.append((*setting, label, percent, mean, half_width, len(cell), theirs, difference))
-    columns = ["model", "dataset", "label", "percent", "mean", "half_width", "n", "paper", "difference"]
-    return pd.DataFrame(table, columns=columns).astype({"paper": float, "difference": float})
+            theirs = paper_curve(found, setting, label).get(percent)
+            table.append((*setting, label, percent, mean, half_width, len(cell), theirs))
+    columns = ["model", "dataset", "label", "percent", "mean", "half_width", "n", "paper"]
+    table = pd.DataFrame(table, columns=columns).astype({"paper": float})
+    return table.assign(difference=table["mean"] - table["paper"])
 
 
 def table1(found: Results, table: pd.DataFrame) -> list[Table]:
@@ -85,9 +85,7 @@ def labels_counted(found: Results) -> list[str]:
         return []
     lines = []
     for setting in found.settings():
-        rows = found.of(setting)
-        for label in dict.fromkeys(rows["label"]):
-            row = rows[rows["label"] == label]
+        for label, row in found.of(setting).groupby("label", sort=False):
             counts = ", ".join(_counted(cell) for _, cell in row.groupby("percent")["labels_in_all"])
             lines.append(f"{' on '.join(setting)}, {label}: {counts}{NONE if _learned_none(row).all() else ''}")
     head = "Labels that any network of a cell saw, each counted once, the teacher's and those that chose an epoch too:"
