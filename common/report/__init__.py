@@ -126,9 +126,8 @@ def main(argv: list[str] | None = None) -> None:
                 parser.error(f"--name {row} {run}: was named {names[run]} before; a run has one name")
     if not args.runs and not names:
         parser.error("name the run folders")
-    reading = args.inference, args.data_dir, args.mixed, args.against, args.ablation
     folders = [*args.runs, *(run for run in names if run not in args.runs)]  # a glob may have named all of them
-    files = write(folders, args.output, *reading, names)
+    files = write(folders, args.output, args.inference, args.data_dir, args.mixed, args.against, args.ablation, names)
     _show("\n".join([files[0].read_text(encoding="utf-8"), *(str(file.resolve()) for file in files)]))
 
 

@@ -131,11 +131,9 @@ def footnote(rows: pd.DataFrame, found: dict[str, Made]) -> list[str]:
         for text in _texts(found[row.run]):
             groups.setdefault(text, {}).setdefault(setting, {}).setdefault(row.label, set()).add(row.seed)
             several.setdefault((setting, row.label, row.seed), set()).add(text)
-    lines = ["Made with (seeds):"]
-    if any("" in run.values("commit") for run in found.values()):
-        lines = [
-            "Made with (seeds); runs without a record of their commit cannot be checked for having been made alike:"
-        ]
+    unknown = any("" in run.values("commit") for run in found.values())
+    warning = "; runs without a record of their commit cannot be checked for having been made alike" if unknown else ""
+    lines = [f"Made with (seeds){warning}:"]
     for text, settings in groups.items():
         parts = []
         for setting, labels in settings.items():

@@ -52,8 +52,7 @@ def class_balance(found: Results, output: Path) -> list[Path]:
     counts["images"] = counts["images"] / runs.loc[pd.MultiIndex.from_frame(counts[keys[:-1]])].to_numpy()
     files = [_csv(_named(found, counts.sort_values(keys)), output / "queries.csv", "%.5g")]
     grids = {setting: _imbalance(found, setting) for setting in found.settings()}
-    values = np.concatenate([grid.to_numpy().ravel() for grid in grids.values()] or [np.zeros(0)])
-    most = max(1.0, np.abs(values).max()) if len(values) else 1.0
+    most = max([1.0, *(grid.abs().to_numpy().max() for grid in grids.values() if not grid.empty)])
     scale = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
     title = "share of the queried images less the pool's (points)"
     return files + _heatmaps(found, grids, output / "queries", title, "{:+.1f}", scale)

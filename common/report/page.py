@@ -64,11 +64,11 @@ def write(
         files: what was written so far; its figures (.svg) and contact sheets (queried-*.png) go into the page.
     """
     cells = tables.cells(found)
-    first = [*tables.table1(found, cells)]
+    first = tables.table1(found, cells)
     first[-1] = replace(first[-1], notes=tables.notes1(found, cells))
     drawn = {file.stem: file for file in files if file.suffix == ".svg"}
-    names = [name for name in CAPTIONS if name in drawn] + [name for name in drawn if name not in CAPTIONS]
-    figures = [(name, inline(drawn[name], f"f{n}-"), CAPTIONS.get(name, name)) for n, name in enumerate(names)]
+    names = sorted(drawn, key=list(CAPTIONS).index)
+    figures = [(name, inline(drawn[name], f"f{n}-"), CAPTIONS[name]) for n, name in enumerate(names)]
     sheets = [(file.stem.removeprefix("queried-"), embedded(file)) for file in files
               if file.suffix == ".png" and file.name.startswith("queried-")]  # fmt: skip
     sections = [

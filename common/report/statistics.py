@@ -24,9 +24,8 @@ def interval(values) -> tuple[float, float]:
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy of one setting by (label, seed) and percent."""
-    return rows.pivot_table(index=["label", "seed"], columns="percent", values="test_accuracy", sort=False).sort_index(
-        axis=1
-    )
+    table = rows.pivot_table(index=["label", "seed"], columns="percent", values="test_accuracy", sort=False)
+    return table.sort_index(axis=1)
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,16 +227,8 @@ def label_efficiency(rows: pd.DataFrame) -> pd.DataFrame:
         for row in means.index.drop(target):
             curve = means.loc[row].dropna()
             needed = _crossing(curve.index.to_numpy(float), curve.to_numpy(), reached.iloc[-1])
-            found.append(
-                {
-                    "row": row,
-                    "reaches what": target,
-                    "has at percent": reached.index[-1],
-                    "accuracy": reached.iloc[-1],
-                    "with percent": needed,
-                }
-            )
-    return pd.DataFrame(found)
+            found.append((row, target, reached.index[-1], reached.iloc[-1], needed))
+    return pd.DataFrame(found, columns=["row", "reaches what", "has at percent", "accuracy", "with percent"])
 
 
 def _crossing(percents: np.ndarray, accuracy: np.ndarray, target: float) -> float:

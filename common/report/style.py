@@ -85,10 +85,10 @@ def curve(axes, points, x: str, y: str, style: dict, label: str, highest: float 
             axes.plot(seed[x], seed[y], color=style["color"], alpha=0.4, linewidth=0.7)
 
 
-def limit(axes, low: float = 0, high: float = 100) -> None:
-    """Limits the y axis to a little beyond the data, never below `low` or above `high`."""
+def limit(axes, high: float = 100) -> None:
+    """Limits the y axis to a little beyond the data, never below 0 or above `high`."""
     bottom, top = axes.get_ylim()
-    axes.set_ylim(max(low, bottom), min(high, top))
+    axes.set_ylim(max(0, bottom), min(high, top))
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
