@@ -44,9 +44,9 @@ def flags(args: argparse.Namespace) -> None:
         raise InputError("--ce_wt 0 --logit_wt 0: nothing would train the classifier; one of them must be more")
     if "teacher_labels" in args:
         _check_teacher(args)
-    if "sampler_input" in args and args.sampler_input == "images" and args.sampler != "vae":
-        raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
     if "sampler_input" in args and args.sampler_input == "images":
+        if args.sampler != "vae":
+            raise InputError(f"--sampler_input images: only --sampler vae sees images, not {args.sampler}")
         nets.check_halvings(args.image_size)
     if "sampler" in args:
         _check_sampler(args)

@@ -40,17 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     source = datasets.load(args)
     path = Path(os.path.expanduser(args.dataset))
     found = folder.listing(path) if args.dataset.lower() not in datasets.DATASETS and path.is_dir() else None
-    print(
-        "\n".join(
-            [
-                *_what(args, source, found, path),
-                *_classes(source),
-                *_equal(source, found, path),
-                "",
-                *_next(args, source),
-            ]
-        )
-    )
+    held = [*_what(args, source, found, path), *_classes(source), *_equal(source, found, path)]
+    print("\n".join([*held, "", *_next(args, source)]))
 
 
 def _next(args, source: Source) -> list[str]:

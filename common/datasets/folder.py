@@ -3,7 +3,6 @@
 With `--labels` some training images may have no class yet: those directly in train/ or in train/unlabeled/.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -127,7 +126,7 @@ def is_hidden(file: Path) -> bool:
 
 def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
     """The files' images (N, size, size, 3) uint8. Raises InputError naming the files that are not readable images."""
-    images, wrong = np.empty((len(files), size, size, 3), np.uint8), []
+    images = np.empty((len(files), size, size, 3), np.uint8)
 
     def read(number: int) -> str:
         try:
@@ -142,11 +141,7 @@ def _read(path: Path, files: list[Path], size: int) -> np.ndarray:
     if len(wrong) == 1:
         raise InputError(f"--dataset {path}: {wrong[0][0]} is not a readable image ({wrong[0][1]})")
     if wrong:
-        raise InputError(f"--dataset {path}: {len(wrong)} files are not readable images: {_listed(wrong)}; remove them")
+        shown = ", ".join(f"{file} ({why})" for file, why in wrong[:NAMED])
+        shown += f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        raise InputError(f"--dataset {path}: {len(wrong)} files are not readable images: {shown}; remove them")
     return images
-
-
-def _listed(wrong: Iterable[tuple[Path, str]]) -> str:
-    wrong = list(wrong)
-    shown = ", ".join(f"{file} ({why})" for file, why in wrong[:NAMED])
-    return shown + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")

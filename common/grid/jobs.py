@@ -94,19 +94,12 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         if method != "EnCoDe" and sampler != (args.samplers or [""])[0]:
             continue  # Random and KD label at random, once
         sampler = sampler if method == "EnCoDe" else ""
-        words = list(itertools.chain.from_iterable(group for group in groups if group[0] in known[method]))
+        words = [word for group in groups if group[0] in known[method] for word in group]
         words += ["--network", network] if method in PLAIN else []
         words += ["--sampler", sampler] if sampler else []
         words += ["--lr_task", args.lr_tasks[method]] if method in args.lr_tasks else []
         words += ["--percents", *args.percents] if args.percents and method in LOOPS else []
-        parts = [
-            model,
-            _data(args, groups, dataset),
-            method,
-            network if network == "teacher" else "",
-            sampler,
-            args.tag,
-        ]
+        parts = [model, _data(args, groups, dataset), method, "teacher" * (network == "teacher"), sampler, args.tag]
         expt = "-".join(filter(None, parts))
         found += [_job(args, (model, dataset, method), expt, args.first_seed + n, words) for n in range(args.seeds)]
     if not found:
