@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from common import fast, recipes
 from common.datasets import DATASETS
-from common.experiments import DISTILLED, LOOPS, PLAIN, ROOT
+from common.experiments import DISTILLED, LOOPS, METHODS, PLAIN, ROOT
 from common.losses import FEATURE_LOSSES, LOGIT_LOSSES, UNSOFTENED
 from common.networks import PAIRS
 from common.parsing import COUNT, COUNT0, MOST_VIEWS, RATE, SEED, SHIFT, SWITCH, WEIGHT, Parser, number
@@ -37,7 +37,7 @@ def declare(parser: Parser, defaults: dict) -> None:
     method, pair = defaults["method"], PAIRS[defaults["model"]]
     parser.set_defaults(model=defaults["model"], method=method)
 
-    def group(title: str, methods: tuple = ("Single", *LOOPS)) -> Callable:
+    def group(title: str, methods: tuple = METHODS) -> Callable:
         target = parser.add_argument_group(title) if method in methods else None
 
         def flag(name: str, default, help: str, **options) -> None:

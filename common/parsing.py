@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         spec = getattr(sys.modules["__main__"], "__spec__", None)
         if spec is not None and spec.name.startswith("common."):  # python -m common.report
             options.setdefault("prog", f"python -m {spec.name.removesuffix('.__main__')}")
-        super().__init__(**{"formatter_class": Help, **options})
+        super().__init__(formatter_class=Help, **options)
 
     def error(self, message: str) -> None:
         raise InputError(message)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.experiments import ROOT
 
 
 def busy(looks: int = 3, apart: float = 0.01) -> bool:

@@ -1,6 +1,5 @@
 """Quicker modules with the same function: they share the plain module's weights and state-dict names."""
 
-import itertools
 from collections import OrderedDict
 from functools import cache
 
@@ -111,7 +110,7 @@ def _average_pool(layer: nn.AdaptiveAvgPool2d) -> nn.AdaptiveAvgPool2d:
 
 def _sequential(layers: nn.Sequential) -> nn.Sequential:
     """A quicker `Sequential` for a classifier, whose pool is replaced already; any other is returned as it is."""
-    kinds = [type(layer) for layer in itertools.islice(layers, 3)]
+    kinds = [type(layer) for layer in layers[:3]]
     if kinds != [AveragePool, nn.Flatten, nn.Linear]:
         return layers
     return SummedClassifier(OrderedDict(layers.named_children()))

@@ -15,7 +15,7 @@ class OwnOutputs:
     in training mode; dropout is off, because it would add errors to the label.
     """
 
-    views, seen, accuracy = None, None, ""
+    views = None  # no fixed ones
 
     def __init__(self, net: nn.Module, images):
         self.net, self.images = net, images
