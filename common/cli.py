@@ -93,14 +93,15 @@ def _parser(doc: str, defaults: dict) -> Parser:
     if left:
         raise InputError(f"DEFAULTS of {defaults['method']}: no such flag: {', '.join(left)}")
     for key in defaults.keys() & actions.keys():
-        _check_default(parser, actions[key], defaults)
+        if why := _flaw(parser, actions[key], defaults[key]):
+            raise _wrong(defaults, key, why)
     return parser
 
 
 def _with_recipe(parser: Parser, argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.recipe != "own":
-        parser.set_defaults(**_recipe(args))
+        parser.set_defaults(**_checked(parser, args, _recipe(args)))
         args = parser.parse_args(argv)
     return args
 
@@ -116,25 +117,38 @@ def _recipe(args: argparse.Namespace) -> dict:
     )
 
 
-def _check_default(parser: Parser, action: argparse.Action, defaults: dict) -> None:
-    """Checks a flag's value in DEFAULTS as on the command line: argparse itself does not check defaults."""
-    value = defaults[action.dest]
+def _checked(parser: Parser, args: argparse.Namespace, recipe: dict) -> dict:
+    """The recipe's flags that this experiment has. Raises InputError for one that none has, or a value it refuses."""
+    actions, where = {action.dest: action for action in parser._actions}, f"--recipe {args.recipe}: common/recipes.py"
+    others = [name for name in recipe if name not in actions]
+    if others:  # EnCoDe's, say, in a recipe that KD has too
+        known = set().union(*(options({"model": args.model, "method": method}) for method in METHODS))
+        if unknown := sorted(name for name in others if f"--{name}" not in known):
+            raise InputError(f"{where} gives it {', '.join(unknown)}; there is no such flag, see --help")
+    found = {name: value for name, value in recipe.items() if name in actions}
+    for name, value in found.items():
+        if why := _flaw(parser, actions[name], value):
+            raise InputError(f'{where} gives it "{name}": {value!r}: {why}')
+    return found
+
+
+def _flaw(parser: Parser, action: argparse.Action, value) -> str:
+    """Why the command line would refuse this value of a flag, empty if it would not: argparse checks no default."""
     if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
-        if not isinstance(value, bool):
-            raise _wrong(defaults, action.dest, "it must be True or False")
-        return
+        return "" if isinstance(value, bool) else "it must be True or False"
     several = action.nargs == "+"
     if several and value is None:
-        return
+        return ""
     if several != isinstance(value, list | tuple):
-        raise _wrong(defaults, action.dest, "it must be a list" if several else "it must be one value")
+        return "it must be a list" if several else "it must be one value"
     for one in value if several else [value]:
         if action.type is None and not isinstance(one, str):
-            raise _wrong(defaults, action.dest, "it must be text")
+            return "it must be text"
         try:
             parser._check_value(action, parser._get_value(action, str(one)))
         except argparse.ArgumentError as error:
-            raise _wrong(defaults, action.dest, error.message) from None
+            return error.message
+    return ""
 
 
 def _wrong(defaults: dict, key: str, reason: str) -> InputError:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common import checks, cli, entry, machine, runs
+from common import checks, cli, entry, machine, recipes, runs
 from common.datasets import DATASETS
 from common.errors import InputError
 from common.teachers import trainer
@@ -143,6 +143,31 @@ def test_defaults_are_held_to_what_the_flags_are(key, value, message):
         cli.parse(module.__doc__, module.DEFAULTS | {key: value}, [])
     assert str(caught.value).startswith("DEFAULTS of ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"train_epoch": 7}, "gives it train_epoch; there is no such flag, see --help"),
+        ({"logit_loss": "huber"}, "gives it \"logit_loss\": 'huber': invalid choice: 'huber'"),
+        ({"temperature": -1.0}, 'gives it "temperature": -1.0: -1.0 is out of range; it must be more than 0'),
+        ({"nesterov": 1}, 'gives it "nesterov": 1: it must be True or False'),
+    ],
+)
+def test_an_own_recipe_is_held_to_what_the_flags_are(own, message, monkeypatch):
+    """Regression: a misspelt flag was ignored, and the run had the script's value."""
+    monkeypatch.setitem(recipes.STUDENTS, "mine", recipes.STUDENT | own)
+    with pytest.raises(InputError) as caught:
+        flags("KD", "--recipe", "mine")
+    assert str(caught.value).startswith(f"--recipe mine: common/recipes.py {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_may_have_flags_of_one_method(monkeypatch):
+    monkeypatch.setitem(recipes.STUDENTS, "mine", recipes.STUDENT | {"adv_wt": 0.5, "train_epochs": 7})
+    kd, encode = flags("KD", "--recipe", "mine"), flags("EnCoDe", "--recipe", "mine")
+    assert (kd.train_epochs, encode.train_epochs, encode.adv_wt) == (7, 7, 0.5)
+    assert "adv_wt" not in kd
 
 
 def test_defaults_may_be_written_as_python_has_them():
