@@ -8,7 +8,7 @@ import pytest
 
 from common import recipes, report
 from common.errors import InputError
-from common.report import builds, figures, page, results, style, tables
+from common.report import builds, figures, naming, page, results, style, tables
 
 from .conftest import ROOT
 from .reports import HEADER, refused, run
@@ -258,6 +258,16 @@ def test_runs_of_two_recipes_are_two_rows(tmp_path):
     assert results.read(quick).rows["label"].tolist() == ["Baseline", "Baseline (quick)"]
     changed = made("changed", 3, best, weight_decay=0.001)  # no longer best's, but fair's with other flags
     assert "--weight_decay 0.0005 and 0.001" in refused(typed, changed)
+
+
+def test_a_recipe_of_ones_own_renames_no_student_alone(tmp_path, monkeypatch):
+    """Regression: with any line added to STUDENTS, a student alone of `fair` was named by that line."""
+    monkeypatch.setitem(recipes.STUDENTS, "mine", recipes.STUDENT | {"mixup": 1.0})
+    monkeypatch.setattr(naming, "RECIPES", ["own", *recipes.STUDENTS, *recipes.TEACHERS])
+    plain = {"lr_task": 0.01, "fold_bn": False, "weight_decay": 0.0005}
+    made = [{}, recipes.student("fair", "Random", "AlexNet"), recipes.student("best", "Random", "AlexNet")]
+    alone = [run(tmp_path / f"a{n}", "Random", 1, {10: 60}, "student", **plain | flags) for n, flags in enumerate(made)]
+    assert results.read(alone).rows["label"].tolist() == ["CM", "CM (fair)", "CM (best)"]
 
 
 def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):

@@ -184,7 +184,8 @@ def _recipes_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
 
 
 def _recipe(row: pd.Series, config: dict) -> str:
-    """The last of RECIPES whose flags a run has, given by `--recipe` or one by one."""
+    """The one of RECIPES with the most flags whose flags a run has, given by `--recipe` or one by one; the first of
+    equals: for the student alone, a recipe added to STUDENTS is `fair`."""
 
     def has(recipe: dict) -> bool:
         return all(name in config and _number(config[name]) == _number(value) for name, value in recipe.items())
@@ -194,7 +195,7 @@ def _recipe(row: pd.Series, config: dict) -> str:
         made |= {name: flags_of(row["model"]) for name, flags_of in TEACHERS.items()}
     else:
         made |= {name: student(name, row["method"], row["model"]) for name in STUDENTS}
-    return [name for name, recipe in made.items() if has(recipe)][-1]
+    return max((name for name, recipe in made.items() if has(recipe)), key=lambda name: len(made[name]))
 
 
 def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
