@@ -295,6 +295,9 @@ def test_a_grid_says_that_its_runs_wait(folder, tmp_path, capsys):
         ("file;label\nunlabeled/01.png;cat\n", "it is 'file;label'; save it as CSV with commas"),
         ("", "its first line must be file,label"),
         ("file,label\n\xff", "is not UTF-8 text; save it as CSV in UTF-8"),
+        ("file,label\nunlabeled/01.png,cat,dog\n", "line 2: has more values than the first line has columns; put"),
+        ("file,label\nunlabeled/1, 2.png,cat\n", "line 2: has more values than the first line has columns; put"),
+        ("file,label,label\nunlabeled/01.png,cat,dog\n", "has two columns label; keep one"),
         ("file,label\n,cat\n", "line 2: there is no training image ''"),
     ],
 )
@@ -307,7 +310,7 @@ def test_a_wrong_file_of_labels_is_refused(text, message, folder, tmp_path):
 
 def test_empty_rows_are_none(tmp_path):
     """A spreadsheet keeps an emptied row as a lone comma."""
-    (tmp_path / "labels.csv").write_text("file,label\r\n,\r\na.png,cat\r\n\r\n , \r\n")
+    (tmp_path / "labels.csv").write_text("file,label\r\n,\r\na.png,cat,,\r\n\r\n , \r\n")
     assert labels.rows(tmp_path / "labels.csv") == [(3, ("a.png", "cat"))]
 
 

@@ -65,7 +65,14 @@ def rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
                 first = ",".join(reader.fieldnames or [])[:60]
                 raise InputError(f"--labels {path}: its first line must be {','.join(COLUMNS)}, with a comma, it is "
                                  f"{first!r}; save it as CSV with commas")  # fmt: skip
-            found = [(reader.line_num, tuple(row[name] or "" for name in COLUMNS)) for row in reader]
+            if twice := [name for name in COLUMNS if reader.fieldnames.count(name) > 1]:
+                raise InputError(f"--labels {path}: has two columns {twice[0]}; keep one")
+            found = []
+            for row in reader:
+                if any(text.strip() for text in row.pop(None, [])):  # Excel's empty columns are none
+                    raise InputError(f"--labels {path}, line {reader.line_num}: has more values than the first line "
+                                     "has columns; put a name that has a comma in quotes, keep one label")  # fmt: skip
+                found.append((reader.line_num, tuple(row[name] or "" for name in COLUMNS)))
             idle = ((*COLUMNS,), ("", ""))  # a repeated header, and Excel's empty rows
             return [(line, row) for line, row in found if tuple(map(str.strip, row)) not in idle]
     except UnicodeDecodeError:
