@@ -99,7 +99,8 @@ def jobs(args: argparse.Namespace, passed: list[str]) -> list[Job]:
         words += ["--sampler", sampler] if sampler else []
         words += ["--lr_task", args.lr_tasks[method]] if method in args.lr_tasks else []
         words += ["--percents", *args.percents] if args.percents and method in LOOPS else []
-        parts = [model, _data(args, groups, dataset), method, "teacher" * (network == "teacher"), sampler, args.tag]
+        trained = network if network == "teacher" else ""
+        parts = [model, _data(args, groups, dataset), method, trained, sampler, args.tag]
         expt = "-".join(filter(None, parts))
         found += [_job(args, (model, dataset, method), expt, args.first_seed + n, words) for n in range(args.seeds)]
     if not found:
