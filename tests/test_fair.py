@@ -358,6 +358,7 @@ class Noisy(nn.Module):
 
 @pytest.mark.parametrize("dropout", [nn.Dropout(0.9), nn.Dropout2d(0.9)])
 def test_a_networks_own_outputs_are_of_the_unmoved_image_without_dropout(dropout):
+    torch.manual_seed(0)  # of one initial layer in twenty the outputs hardly differ
     images, net = toys.images(), Noisy(dropout).train()
     images.train[:, :, 4:] = 0  # so that the images' means differ
     view = View(torch.tensor([0, 3, 4]), torch.tensor([True, False, False]), torch.tensor([[1, 1]] * 3),
