@@ -162,7 +162,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
         known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
     copies = pd.Series(known, dtype=object)[made]
     once = tests["p"][made].groupby(copies, sort=False).first()
-    tests.loc[made, "p_holm"] = copies.map(dict(zip(once.index, holm(once.tolist()), strict=True))).astype(float)
+    corrected = dict(zip(once.index, holm(once.tolist()), strict=True))
+    tests.loc[made, "p_holm"] = [corrected[test] for test in copies]
     largest = tests["difference"].abs() + tests["±"]
     tests.insert(place + 1, "no more than", largest.where(tests["p_holm"] >= LEVEL))
     return tests
