@@ -146,7 +146,7 @@ def _line(found: Results, setting: tuple, label: str, precision: str, percent, a
         "half_width": half_width,
         "n": len(accuracies),
         "ms": measured["latency_ms"].median() if same_cpu else math.nan,
-        "ratio": 1.0 if part == "teacher" else measured["ratio"].median(),
+        "ratio": 1.0 if part == "teacher" else measured["ratio"].dropna().median(),
         "paper": _paper_ratio(setting, label) if precision == "fp32" else math.nan,
         "megabytes": measured["file_bytes"].median() / 1e6,
         "parameters": parameters / 1e6,
