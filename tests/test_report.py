@@ -315,6 +315,17 @@ def test_unlike_rows_whose_differences_are_proportional_are_two_tests(tmp_path):
     assert table["p_holm"].tolist() == pytest.approx([2 * table["p"].iloc[0]] * 3)  # entropy repeats margin
 
 
+def test_rows_of_unlike_numbers_of_seeds_are_corrected_together(tmp_path):
+    """Regression: with pandas 2 the report ended in an IndexError where a later row had fewer seeds."""
+    runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50}) for seed in (1, 2, 3, 4)]
+    for sampler, added in {"margin": (1, 3, 4), "vae": (2, 7), "entropy": (1, 5, 6, 8)}.items():
+        for seed, more in enumerate(added, 1):
+            runs.append(run(tmp_path / f"{sampler}{seed}", "EnCoDe", seed, {10: 50 + more}, sampler=sampler))
+    table = statistics.contrasts(results.read(runs), ALEXNET, "CM+KD†")
+    assert table["n"].tolist() == [3, 2, 4]
+    assert table["p_holm"].tolist() == pytest.approx(statistics.holm(table["p"].tolist()))
+
+
 def test_rows_are_tested_against_one_at_each_budget_and_corrected_together(tmp_path):
     differences = {"margin": ((1, 2, 3), (-1, 0, 1)), "vae": ((0, 1, 5), (4, 4, 4))}  # at 10 and 40%, by seed
     runs = [run(tmp_path / f"kd{seed}", "KD", seed, {10: 50, 40: 60}) for seed in (1, 2, 3)]

@@ -154,16 +154,15 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
         for called, values, unlike in table
     ]
     tests = pd.DataFrame(lines, columns=[*names, "difference", "±", "d", "n", "p", "unlike"])
-    made, place = tests["p"].notna(), tests.columns.get_loc("unlike")
-    tests.insert(place, "p_holm", tests["p"])
     known, first = [], {}  # identifies a test: by its differences, or by its row's first ones proportional to them
     for called, values, _ in table:
         row, scale = called[0] if "at" in names else called, values.abs().max() or 1
         known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
-    copies = pd.Series(known, dtype=object)[made]
-    once = tests["p"][made].groupby(copies, sort=False).first()
-    corrected = dict(zip(once.index, holm(once.tolist()), strict=True))
-    tests.loc[made, "p_holm"] = [corrected[test] for test in copies]
+    # a dictionary: pandas 2 cannot group or map tuples of unlike lengths
+    once = {test: p for test, p in zip(known, tests["p"], strict=True) if not np.isnan(p)}
+    corrected = dict(zip(once, holm(list(once.values())), strict=True))
+    place = tests.columns.get_loc("unlike")
+    tests.insert(place, "p_holm", [corrected.get(test, np.nan) for test in known])
     largest = tests["difference"].abs() + tests["±"]
     tests.insert(place + 1, "no more than", largest.where(tests["p_holm"] >= LEVEL))
     return tests
