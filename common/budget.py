@@ -120,7 +120,7 @@ class Round:
             order = torch.randperm(len(candidates), generator=generator(self.args.seed, "subset", self.number))
             candidates = candidates[order[: self.args.subset].to(candidates.device)]
         chosen, scores = (each.cpu() for each in sampler.query(count, candidates))
-        sampler.check(min(count, len(candidates)), chosen, scores)
+        sampler.check(count, chosen, scores)
         self.run.state["labeled"] = torch.cat([self.bought.cpu(), chosen])
         scores = [f"{score:.6g}" for score in scores.tolist()]
         _note_queries(self.run, self.images, self.number + 1, chosen, scores)

@@ -431,6 +431,14 @@ def test_label_efficiency_is_for_what_a_row_reaches_at_last(tmp_path):
     assert (line["has at percent"], line["accuracy"], line["with percent"]) == (100, 60, pytest.approx(30))
 
 
+def test_rows_of_one_budget_have_no_label_efficiency(tmp_path):
+    """Regression: every row that was the better one needed "≤ 10%"."""
+    runs = [run(tmp_path / "cm", "Random", 1, {10: 50}), run(tmp_path / "kd", "KD", 1, {10: 58})]
+    assert "(needs two budgets, and two rows" in claims(results.read(runs)).split("Label efficiency")[1]
+    runs.append(run(tmp_path / "later", "EnCoDe", 1, {40: 57}))
+    assert "≤ 10%" in claims(results.read(runs)).split("Label efficiency")[1]  # KD has it with fewer
+
+
 def test_label_efficiency_is_a_matrix_without_blank_lines(grid, tmp_path):
     grid.append(run(tmp_path / "low", "Single", 1, {100: 20}))
     lines = claims(results.read(grid)).split("Label efficiency")[1].split("## All")[0].splitlines()

@@ -219,10 +219,13 @@ def _unlike(found: Results, pairs: list, mixed: bool) -> frozenset[str]:
 
 
 def label_efficiency(rows: pd.DataFrame) -> pd.DataFrame:
-    """Percent of labels (interpolated) that each row needs for the accuracy another reaches at its highest percent."""
+    """Percent of labels (interpolated) that each row needs for the accuracy another reaches at its highest percent.
+
+    Empty for rows of one percent, which say nothing of other budgets.
+    """
     means = rows.groupby(["label", "percent"], sort=False)["test_accuracy"].mean().unstack("percent").sort_index(axis=1)
     found = []
-    for target in means.index:
+    for target in means.index if means.shape[1] > 1 else ():
         reached = means.loc[target].dropna()
         for row in means.index.drop(target):
             curve = means.loc[row].dropna()

@@ -96,7 +96,7 @@ def _efficiency(found: pd.DataFrame, least: dict[str, float]) -> Table:
 
     `least` is each row's first percent: an accuracy it has there may need fewer labels.
     """
-    lacking = "needs two rows, of which one reaches the other's last accuracy"
+    lacking = "needs two budgets, and two rows of which one reaches the other's last accuracy"
     reached = found.dropna(subset="with percent")
     if reached.empty:
         return Table(EFFICIENCY, [], [], lacking=lacking)
