@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 BUDGETS = ("initial_budget", "budget", "subset")
@@ -33,8 +34,14 @@ def counts(images: int, classes: int = 0, validation: int = 0, bought: bool = Fa
 def words(found: dict, args, names: tuple[str, ...] = ()) -> str:
     """`--num_images 1438 --num_val 143 ...`: the flags that the method has, only those in `names` if given.
 
+    With `--percents`, which replace the budgets, the subset holds the labels of the largest step.
     For a user's own data set, whose counts nobody knows by heart, adds the command that prints whole commands.
     """
+    if getattr(args, "percents", None) and "subset" in found:
+        labels = [round(found["num_images"] * percent / 100) for percent in args.percents]
+        steps = [after - before for before, after in pairwise(labels)]
+        found = {name: value for name, value in found.items() if name not in ("initial_budget", "budget")}
+        found["subset"] = max([found["subset"], *steps])
     said = " ".join(f"--{name} {found[name]}" for name in found if name in args and name in (names or found))
     own = Path(os.path.expanduser(args.dataset))
     return said + (

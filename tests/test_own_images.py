@@ -265,6 +265,16 @@ def test_proposed_counts_are_accepted(images, expected, tmp_path):
     assert args.initial_budget <= args.num_images - args.num_val and args.subset >= args.budget
 
 
+def test_proposed_counts_are_accepted_with_percents():
+    """Regression: two tenths as subset, for steps of 30%, and budgets, which `--percents` replaces."""
+    module, percents = script("Random"), "--percents 10 40 50".split()  # noqa: SIM905
+    args = cli.parse(module.__doc__, module.DEFAULTS, [*percents, "--subset", "15000"])
+    words = proposal.words(proposal.counts(1438), args)
+    assert words == "--num_images 1438 --num_val 143 --subset 431 --batch_size 16"  # 575 - 144 labels
+    args = cli.parse(module.__doc__, module.DEFAULTS, [*percents, *words.split()])
+    assert budget.label_counts(args, data.pool_size(args)) == [144, 575, 719]
+
+
 @pytest.mark.parametrize("images", [50_000, 8_000, 200, 20, 2])
 def test_proposed_counts_leave_labels_to_train_on(images):
     """With `--val_labels bought` the first round's labels pay for validation too."""
