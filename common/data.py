@@ -30,6 +30,7 @@ class Images:
     available: int  # number of training images in the data set
     mirror: bool  # may a training view be the mirror image?
     source: str  # SHA-256 of the data set's training images and labels, whatever was taken from it
+    order: str  # SHA-256 by which the data set's training images are known to be the same, in the same order
     fingerprint: str  # SHA-256 of the content of `train`: the source, the images taken and their size
     test_fingerprint: str  # SHA-256 of the test images and labels as decoded, their size here and the classes' names
     files: list[str] | None = None  # with --labels: the training images' names
@@ -70,8 +71,7 @@ def load(args, source: Source | None = None) -> Images:
         known = torch.from_numpy(source.foldered)[kept][order]
         order = torch.cat([order[known], order[~known]])
     device = torch.device(args.device)
-    # labels added later must not make it another data set
-    whole = sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
+    whole = content(source)
     taken = torch.from_numpy(source.x_train)
     if args.num_images < len(taken):
         taken = taken[kept]
@@ -90,15 +90,24 @@ def load(args, source: Source | None = None) -> Images:
         available=len(source.x_train),
         mirror={"yes": True, "no": False, "auto": source.mirror is not False}[args.flip],
         source=whole,
+        order=source.order or whole,
         fingerprint=sha256(kept.numpy(), str((whole, args.image_size)).encode()),
-        test_fingerprint=sha256(
-            source.x_test,
-            source.y_test,
-            json.dumps([source.x_test.shape, args.image_size, source.classes]).encode(),
-        ),
+        test_fingerprint=test_content(source, args.image_size),
         files=None if source.files is None else [source.files[index] for index in kept.tolist()],
         label_values=sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
     )
+
+
+def content(source: Source) -> str:
+    """SHA-256 of a data set's training images and labels; with --labels, of the images and their names: labels added
+    later must not make it another data set."""
+    return sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
+
+
+def test_content(source: Source, size: int) -> str:
+    """SHA-256 of a data set's test images and labels as decoded, their `size` in the run and the classes' names."""
+    more = json.dumps([source.x_test.shape, size, source.classes]).encode()
+    return sha256(source.x_test, source.y_test, more)
 
 
 def _check(args, source: datasets.Source) -> None:

@@ -11,7 +11,7 @@ Networks", https://arxiv.org/abs/1805.04770):
 
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,14 +25,14 @@ from common.errors import InputError
 from common.experiments import ROOT
 from common.files import write_arrays
 from common.parsing import COUNT0, MOST_VIEWS, SHIFT, Parser, number
-from common.teachers.precomputed import flaw
+from common.teachers.precomputed import flaw, misplaced
 
 
 def write(
     path: str | Path,
     network: Callable[[np.ndarray], np.ndarray],
     dataset: str = "cifar10",
-    seen: str | list[int] | None = None,
+    seen: str | Sequence | None = None,
     image_size: int = 224,
     batch_size: int = 256,
     data_dir: str | Path = ROOT / "data",
@@ -45,8 +45,8 @@ def write(
         path: the .npz, which is replaced.
         network: (B, H, W, 3) uint8 RGB images -> (B, classes) logits, a NumPy array or what `np.asarray` takes. It
             resizes and normalizes as it needs.
-        seen: which labels it has seen: "all", "none", or a list of training-set indices; None if unknown, and then the
-            runs' `labels_in_all` stays empty.
+        seen: which labels it has seen: "all", "none", training-set indices, or a mask (N,) of bool; None if unknown,
+            and then the runs' `labels_in_all` stays empty.
         image_size: for a folder's images, which differ in size; others keep their own size.
         labels, extra: as the flags of these names: for a folder that has images without a class, and for SVHN.
     Raises InputError when the data cannot be had, or the network's output is not logits of the images.
@@ -54,7 +54,7 @@ def write(
     path = _target(path)
     asked = {"dataset": str(dataset), "labels": str(labels), "extra": extra, "image_size": image_size}
     source = datasets.load(SimpleNamespace(**asked, data_dir=str(data_dir), data_source="auto"))
-    arrays = {"labels": source.y_train}
+    arrays = {"labels": source.y_train, "images_sha256": np.array(source.order or data.content(source))}
     if seen is not None:
         arrays["seen"] = _places(seen, len(source.x_train))
     for part, images in (("train", source.x_train), ("test", source.x_test)):
@@ -96,7 +96,8 @@ def write_run(
     _, train = distillation.compute(trained.net, whole, views=drawn, features=False)
     test = evaluation.logits(trained.net, whole.test)
     arrays = {"labels": whole.labels, "train": train.mean(0), "test": test, **({} if seen is None else {"seen": seen})}
-    write_arrays(path, {name: tensor.numpy() for name, tensor in arrays.items()})
+    found = {name: tensor.numpy() for name, tensor in arrays.items()}
+    write_arrays(path, found | {"images_sha256": np.array(whole.order)})
 
 
 def _seen(args: Namespace, images: Images, record: dict, folder: Path) -> torch.Tensor | None:
@@ -121,12 +122,15 @@ def _target(path: str | Path) -> Path:
     return path
 
 
-def _places(seen: str | list[int], count: int) -> np.ndarray:
+def _places(seen: str | Sequence, count: int) -> np.ndarray:
     """`seen` as indices (n,) int64. Raises InputError for invalid ones."""
-    places = {"all": range(count), "none": []}.get(seen, seen) if isinstance(seen, str) else seen
-    if isinstance(places, str) or not all(place in range(count) for place in places):
-        raise InputError(f'seen={seen!r}: must be "all", "none", or places of training images, from 0 to {count - 1}')
-    return np.array(list(places), np.int64)
+    named = {"all": np.arange(count), "none": np.arange(0)}
+    places = named.get(seen, np.array(seen)) if isinstance(seen, str) else np.array(list(seen))
+    if places.dtype == bool and len(places) == count:  # as indices, True and False would be 1 and 0
+        places = places.nonzero()[0]
+    if why := misplaced(places, count):
+        raise InputError(f'seen={seen!r}: must be "all", "none", a mask of the training images or their places, {why}')
+    return places.astype(np.int64)
 
 
 def _checked(found, images: int, classes: int) -> np.ndarray:

@@ -150,7 +150,7 @@ def image_files(named: Iterable[str]) -> list[Path]:
         if not word:
             here = []
         elif path.is_dir():
-            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in kinds and file.is_file()
+            here = sorted(file for file in folder.walk(path) if file.suffix.lower() in kinds
                           and not folder.is_hidden(file.relative_to(path)))  # fmt: skip
         elif path.exists():
             here = [path]

@@ -4,8 +4,10 @@ import io
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from argparse import Namespace
 
 import numpy as np
@@ -321,6 +323,35 @@ def test_gray_that_would_become_black_is_refused(image):
     with pytest.raises(ValueError, match=r"its levels go to \d+ of 65535; stretch them to 16 bits, or save it with 8"):
         pixels.rgb(image)
     assert not pixels.rgb(gray16(0, 0)).any()
+
+
+@pytest.mark.parametrize(("levels", "black"), [(4095, True), (255, True), (4096, False), (65535, False)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colour_of_16_bits_that_would_become_black_is_refused(channels, levels, black, tmp_path):
+    """Regression: Pillow keeps the upper byte, in which 8 or 12 bits have nothing, and says nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    pixels16 = np.full((4, 4, channels), levels, ">u2")
+    header = struct.pack(">IIBBBBB", 4, 4, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels16)
+    path = tmp_path / "deep.png"
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    if black:
+        with pytest.raises(ValueError, match="levels go to less than 4096 of 65535; stretch them to 16 bits, or"):
+            pixels.read(path, 4)
+    elif channels == 3:
+        assert (pixels.read(path, 4) == levels >> 8).all()
+
+
+def test_unlabeled_images_behind_a_link_are_found(birds, tmp_path):
+    """Regression: `rglob` passes links to folders over, where a class may be one."""
+    (birds / "train" / "unlabeled").mkdir()
+    (birds / "train" / "unlabeled" / "batch").symlink_to(birds / "train" / "crow")
+    found = folder.listing(birds)
+    assert (found.y_train < 0).sum() == 11 and len(found.train) == 35 + 11
 
 
 def test_a_large_image_is_read_without_a_warning(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common import data, distillation, export, logits, plan, predict, teachers
 from common.datasets import digits
@@ -56,6 +57,8 @@ def test_each_image_has_its_own_row_whatever_its_view(ten, tmp_path):
     assert precomputed.load(named(file(again, train=train)), ten)[1] == halves
     other = train.copy()
     other[8, 0] += 1  # of an image that this run lacks: still another teacher
+    known = precomputed.load(named(file(again, train=train, images_sha256=ten.order)), ten)
+    assert known[1] == halves  # the same teacher
     for changed in ({"train": other}, {"test": 2 * test}, {"seen": [3]}, {"labels": [-1] * 10}):
         arrays = {"train": train, "test": test, "seen": [3, 9]} | changed
         assert precomputed.load(named(file(again, **arrays)), ten)[1] != key
@@ -88,7 +91,9 @@ RIGHT = np.zeros((10, 2))
             {"train": RIGHT, "labels": [1, 0, 1, 1, -1, 0, 5, 1, 5, 0]},
             "1 of 8 images have other labels there: the data set or",
         ),
-        ({"train": RIGHT, "seen": [0, 10]}, "`seen` must hold places, from 0 to 9, of training images"),
+        ({"train": RIGHT, "seen": [0, 10]}, "`seen` must hold places of training .*, from 0 to 9, each of them once"),
+        ({"train": RIGHT, "seen": [0, 1] * 5}, "`seen` must hold places"),  # a mask
+        ({"train": RIGHT, "images_sha256": "f" * 64}, "was written for other training images, or for another order"),
         ({"train": RIGHT, "seen": [-1, 3]}, "`seen` must hold places"),
         ({"train": RIGHT, "seen": [0.5]}, "`seen` must hold places"),
         ({"train": RIGHT, "seen": [[1, 2]]}, "`seen` must hold places"),
@@ -247,7 +252,8 @@ def test_any_networks_logits_are_written_in_the_data_sets_order(monkeypatch, tmp
     assert found["train"][:, 0].tolist() == [0.25 + n for n in range(7)] and found["train"].dtype == np.float32
     assert found["test"][:, 3].tolist() == [8, 9, 10, 11, 12] and found["labels"].tolist() == [0, 1, 2, 3, 0, 1, 2]
     assert found["seen"].tolist() == list(range(7))
-    for seen, places in (("none", []), ([2, 5], [2, 5])):
+    mask = np.arange(7) % 3 == 2
+    for seen, places in (("none", []), ([2, 5], [2, 5]), (mask, [2, 5]), (mask.tolist(), [2, 5])):
         assert write(rate, monkeypatch, path, seen=seen)["seen"].tolist() == places
     assert "seen" not in write(rate, monkeypatch, path)
     before = path.read_bytes()
@@ -261,7 +267,9 @@ def test_any_networks_logits_are_written_in_the_data_sets_order(monkeypatch, tmp
     [
         ({"path": "t.pt"}, rate, r"t\.pt: must be an \.npz in a folder that is there"),
         ({"path": "nowhere/t.npz"}, rate, "must be an .npz in a folder that is there"),
-        ({"seen": "All"}, rate, 'must be "all", "none", or places of training images, from 0 to 6'),
+        ({"seen": "All"}, rate, 'must be "all", "none", a mask of the training images or their places, from 0 to 6'),
+        ({"seen": [True] * 6}, rate, "must be"),
+        ({"seen": [3, 3]}, rate, "each of them once"),
         ({"seen": [0, 7]}, rate, "must be"),
         ({"seen": [0.5]}, rate, "must be"),
         ({}, lambda images: np.nan * rate(images), "the network gives values that are not finite"),
@@ -298,6 +306,24 @@ def test_what_was_written_teaches(monkeypatch, tmp_path):
     assert len(found.seen) == 0 and found.accuracy == f"{100 * (whole.test_labels == 0).double().mean():.2f}"
     means = digits.load(tmp_path, None).x_train.mean((1, 2))[whole.origin, 0]
     assert found.logits[0, :, 0].numpy() == pytest.approx(means)
+
+
+def test_a_folders_rows_are_refused_once_its_images_changed(tmp_path):
+    """Regression: an image removed and another added leave counts and labels as they were, and shift the rows."""
+    for part in ("train", "test"):
+        for number in range(8):
+            path = tmp_path / "own" / part / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(path)
+    own, path = str(tmp_path / "own"), tmp_path / "t.npz"
+    logits.write(path, lambda images: images[:, 0, 0, :1] * [0.01, 0.02], dataset=own, seen="none")
+    words = ["--dataset", own, "--num_images", "8", "--num_val", "2", "--num_classes", "2", "--batch_size", "2"]
+    words += ["--initial_budget", "2", "--budget", "2", "--subset", "2"]
+    args = named(path, *words)
+    assert precomputed.load(args, data.load(args))[0].logits.shape == (1, 8, 2)
+    (tmp_path / "own" / "train" / "a" / "0.png").rename(tmp_path / "own" / "train" / "a" / "9.png")
+    with pytest.raises(InputError, match="was written for other training images, or for another order of them; write"):
+        precomputed.load(args, data.load(args))
 
 
 def test_readmes_file_is_one(tmp_path, monkeypatch):

@@ -147,6 +147,18 @@ def test_a_class_is_that_of_the_folder_an_image_is_named_in(tmp_path):
     assert list(predict.compared(lines, ["3", "7"], right)) == lines and right == [True, False, True]
 
 
+def test_images_behind_links_to_folders_are_found(tmp_path):
+    """Regression: `rglob` passes them over, where a data set's classes may be such links."""
+    (tmp_path / "disk" / "ant").mkdir(parents=True)
+    (tmp_path / "disk" / "ant" / "a.png").touch()
+    (tmp_path / "disk" / "ant" / "up").symlink_to(tmp_path / "disk")  # leads back
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "ant").symlink_to(tmp_path / "disk" / "ant")
+    (tmp_path / "test" / "bee").symlink_to(tmp_path / "disk" / "ant")
+    found = predict.image_files([str(tmp_path / "test")])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["test/ant/a.png", "test/bee/a.png"]
+
+
 def test_unreadable_files_are_named_together_after_the_others_answers(trained, photos, capsys, monkeypatch):
     monkeypatch.setattr(predict, "BATCH", 2)
     (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:40])

@@ -57,7 +57,7 @@ def images(mirror: bool = True) -> Images:
     fields = {
         "name": "toy", "classes": ["even", "odd"], "train": pixels, "labels": index % 2, "test": pixels[:6],
         "test_labels": index[:6] % 2, "val": index[6:], "pool": index[:6], "origin": index, "available": COUNT,
-        "mirror": mirror, "source": "s" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
+        "mirror": mirror, "source": "s" * 64, "order": "o" * 64, "fingerprint": "f" * 64, "test_fingerprint": "t" * 64,
     }  # fmt: skip
     return Images(**fields)
 

@@ -3,6 +3,9 @@
 With `--labels` some training images may have no class yet: those directly in train/ or in train/unlabeled/.
 """
 
+import json
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +17,7 @@ from common import memory
 from common.datasets import labels, pixels
 from common.datasets.source import Source, short_name
 from common.errors import InputError, reason
+from common.files import sha256
 
 UNLABELED = "unlabeled"
 NAMED = 10  # at most this many names in one message
@@ -54,16 +58,17 @@ def load(path: Path, size: int, labels_file: str = "") -> Source:
         )
     x_train, x_test = np.split(_read(path, [*found.train, *found.test], size), [len(found.train)])
     names = (short_name(path), x_train, found.y_train, x_test, found.y_test, found.classes)
-    if not labels_file:
-        return Source(*names, mirror=None)
     files = [str(file.relative_to(path / "train").as_posix()) for file in found.train]
+    order = sha256(json.dumps(files).encode())
+    if not labels_file:
+        return Source(*names, mirror=None, order=order)
     if odd := [file for file in files if "\r" in file or file != file.encode(errors="replace").decode()]:
         raise InputError(
             f"--labels {labels_file}: the file must be UTF-8 without carriage returns, which the names of {len(odd)} "
             f"training images do not allow, as {odd[0]!r}; rename them"
         )
     y_train = labels.fill(Path(labels_file), files, found.y_train, found.classes)
-    source = Source(*names, mirror=None, files=files, foldered=found.y_train >= 0)
+    source = Source(*names, mirror=None, files=files, foldered=found.y_train >= 0, order=order)
     return source._replace(y_train=y_train)
 
 
@@ -77,7 +82,7 @@ def listing(path: Path) -> Listing:
     trained = [name for name in folders["train"] if name != UNLABELED or UNLABELED in classes]
     loose = sorted((path / "train").iterdir())
     if len(trained) < len(folders["train"]):
-        loose += sorted((path / "train" / UNLABELED).rglob("*"))
+        loose += sorted(walk(path / "train" / UNLABELED))
     loose = [file for file in loose if file.is_file() and _is_image(file) and not is_hidden(file.relative_to(path))]
     here, there = set(trained), set(classes)
     if here - there or (there - here and not loose):
@@ -111,8 +116,18 @@ def _classes(path: Path, part: str) -> list[str]:
 
 def left_out(path: Path) -> list[Path]:
     """The files of train/ and test/ that are neither hidden nor images by extension, such as a .gif or .heic."""
-    files = sorted(file for part in ("train", "test") for file in (path / part).rglob("*") if file.is_file())
-    return [file for file in files if not _is_image(file) and not is_hidden(file.relative_to(path))]
+    found = sorted(file for part in ("train", "test") for file in walk(path / part))
+    return [file for file in found if not _is_image(file) and not is_hidden(file.relative_to(path))]
+
+
+def walk(path: Path) -> Iterator[Path]:
+    """The files under a folder, through links to folders as well, like a class's; not those that lead back up."""
+    for here, folders, names in os.walk(path, followlinks=True):
+        up = os.path.join(os.path.realpath(here), "")
+        folders[:] = [
+            each for each in folders if not up.startswith(os.path.join(os.path.realpath(f"{here}/{each}"), ""))
+        ]
+        yield from (file for name in names if (file := Path(here, name)).is_file())
 
 
 def _is_image(file: Path) -> bool:

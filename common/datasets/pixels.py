@@ -48,6 +48,7 @@ def rgb(image: Image.Image) -> np.ndarray:
     Transparency is composited over white, and 16-bit gray is scaled to 8 bits (PIL's own conversion turns all above 255
     white). Raises ValueError if levels cannot be read this way.
     """
+    deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # colour of 16 bits: PIL keeps the upper 8
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("it holds fractions; save it with 8 or 16 bits")
@@ -58,6 +59,8 @@ def rgb(image: Image.Image) -> np.ndarray:
         if 0 < levels.max() < DARK:  # 8 or 12 bits stored in 16: scaled, they are nearly black
             raise ValueError(f"its levels go to {levels.max()} of 65535; stretch them to 16 bits, or save it with 8")
         return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    if deep and np.asarray(image.convert("RGB")).max() < DARK >> 8:
+        raise ValueError(f"its levels go to less than {DARK} of 65535; stretch them to 16 bits, or save it with 8")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

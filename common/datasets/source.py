@@ -19,6 +19,7 @@ class Source(NamedTuple):
     mirror: bool | None  # does a mirrored image keep its label? None: the experiment decides
     files: list[str] | None = None  # with --labels: the training images' names, relative to train/
     foldered: np.ndarray | None = None  # with --labels: (N,) bool, is an image's class known from its folder?
+    order: str = ""  # SHA-256 of a folder's training images' names, whose pixels depend on the size they are read at
 
 
 def short_name(path: Path) -> str:

@@ -1,10 +1,10 @@
 """`--teacher FILE.npz`: any network's logits in place of a checkpoint, whatever its framework, size or image size.
 
-The file has an array `train` (N, classes): the logits of the data set's N training images, in its order. Three more are
+The file has an array `train` (N, classes): the logits of the data set's N training images, in its order. Others are
 optional: `test` (M, classes), the logits of the test images, which give its accuracy; `seen` (n,), the indices of the
-training images whose labels the network saw, empty if it saw none of this data set; and `labels` (N,), the classes of
-the training images, -1 where unknown, to check that the data set's order is still the same. `common.logits` writes all
-four.
+training images whose labels the network saw, empty if it saw none of this data set; `labels` (N,), the classes of the
+training images, -1 where unknown, and `images_sha256`, `Images.order`, to check that the data set's order is still the
+same. `common.logits` writes all of them.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def load(args, images: Images) -> tuple[Targets, str]:
     path = Path(args.teacher)
     there(path)
     try:
-        arrays = read_arrays(path, ["train"], ["test", "seen", "labels"])
+        arrays = read_arrays(path, ["train"], ["test", "seen", "labels", "images_sha256"])
     except InputError as error:
         raise InputError(f"--teacher {error}") from None
     train = _logits(path, "train", arrays["train"], images.available, images)
@@ -49,6 +49,10 @@ def load(args, images: Images) -> tuple[Targets, str]:
     seen = _places(path, arrays["seen"], images) if "seen" in arrays else None
     if "labels" in arrays:
         _compare(path, arrays["labels"], images)
+    if str(arrays.pop("images_sha256", images.order)) != images.order:
+        raise InputError(
+            f"--teacher {path}: was written for other training images, or for another order of them; write it again"
+        )
     parts = []
     for name in sorted(arrays):  # floats as float32, whatever the file's precision
         kind = np.float32 if arrays[name].dtype.kind == "f" else np.int64
@@ -98,14 +102,14 @@ def _compare(path: Path, array: np.ndarray, images: Images) -> None:
 
 def _places(path: Path, array: np.ndarray, images: Images) -> Tensor:
     """`seen` as (n,) int64. Raises InputError unless it holds indices of training images."""
-    array = array if array.size else array.astype(np.int64)  # np.array([]) is a float array
-    if (
-        array.ndim != 1
-        or array.dtype.kind not in "iu"
-        or (array.size and not 0 <= array.min() <= array.max() < images.available)
-    ):
-        raise InputError(
-            f"--teacher {path}: `seen` must hold places, from 0 to {images.available - 1}, of training images whose "
-            "labels it saw"
-        )
+    if why := misplaced(array, images.available):
+        raise InputError(f"--teacher {path}: `seen` must hold places of training images whose labels it saw, {why}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def misplaced(array: np.ndarray, count: int) -> str:
+    """What indices of training images (n,) must be, if these are not; a mask of 0 and 1 repeats its indices."""
+    valid = array.ndim == 1 and (not array.size or array.dtype.kind in "iu")  # np.array([]) is a float array
+    if valid and (not array.size or 0 <= array.min() <= array.max() < count) and len(np.unique(array)) == len(array):
+        return ""
+    return f"from 0 to {count - 1}, each of them once"
