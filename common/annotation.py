@@ -7,7 +7,7 @@ import torch
 from common.datasets import labels as given
 from common.datasets.labels import COLUMNS
 from common.errors import InputError, LabelsNeeded
-from common.files import write_csv
+from common.files import sha256, write_csv
 
 TO_LABEL = "to_label.csv"
 
@@ -72,6 +72,8 @@ def _collect(args, images, to_label: Path) -> None:
     if new:
         given.add(Path(args.labels), [(images.files[index], images.classes[filled[index]]) for index in new])
         images.labels.copy_(torch.from_numpy(filled))
+        if len(filled) == images.available and (filled >= 0).all():  # as if they had been complete when loaded
+            images.label_values = sha256(filled)
 
 
 def _take_over(run, images, labels: torch.Tensor) -> None:

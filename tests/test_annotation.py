@@ -225,6 +225,24 @@ def test_a_teacher_of_other_answers_is_not_taken(folder, tmp_path):
         teachers.provide(other)
 
 
+def test_a_teacher_whose_labels_came_as_it_was_begun_says_which(folder, tmp_path):
+    """Regression: `Single --network teacher` then published it without them, and it was taken for other labels' too."""
+    path, truth = folder
+    labels = tmp_path / "labels.csv"
+    more = ["--save_path", str(tmp_path), "--seed", "5", "--network", "teacher"]
+    with pytest.raises(LabelsNeeded):
+        run("Single", *words(path, labels, *more))
+    to_label = tmp_path / "single-seed5" / "to_label.csv"
+    annotate(to_label, truth, to_label)
+    run("Single", *words(path, labels, *more))
+    args = parse("KD", *words(path, labels, *BUDGET, "--save_path", str(tmp_path)))
+    kept, images = store.shared_path(args), data.load(args)
+    assert store.load(args, images, kept)[1]["label_values"] == images.label_values != ""
+    write(labels, dict(zip(truth, reversed(truth.values()), strict=True)))
+    with pytest.raises(InputError, match="was trained on other labels under the name"):
+        store.load(args, data.load(args), kept)
+
+
 @pytest.mark.parametrize("changed", ["validation", "queried"])
 def test_a_label_that_was_used_stays(changed, folder, tmp_path):
     path, truth = folder
