@@ -58,6 +58,19 @@ def test_exported_rows_show_what_was_measured(seeds, tmp_path):
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
+def test_fair_teachers_of_equal_accuracy_are_each_counted(tmp_path):
+    """Regression: equal accuracies were taken for one shared teacher, and those of all budgets for one row."""
+    folders = []
+    for seed, accuracy in ((1, 76.4), (2, 76.4), (3, 70)):
+        sha = {"teacher_labels": "labeled", "teacher_sha256": [f"{seed}a" * 32, f"{seed}b" * 32]}
+        folder = run(tmp_path / f"kd{seed}", "KD", seed, {10: 60, 60: 65}, sampler="margin", **sha)
+        folders.append(export(folder, int(seed == 3), (1, 1, 4), (65 if seed == 3 else 60, 59, accuracy)))
+    found = results.read(folders)
+    table = deployment.lines(found, deployment.exports(found), {})
+    rows = table[table["row"] == "teacher"].set_index("percent")
+    assert rows["n"].to_dict() == {10: 2, 60: 1} and rows["accuracy"].to_dict() == {10: 76.4, 60: 70}
+
+
 def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
     (seeds[0] / "export.csv").unlink()
     others = [run(tmp_path / "cm", "Random", 1, {10: 55, 100: 68}), run(tmp_path / "kd", "KD", 1, {10: 60})]

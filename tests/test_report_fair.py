@@ -300,6 +300,8 @@ def test_rows_of_other_networks_logits_are_named_by_their_files(tmp_path):
         ({"keep": "best"}, (5000, 9000), (10000, 14000), False),  # validation labels chose the epoch
         ({"keep": "best", "val_labels": "bought"}, (5000, 9000), (5001, 9000), True),
         ({"keep": "best"}, (44000, 45000), (49000, 50000), True),  # all of them, as its teacher
+        ({"keep": "last"}, (5000, 45000), (45000, 45000), True),
+        ({"keep": "last"}, (5000, 45000), (5000, 45000), False),  # of none: in the last round, the student has all
         ({"keep": "last"}, (5000, 9000), ("", ""), True),  # unknown: a checkpoint from elsewhere
     ],
 )

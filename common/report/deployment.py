@@ -98,8 +98,11 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
         ours, rows = of(exported, setting), found.of(setting)
         teacher = ours[ours["network"] == "teacher"]
         if of_teachers.isdisjoint(rows["label"]) and not teacher.empty:
-            values = teacher.drop_duplicates(["accuracy"])["accuracy"].dropna()  # runs may share one teacher
-            table.append(_line(found, setting, "teacher", "fp32", math.nan, values, teacher))
+            which = [_teacher(found, line) for line in teacher.itertuples()]
+            which = pd.DataFrame(which, teacher.index, ["sha256", "at"])
+            for percent, part in teacher.groupby(which["at"], dropna=False):
+                values = part.loc[~which["sha256"][part.index].duplicated(), "accuracy"].dropna()
+                table.append(_line(found, setting, "teacher", "fp32", percent, values, part))
         for label, row in rows.groupby("label", sort=False):
             here = ours[(ours["label"] == label) & (ours["network"] == "student")]
             for (percent, precision), part in here.groupby(["percent", "precision"], sort=True):
@@ -113,6 +116,14 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
                     line["ratio"] = ratios.get(setting[0], math.nan)
                 table.append(line)
     return pd.DataFrame(table)
+
+
+def _teacher(found: Results, line) -> tuple[str, float]:
+    """Which teacher a line of export.csv is of, as runs may share one: its SHA-256, or its accuracy if there is no
+    record; and its percent if each round has its own."""
+    known = found.made[line.run].teachers
+    fair = found.configs[line.run].get("teacher_labels") == "labeled"
+    return known[min(line.round, len(known) - 1)] if known else str(line.accuracy), line.percent if fair else math.nan
 
 
 def teachers(found: Results) -> set[str]:

@@ -151,7 +151,9 @@ def _saw_more(rows: pd.DataFrame, configs: dict[str, dict], unknown: pd.Series) 
     counted = pd.to_numeric(rows["labels_in_all"], errors="coerce")
     images = rows["run"].map(lambda run: configs[run].get("num_images", np.inf) - configs[run].get("num_val", 0))
     own = pd.to_numeric(rows["labeled"], errors="coerce") + rows["run"].map(held_out)
-    return (counted > own) | (counted >= images) | (unknown & counted.isna())
+    # of all rounds: in the last one, also a student's own labels may be all
+    everything = (counted >= images).groupby(rows["run"]).transform("all")
+    return (counted > own) | everything | (unknown & counted.isna())
 
 
 def most(values: Iterable[str], usual: tuple[str, ...] = ()) -> str:
