@@ -523,4 +523,4 @@ def test_the_inference_times_ratio_is_students_median_by_teachers(monkeypatch):
     """By this clock the student takes 1, 1 and 9 seconds and the teacher 4, 4 and 2, in turns."""
     clock = iter([0, 1, 1, 5, 5, 14, 14, 18, 18, 19, 19, 21])
     monkeypatch.setattr(inference, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert inference.ratio("AlexNet", repeats=3) == 1 / 4 and next(clock, None) is None
+    assert inference.ratio("AlexNet", 10, 64, repeats=3) == 1 / 4 and next(clock, None) is None

@@ -34,7 +34,7 @@ def rows_of(path):
 
 
 def test_exported_rows_show_what_was_measured(seeds, tmp_path):
-    files = written(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    files = written(results.read(seeds), {("AlexNet", 10, 64): 0.5}, tmp_path)
     assert [file.name for file in files] == ["table2.md", "table2.csv", "deployment.png", "deployment.svg"]
     assert all(file.stat().st_size for file in files)
     rows = rows_of(files[0])
@@ -54,7 +54,7 @@ def test_exported_rows_show_what_was_measured(seeds, tmp_path):
     assert "one thread of a CPU; median of 500 passes" in text and "busy" not in text
     with open(files[1], newline="") as file:
         assert next(csv.DictReader(file)) == teacher
-    again = written(results.read(seeds), {"AlexNet": 0.5}, tmp_path)
+    again = written(results.read(seeds), {("AlexNet", 10, 64): 0.5}, tmp_path)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
 
 
@@ -77,7 +77,7 @@ def test_rows_that_were_not_exported_have_the_time_taken_here(seeds, tmp_path):
     base = run(tmp_path / "base", "Random", 1, {100: 80}, network="teacher")
     rows = rows_of(report.write([*seeds[:1], *others, base], tmp_path / "out", time_inference=False)[3])
     assert [row["time, teacher 1"] for row in rows.values()] == ["1", "", "", ""]
-    files = written(results.read([*seeds[:1], *others, base]), {"AlexNet": 0.25}, tmp_path)
+    files = written(results.read([*seeds[:1], *others, base]), {("AlexNet", 10, 64): 0.25}, tmp_path)
     assert [file.suffix for file in files] == [".md", ".csv"]  # without device times, no figure
     rows = rows_of(files[0])
     assert list(rows) == [(name, "fp32") for name in ("Baseline", "CM", "CM+KD†", "EnCoDe†")]
@@ -108,7 +108,7 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
     folders = [run(tmp_path / f"a{seed}", "Random", seed, {10: 70}, network="teacher") for seed in (1, 2)]
     edit(folders[1], "results.csv", ",random,", ",entropy,")
     folders.append(run(tmp_path / "cm", "Random", 1, {10: 55}))
-    rows = rows_of(written(results.read(folders), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read(folders), {("AlexNet", 10, 64): 0.25}, tmp_path)[0])
     found = {name: (row["parameters, M"], row["MACs, M"], row["time, teacher 1"]) for (name, _), row in rows.items()}
     teachers = ("57", "94.1", "1")
     assert found == {"Baseline": teachers, "Baseline (entropy)": teachers, "CM": ("0.601", "1.36", "0.25")}
@@ -118,13 +118,13 @@ def test_a_variant_of_the_teachers_row_is_the_teachers_network_too(tmp_path):
 def test_another_network_as_teacher_has_no_time_to_compare_with(tmp_path):
     """The pair's time would be taken for it."""
     kd, other = (run(tmp_path / name, "KD", 1, {10: 60}, teacher=f"/t/{name}") for name in ("t.pt", "t.npz"))
-    rows = rows_of(written(results.read([kd, other]), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read([kd, other]), {("AlexNet", 10, 64): 0.25}, tmp_path)[0])
     names = ("CM+KD†", "fp32"), ("CM+KD (t.npz)", "fp32")
     assert {name: row["time, teacher 1"] for name, row in rows.items()} == dict(zip(names, ("0.25", ""), strict=True))
     edit(export(other, 0, (0.3, 0.1, 4), (60, 59, "")), "export.csv", "teacher", "gone")
     lines = [line for line in (other / "export.csv").read_text().splitlines() if "gone" not in line]
     (other / "export.csv").write_text("\n".join(lines) + "\n")
-    rows = rows_of(written(results.read([other]), {"AlexNet": 0.25}, tmp_path)[0])
+    rows = rows_of(written(results.read([other]), {("AlexNet", 10, 64): 0.25}, tmp_path)[0])
     assert list(rows) == [(names[1][0], "fp32"), (names[1][0], "int8")]
     assert [(row["ms an image"], row["time, teacher 1"]) for row in rows.values()] == [("0.3", ""), ("0.1", "")]
 
@@ -142,8 +142,11 @@ def test_an_export_of_another_network_than_the_rounds_is_refused(seeds, tmp_path
 def test_a_row_has_the_cost_of_its_own_runs_images(tmp_path):
     runs = [run(tmp_path / "cm", "Random", 1, {10: 55}, image_size=64)]
     runs.append(run(tmp_path / "en", "EnCoDe", 1, {10: 58}, sampler="vae", image_size=128))
-    rows = rows_of(written(results.read(runs), {}, tmp_path)[0])
+    ratios = {("AlexNet", 10, 64): 0.25, ("AlexNet", 10, 128): 0.125}
+    rows = rows_of(written(results.read(runs), ratios, tmp_path)[0])
     assert {name: row["MACs, M"] for (name, _), row in rows.items()} == {"CM": "1.36", "EnCoDe†": "3.9"}
+    # regression: it was the time at 64 px for both
+    assert {name: row["time, teacher 1"] for (name, _), row in rows.items()} == {"CM": "0.25", "EnCoDe†": "0.125"}
 
 
 def test_times_of_two_cpus_and_of_a_busy_one(seeds, tmp_path):

@@ -64,7 +64,9 @@ def write(
         drawn = [] if data_dir is None else sheets.contact_sheets(found, data_dir, output)
         output.mkdir(parents=True, exist_ok=True)
         files = tables.write_table1(found, output)
-        ratios = {model: inference.ratio(model) for model in found.rows["model"].unique()} if time_inference else {}
+        pairs = set(zip(found.rows["model"], found.rows["run"], strict=True)) if time_inference else ()
+        keys = {(model, *found.shape(run, model)) for model, run in pairs}
+        ratios = {key: inference.ratio(*key) for key in sorted(keys)}
         second, lines = deployment.table2(found, ratios)
         files += deployment.write(found, second, lines, output)
         files += summary.write(summary.text(claims, found), output) + commands.write(found, output)

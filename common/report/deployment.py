@@ -86,12 +86,12 @@ def _read(run: Path) -> pd.DataFrame:
     return table.assign(run=str(run), ratio=table["latency_ms"] / (math.nan if teacher.empty else teacher.iloc[0]))
 
 
-def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> pd.DataFrame:
+def lines(found: Results, exported: pd.DataFrame, ratios: dict[tuple, float]) -> pd.DataFrame:
     """A row for each network of Table II: HEAD's columns (numbers), half_width.
 
     A row whose runs were exported shows what was measured then (`exported`, from `exports`), in float32 and int8, at
     the exported percents. Any other row shows its highest percent (EnCoDe: the paper's 60 if it has it), and the time
-    from `ratios`, by model.
+    from `ratios`, by model, number of classes and image size.
     """
     table, of_teachers = [], teachers(found)
     for setting in found.settings():
@@ -111,9 +111,9 @@ def lines(found: Results, exported: pd.DataFrame, ratios: dict[str, float]) -> p
                 at = _percent(label, row)
                 values = row.loc[row["percent"] == at, "test_accuracy"]
                 line = _line(found, setting, label, "fp32", at, values, teacher if label in of_teachers else here)
-                config = found.configs[row["run"].iloc[0]]
-                if label not in of_teachers and not logits_file(config):  # another teacher's time is unknown
-                    line["ratio"] = ratios.get(setting[0], math.nan)
+                run = row["run"].iloc[0]
+                if label not in of_teachers and not logits_file(found.configs[run]):  # another's time is unknown
+                    line["ratio"] = ratios.get((setting[0], *found.shape(run, setting[0])), math.nan)
                 table.append(line)
     return pd.DataFrame(table)
 
@@ -143,9 +143,8 @@ def _line(found: Results, setting: tuple, label: str, precision: str, percent, a
     part = "teacher" if label in teachers(found) else "student"
     runs = found.of(setting)
     own = runs[runs["label"] == label]  # empty for an export's teacher, which belongs to all rows
-    config = found.configs[(runs if own.empty else own)["run"].iloc[0]]
-    size = config.get("image_size", networks.PAIRS[setting[0]].IMAGE_SIZE)
-    parameters, macs = networks.cost(setting[0], part, config.get("num_classes", 10), size)
+    shape = found.shape((runs if own.empty else own)["run"].iloc[0], setting[0])
+    parameters, macs = networks.cost(setting[0], part, *shape)
     same_cpu = measured["cpu"].nunique() == 1  # milliseconds of two machines cannot be averaged
     return {
         "model": setting[0],
@@ -174,11 +173,12 @@ def _paper_ratio(setting: tuple[str, str], label: str) -> float:
     return float(table.get(theirs[label] + network, math.nan)) if known else math.nan
 
 
-def table2(found: Results, ratios: dict[str, float]) -> tuple[Table, pd.DataFrame]:
+def table2(found: Results, ratios: dict[tuple, float]) -> tuple[Table, pd.DataFrame]:
     """Table II with its notes, and its `lines`.
 
     Args:
-        ratios: student's time relative to teacher's, by model, for rows that were not exported.
+        ratios: student's time relative to teacher's, by model, number of classes and image size, for rows that were
+            not exported.
     Raises InputError when an export.csv is damaged.
     """
     exported = exports(found)

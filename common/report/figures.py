@@ -135,7 +135,7 @@ def macs(found: Results, output: Path) -> list[Path]:
     for axes, dataset in zip(panels, datasets, strict=True):
         rows, costs = found.rows[found.rows["dataset"] == dataset], []
         for model, here in rows.groupby("model", sort=False):
-            shapes = here["run"].map(lambda run, model=model: _shape(found, run, model))
+            shapes = here["run"].map(lambda run, model=model: found.shape(run, model))
             for (part, shape), group in here.groupby([here["network"], shapes], sort=False):
                 labels = style.order(group["label"])
                 cost = networks.cost(model, part, *shape)[1]
@@ -181,12 +181,6 @@ def _point(axes, at: float, values: np.ndarray, look: dict, label: str) -> None:
     axes.errorbar([at], [mean], yerr=[[low], [high]], capsize=2 if error else 0, label=label, **look)
     if 1 < len(values) < FEW:
         axes.scatter([at] * len(values), values, s=14, color=look["color"], alpha=0.6, linewidth=0)
-
-
-def _shape(found: Results, run: str, model: str) -> tuple[int, int]:
-    """A run's number of classes and image size; the paper's if its config.json does not say."""
-    config = found.configs[run]
-    return int(config.get("num_classes", 10)), int(config.get("image_size", networks.PAIRS[model].IMAGE_SIZE))
 
 
 def _panels(

@@ -9,11 +9,13 @@ from common.networks import PAIRS
 
 
 @torch.inference_mode()
-def ratio(model: str, repeats: int = 50) -> float:
-    """Median batch-1 forward time of the student divided by the teacher's, taken in turns. Weights do not matter."""
-    pair = PAIRS[model]
-    image = torch.zeros(1, 3, pair.IMAGE_SIZE, pair.IMAGE_SIZE)
-    nets = [pair.student(10).eval(), pair.teacher(10).eval()]
+def ratio(model: str, classes: int, size: int, repeats: int = 50) -> float:
+    """Median batch-1 forward time of the student divided by the teacher's, taken in turns. Weights do not matter.
+
+    Images are size x size.
+    """
+    pair, image = PAIRS[model], torch.zeros(1, 3, size, size)
+    nets = [pair.student(classes).eval(), pair.teacher(classes).eval()]
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for net, taken in zip(nets, times, strict=True):

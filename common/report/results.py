@@ -9,6 +9,7 @@ import pandas as pd
 
 from common import reading
 from common.errors import InputError
+from common.networks import PAIRS
 from common.report import builds, naming
 from common.runs import OTHER
 from common.schema import BEFORE, VARIANTS
@@ -41,6 +42,11 @@ class Results:
     def of(self, setting: tuple[str, str]) -> pd.DataFrame:
         """The rows of one setting."""
         return of(self.rows, setting)
+
+    def shape(self, run: str, model: str) -> tuple[int, int]:
+        """A run's number of classes and image size; the paper's if its config.json does not say."""
+        config = self.configs[run]
+        return int(config.get("num_classes", 10)), int(config.get("image_size", PAIRS[model].IMAGE_SIZE))
 
     def class_names(self, dataset: str, count: int) -> list[str]:
         """The names of a data set's first `count` classes, in order; their numbers where no run has a record."""
