@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from common import cli, machine, runs, teachers
@@ -53,6 +54,32 @@ def test_cells_that_no_folder_has_are_named(tmp_path, capsys, monkeypatch):
     assert f"note: there is no {missing}; these cells are left out\n" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"there is no AlexNet/CIFAR10/KD/main\.py$"):
         jobs.jobs(*runner.parse(words(tmp_path, "--methods", "KD", "--train_epochs", "2")))
+
+
+def test_a_finished_run_of_images_that_changed_is_not_taken_for_done(tmp_path, capsys):
+    """Regression: only its flags were compared, so that the report had the old images' results."""
+    own, draw = tmp_path / "own.npz", np.random.default_rng(0)
+    parts = {"train": 24, "test": 4}
+    arrays = {f"x_{part}": draw.integers(0, 256, (count, 8, 8, 3), np.uint8) for part, count in parts.items()}
+    arrays |= {f"y_{part}": np.arange(count) % 2 for part, count in parts.items()}
+    np.savez(own, **arrays)
+    more = ["--dataset", str(own), "--num_images", "24", "--num_val", "4", "--num_classes", "2", "--batch_size", "12"]
+    more = words(tmp_path, "--methods", "Random", *more, "--rounds", "1", "--initial_budget", "8")
+    runner.main(more)
+    runner.main(more)
+    assert "1 runs, 1 done before" in capsys.readouterr().out
+    for changed, said in (
+        ({"x_train": 255 - arrays["x_train"]}, "training images"),
+        ({"y_test": [1] * 4}, "test images"),
+    ):
+        np.savez(own, **arrays | changed)
+        for dry in ([], ["--dry_run"]):
+            with pytest.raises(
+                InputError, match=rf"own\.npz: .*-seed2023 was made with other {said}.*; restore them, or"
+            ):
+                runner.main([*more, *dry])
+    own.unlink()  # nothing to compare with: the results stay
+    runner.main(more)
 
 
 def test_what_is_named_twice_is_run_once(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from common import budget, checks, cli, console, data, runs, teachers
+from common import budget, checks, cli, console, data, datasets, runs, teachers
 from common.errors import InputError
 from common.experiments import DISTILLED, LOOPS, PLAIN, available, script
 
@@ -65,6 +65,26 @@ class Job:
             return 0
         is_teacher = self.method == "Single" and args.network == "teacher" and (self.folder / "round_00.pt").exists()
         return 0 if is_teacher and not teachers.shared_path(args).exists() else self.rows()
+
+
+def check_images(done: list[Job]) -> None:
+    """Raises InputError if a finished run's own images have changed at their path since; main.py, which would, is not
+    called again. Images that are not on this machine are not looked at."""
+    known: dict[tuple, dict[str, str]] = {}
+    for job in done:
+        args = job.args()
+        if job.teacher or args.dataset in datasets.DATASETS or not Path(args.dataset).exists():
+            continue
+        key = args.dataset, args.labels, args.image_size
+        if key not in known:
+            source = datasets.load(args)
+            tests = data.test_content(source, args.image_size)
+            known[key] = {runs.TRAIN_DATA: data.content(source), "test_data": tests}
+        if changes := runs.differing(runs.read_config(job.folder / "config.json"), known[key]):
+            raise InputError(
+                f"--dataset {args.dataset}: {job.folder} was made with {', '.join(changes)}; restore them, or use "
+                "another --tag or --save_path"
+            )
 
 
 @cache  # so that notes about the flags are printed once

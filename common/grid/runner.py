@@ -21,7 +21,7 @@ from common.experiments import LOOPS, METHODS, ROOT, available
 from common.flags import OFFERED
 from common.grid import work
 from common.grid.cluster import Cluster
-from common.grid.jobs import Job, jobs, with_teachers
+from common.grid.jobs import Job, check_images, jobs, with_teachers
 from common.grid.processes import Processes
 from common.grid.worker import WAITS
 from common.parsing import COUNT, COUNT0, RATE, SEED, WEIGHT, Parser
@@ -154,9 +154,10 @@ def main(argv: list[str] | None = None) -> None:
     args, passed = parse(argv)
     found = jobs(args, passed)
     _check(args, found)
+    waiting = [job for job in found if job.rounds_done() < job.rounds]
+    check_images([job for job in found if job not in waiting])
     if args.dry_run:
         return show(found)
-    waiting = [job for job in found if job.rounds_done() < job.rounds]
     left = with_teachers(waiting)
     missing = len(left) - len(waiting)
     first = _teachers(missing, "; first ")
