@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common import cli, machine, runs, teachers
-from common.errors import InputError
+from common.errors import InputError, LabelsNeeded
 from common.experiments import script
 from common.grid import clock, jobs, runner
 
@@ -369,6 +369,21 @@ def test_a_teacher_that_fails_fails_its_students_by_name(tmp_path, capsys, monke
         "failed AlexNet-digits-KD-seed2023: teacher-AlexNet-digits-64px-seed2023, which makes its teacher, failed",
     ]
     assert (tmp_path / "AlexNet-digits-Random-seed2023" / "results.csv").exists()
+
+
+def test_students_of_a_teacher_that_waits_for_labels_wait_too(tmp_path, capsys, monkeypatch):
+    """Regression: they were said to have failed, and the grid ended with 2 in place of 3."""
+
+    def wait(args):
+        raise LabelsNeeded("4 images need a label")
+
+    monkeypatch.setattr(teachers, "provide", wait)
+    with pytest.raises(LabelsNeeded, match="2 of 2 runs wait for labels"):
+        runner.main(words(tmp_path, "--methods", "KD"))
+    assert capsys.readouterr().err.splitlines() == [
+        "teacher-AlexNet-digits-64px-seed2023 waits for labels: 4 images need a label",
+        "AlexNet-digits-KD-seed2023 waits for labels: teacher-AlexNet-digits-64px-seed2023, which makes its teacher",
+    ]
 
 
 def test_without_ray_the_flag_says_so(tmp_path, monkeypatch):

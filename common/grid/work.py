@@ -83,7 +83,8 @@ def off(waiting: list[Job], total: int, workers: Workers) -> dict[str, str]:
             lost = [name for name in job.needs if name in failed]
             if lost:
                 queue.remove(job)
-                end(job, f"{lost[0]}, which makes its teacher, failed", 0.0)
+                makes = f"{lost[0]}, which makes its teacher"
+                end(job, f"{WAITS}{makes}" if failed[lost[0]].startswith(WAITS) else f"{makes}, failed", 0.0)
             elif workers.free():
                 queue.remove(job)
                 started[job] = time.perf_counter()
