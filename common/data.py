@@ -3,10 +3,11 @@
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from common import datasets, memory, proposal
+from common import console, datasets, memory, proposal
 from common.datasets import pixels
 from common.datasets.source import Source
 from common.errors import InputError
@@ -70,13 +71,19 @@ def load(args, source: Source | None = None) -> Images:
     if source.foldered is not None:  # known labels are used before anybody is asked for others
         known = torch.from_numpy(source.foldered)[kept][order]
         order = torch.cat([order[known], order[~known]])
+    labels = torch.from_numpy(source.y_train)[kept]
+    without = np.setdiff1d(source.y_train, labels)
+    if len(without) and args.take == "first":  # a folder's images are in the order of the classes
+        console.note(
+            f"--take first: the first {args.num_images} images have none of {len(without)} of {len(source.classes)} "
+            "classes; --take drawn, the default, draws them from all"
+        )
     device = torch.device(args.device)
     whole = content(source)
     taken = torch.from_numpy(source.x_train)
     if args.num_images < len(taken):
         taken = taken[kept]
     train = pixels.resize(taken, args.image_size)
-    labels = torch.from_numpy(source.y_train)[kept]
     return Images(
         name=source.name,
         classes=source.classes,

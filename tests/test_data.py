@@ -106,6 +106,10 @@ def test_grey_images_become_rgb(tmp_path):
         ({"x_train": np.zeros((30, 16, 16, 4), np.uint8)}, "must be uint8"),
         ({"x_train": np.array([None] * 30)}, "Object arrays cannot be loaded"),
         ({"x_train": np.zeros(30, "M8[s]")}, "x_train is datetime64"),
+        (
+            {"x_train": np.ones((30, 16, 16, 3), np.uint8)},
+            "x_train has levels 0 and 1 alone, of 0 to 255; save 255 times",
+        ),
         ({"x_train": np.zeros((30, 0, 0, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
         ({"x_train": np.zeros((0, 16, 16, 3), np.uint8)}, "x_train is .*, which holds no pixel"),
         ({"x_test": np.zeros((0, 16, 16), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test is .*, which holds no"),

@@ -354,6 +354,20 @@ def test_unlabeled_images_behind_a_link_are_found(birds, tmp_path):
     assert (found.y_train < 0).sum() == 11 and len(found.train) == 35 + 11
 
 
+def test_images_that_no_run_would_see_are_not_passed_over(birds, capsys):
+    """Regression: test images beside the classes' folders, and classes behind the first images of --take first."""
+    words = ["--dataset", str(birds), "--num_images", "20", "--num_val", "2", "--num_classes", "3", "--batch_size", "2"]
+    data.load(parse("Single", *words))
+    assert "--take first" not in capsys.readouterr().err
+    data.load(parse("Single", *words, "--take", "first"))
+    assert "--take first: the first 20 images have none of 1 of 3 classes; --take drawn" in capsys.readouterr().err
+    shutil.copy(birds / "test" / "crow" / "00.png", birds / "test" / "new.png")
+    with pytest.raises(
+        InputError, match=r"1 images in test/ lie in no class's folder \(the first: test/new.png\); move"
+    ):
+        data.load(parse("Single", *words))
+
+
 def test_a_large_image_is_read_without_a_warning(tmp_path):
     Image.new("L", (15, 10)).save(tmp_path / "large.png")
     code = f"""

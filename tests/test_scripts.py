@@ -138,7 +138,12 @@ def test_a_bare_state_dict_is_a_teacher(tmp_path, teacher):
     run("KD", *TOY, *BUDGET, "--rounds", "1", "--teacher", str(bare), "--save_path", str(tmp_path))
     assert rows_of(tmp_path / "kd-seed5")[0]["teacher_accuracy"] == ""
     said = f"teacher {bare}: unknown% test accuracy, unknown labels; which images it was trained on is not recorded"
-    assert said in (tmp_path / "kd-seed5" / "log.txt").read_text()
+    log = (tmp_path / "kd-seed5" / "log.txt").read_text()
+    assert said in log
+    # compared with the labels that are there: this one was trained for one epoch
+    assert (
+        "% on this round's 40 labels is hardly better than guessing and has little to teach; was it trained with" in log
+    )
 
 
 def test_a_log_names_the_seed_of_a_teacher_with_another_validation_split(tmp_path, teacher):

@@ -84,6 +84,10 @@ def listing(path: Path) -> Listing:
     if len(trained) < len(folders["train"]):
         loose += sorted(walk(path / "train" / UNLABELED))
     loose = [file for file in loose if file.is_file() and _is_image(file) and not is_hidden(file.relative_to(path))]
+    if stray := [file for file in sorted((path / "test").iterdir()) if file.is_file() and _is_image(file)
+                 and not is_hidden(file.relative_to(path))]:  # fmt: skip
+        raise InputError(f"--dataset {path}: {len(stray)} images in test/ lie in no class's folder (the first: "
+                         f"{stray[0].relative_to(path)}); move them")  # fmt: skip
     here, there = set(trained), set(classes)
     if here - there or (there - here and not loose):
         parts = [f"only {part}/ has {', '.join(sorted(names)[:NAMED])}"

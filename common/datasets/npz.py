@@ -61,6 +61,8 @@ def _rgb(path: str | Path, part: str, images: np.ndarray) -> np.ndarray:
         )
     if not images.size:
         raise InputError(f"--dataset {path}: x_{part} is {shape}, which holds no pixel; it needs one image or more")
+    if images.max() == 1:
+        raise InputError(f"--dataset {path}: x_{part} has levels 0 and 1 alone, of 0 to 255; save 255 times them")
     return images if images.shape[3] == 3 else np.repeat(images, 3, axis=3)
 
 

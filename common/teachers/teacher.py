@@ -47,7 +47,7 @@ class Teacher:
         if self.args.teacher_labels == "labeled":
             return self._fair(this_round)
         if self._targets is None:
-            self._targets = self._precomputed(this_round) if precomputed.named(self.args) else self._shared()
+            self._targets = (self._precomputed if precomputed.named(self.args) else self._shared)(this_round)
         return self._targets
 
     def _fair(self, this_round: budget.Round) -> Targets:
@@ -82,8 +82,16 @@ class Teacher:
                 f"note: a teacher of {accuracy}%{of} is hardly better than guessing and has little to teach; {remedy}"
             )
 
+    def _compare(self, found: Targets, this_round: budget.Round, remedy: str) -> None:
+        """Logs a note if a teacher that says little of itself is hardly better than guessing on this round's labels."""
+        labeled = this_round.labeled
+        right = (found.logits[0, labeled].argmax(1) == self.images.labels[labeled]).double().mean().item()
+        self._mention(
+            f"{100 * right:.2f}", self.images.labels[labeled], remedy, f" on this round's {len(labeled)} labels"
+        )
+
     def _precomputed(self, this_round: budget.Round) -> Targets:
-        """Outputs from a file of logits, compared with this round's labels: its rows may be in another order."""
+        """Outputs from a file of logits; its rows may be in another order."""
         found, key = precomputed.load(self.args, self.images)
         known = "unknown" if found.seen is None else len(found.seen.unique())
         self.run.log(
@@ -91,11 +99,8 @@ class Teacher:
             + ("" if found.seen is None else _leak(found.seen, self.images))
         )
         self._keep_to(key, self.args.teacher)
-        labeled = this_round.labeled
-        right = (found.logits[0, labeled].argmax(1) == self.images.labels[labeled]).double().mean().item()
-        remedy = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
-        of = f" on this round's {len(labeled)} labels"
-        self._mention(f"{100 * right:.2f}", self.images.labels[labeled], remedy, of)
+        order = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
+        self._compare(found, this_round, order)
         return found
 
     def _keep_to(self, key: str, path: Path | str) -> None:
@@ -106,7 +111,7 @@ class Teacher:
             )
         self.run.record_teacher(key)
 
-    def _shared(self) -> Targets:
+    def _shared(self, this_round: budget.Round) -> Targets:
         """Outputs of the teacher at `--teacher`, or of the one in `<save_path>/teachers`, which is trained if missing.
 
         If that one was replaced, a run goes on with the teacher it began with.
@@ -138,7 +143,11 @@ class Teacher:
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         self._keep_to(key, path)
-        return self._cache(net, key, accuracy, record.get("seen"))
+        found = self._cache(net, key, accuracy, record.get("seen"))
+        if not accuracy:
+            same = "was it trained with the classes in this order, its images normalized as in common/augment.py?"
+            self._compare(found, this_round, same)
+        return found
 
 
 # --teacher_* flags and their names in a teacher's record (store.KEPT)
