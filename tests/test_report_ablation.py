@@ -51,6 +51,18 @@ def test_each_setting_has_its_own_usual_value(tmp_path):
     assert set(labels(*pools, *vgg).values()) == {"CM+KD†"}
 
 
+def test_a_variant_most_of_whose_runs_changed_more_says_so(tmp_path):
+    """Regression: the pool with temperature 8 was "(pool)", the pool alone "(pool, temperature 4)"."""
+    base = [kd(tmp_path, f"base{n}", n) for n in range(1, 5)]
+    pool = edit(kd(tmp_path, "pool"), "results.csv", ",labeled,mse,", ",pool,mse,")
+    both = [run(tmp_path / f"both{n}", "KD", n, {10: 61}, temperature=8.0, feat_wt=500) for n in (1, 2)]
+    for folder in both:
+        edit(folder, "results.csv", ",labeled,mse,", ",pool,mse,")
+    found = labels(*base, pool, *both)
+    assert {found[str(folder)] for folder in base} == {"CM+KD†"} and found[str(pool)] == "CM+KD (distill_on pool)†"
+    assert {found[str(folder)] for folder in both} == {"CM+KD (distill_on pool, temperature 8)†"}
+
+
 def test_one_value_written_twice_is_one(tmp_path):
     """A dictionary's 500 and the command line's 500.0; what is not a setting (where, which rounds) is not named."""
     first = run(tmp_path / "a", "KD", 1, {10: 60}, feat_wt=500, percents=[10], save_path="runs")

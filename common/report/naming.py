@@ -201,18 +201,25 @@ def _recipe(row: pd.Series, config: dict) -> str:
 
 
 def _runs_apart(rows: pd.DataFrame, configs: dict[str, dict]) -> pd.Series:
-    """The labels; those of runs also have the flags in which they differ from most runs of the label."""
+    """The labels; those of runs also have the flags in which they differ from most runs of the method.
+
+    A choice of VARIANTS, which the label may have already, is compared with the runs of the label.
+    """
     labels = rows["label"].copy()
-    for _, group in rows[rows["own"]].groupby(["model", "dataset", "label"]):
-        found = {run: flags(BEFORE | configs[run]) for run in group["run"].unique() if configs[run]}
-        for each in found.values():
+    before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
+    for _, method in rows[rows["own"]].groupby(["model", "dataset", "method", "network"]):
+        configured = {run: flags(BEFORE | configs[run]) for run in method["run"].unique() if configs[run]}
+        for each in configured.values():
             each.pop(TRAIN_DATA, None)  # not a flag: runs on other images are refused
-        said = texts(found)
-        before = {name: (json.dumps(_number(value)),) for name, value in BEFORE.items()}
-        usual = {name: most(values.values(), before.get(name, ())) for name, values in said.items()}
-        for row, label, run in group[["label", "run"]].itertuples():
-            unusual = [name for name in sorted(usual) if run in found and said[name][run] != usual[name]]
-            labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in unusual])
+        for _, group in method.groupby("label"):
+            found = {run: configured[run] for run in group["run"].unique() if run in configured}
+            said, usual = texts(found), {}
+            for name, values in said.items():
+                others = [json.dumps(_number(each[name])) for each in configured.values() if name in each]
+                usual[name] = most(values.values() if name in VARIANTS else others, before.get(name, ()))
+            for row, label, run in group[["label", "run"]].itertuples():
+                unusual = [name for name in sorted(usual) if run in found and said[name][run] != usual[name]]
+                labels[row] = _added(label, [_said(name, str(found[run][name]), alone=False) for name in unusual])
     return labels
 
 
