@@ -25,7 +25,7 @@ TEACHER = "--network teacher --recipe quick"
 CASES = {
     "Random": ("Random", FIRST),
     "KD": ("KD", FIRST),
-    "EnCoDe": ("EnCoDe", FIRST),
+    "EnCoDe": ("EnCoDe", f"{FIRST} --batch_size 128"),
     "fair KD": ("KD", f"--recipe fair {FIRST}"),
     "teacher, batch 32": ("Single", f"{TEACHER} --batch_size 32"),
     "teacher, batch 256": ("Single", f"{TEACHER} --batch_size 256"),

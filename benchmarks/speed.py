@@ -5,7 +5,8 @@
 
 The plain loop is what one writes first, and what the authors' release does: PIL resizing and transforms image by image
 in a DataLoader, float32, the teacher's forward pass at each step, one optimizer per network. It trains the same
-networks with the same losses at the same batch size.
+networks with the same losses at the same batch size; but a teacher without `--fold_bn`, so with the copies of weights
+that ours leaves out of AlexNet's and VGG11's first linear layer. All of it runs on the CPU; `gpu.py` is for a GPU.
 
 The second is a careful loop: this project's with `--fast off`. Images are resident as uint8 and gathered by the
 batch, the teacher's outputs are looked up, and the networks are plain torch.nn.
@@ -216,7 +217,7 @@ def arguments(model: str, case: str, dataset: str, data_dir: str, folder: Path) 
     module = script(model, "CIFAR10", CASES[case])
     count = "50000" if dataset == "cifar10" else "20000"
     words = ["--dataset", dataset, "--data_dir", data_dir, "--num_images", count, "--save_path", str(folder)]
-    words += ["--expt", case, "--batch_size", "128", "--lr_task", "0.0001"]
+    words += ["--expt", case, "--batch_size", "128", "--lr_task", "0.0001", "--device", "cpu"]
     if case == "teacher":
         words += ["--network", "teacher", *(["--fold_bn"] if recipes.quick(model)["fold_bn"] else [])]
     args = cli.parse(module.__doc__, module.DEFAULTS, words)

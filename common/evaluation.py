@@ -106,7 +106,7 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         images_per_second=f"{fitted.updates * args.batch_size / fitted.seconds:.0f}",
         device=str(images.device),
         threads=torch.get_num_threads(),
-        changed=run.changed,
+        changed=run.round_changed,
         **{name: f"{value:.0f}" for name, value in machine.peak_memory(images.device).items()},
     )
     left = (len(this_round.counts) - number - 1) * fitted.seconds

@@ -106,7 +106,10 @@ def fair_seconds(args, images: Images, counts: list[int]) -> list[float]:
 def _fair_stages(args, counts: list[int]) -> list[list]:
     """The stages of training of each round's fair teacher, as flags."""
     goes_on = Path("before") if args.teacher_start == "before" else None
-    return [per_round.stages(args, count, goes_on if number else None) for number, count in enumerate(counts)]
+    held_out = args.num_val if args.val_labels == "bought" else 0
+    return [
+        per_round.stages(args, count - held_out, goes_on if number else None) for number, count in enumerate(counts)
+    ]
 
 
 def runs_that_fit(device: torch.device) -> int:

@@ -75,6 +75,8 @@ class Run:
         self._open_config(configuration(config), made_with, amp)
         path = self.folder / "state.pt"
         self.state = state.read(path) if path.exists() else state.fresh()
+        earlier = (self.state["training"] or {}).get("changed", "")  # in earlier sessions of the round in progress
+        self.round_changed = "; ".join(dict.fromkeys(each for each in (*earlier.split("; "), self.changed) if each))
         self._write_tables()
 
     def close(self) -> None:
@@ -97,6 +99,8 @@ class Run:
         """Writes the state: everything so far survives the process and is shown by TensorBoard."""
         if self._unnoted:  # before this session's first results; a session that only reads is not noted
             self._write_config()
+        if self.state["training"] is not None:
+            self.state["training"]["changed"] = self.round_changed
         write_tensors(self.folder / "state.pt", self.state)
         if self.board:
             self.board.show(self.state)
@@ -105,6 +109,7 @@ class Run:
         """Ends a round: the next one starts from fresh weights, and the tables show this one."""
         self.state["round"] += 1
         self.state["training"] = None
+        self.round_changed = self.changed
         self.save()
         self._write_tables()
 

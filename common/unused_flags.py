@@ -58,6 +58,8 @@ def _teacher(args: argparse.Namespace) -> dict[str, str]:
         idle["teacher_seed"] = "a teacher of --teacher_labels labeled has the run's --seed"
     if args.teacher_start == "anew":
         idle["teacher_more_epochs"] = "with --teacher_start anew no teacher goes on"
+    if not args.feat_wt and args.teacher_labels == "labeled":  # a shared teacher may also serve a run that has features
+        idle["teacher_feature_rms"] = "with --feat_wt 0 no features are compared"
     if not recipes.quick(args.model)["fold_bn"]:
         idle["teacher_feature_rms"] = f"{args.model}'s teacher keeps its batch norm"
     if args.teacher_pool == "none":

@@ -109,6 +109,17 @@ def test_a_plan_says_how_long_each_rounds_teacher_is_trained(words, said, capsys
     assert f"disk       {number} teachers at most, each with its outputs about 228 MB, in {args.save_path}/" in text
 
 
+def test_a_plans_teachers_do_not_see_the_bought_validation_labels():
+    """Regression: the plan had them trained on all bought labels, and with all of them in a second stage too."""
+    words = ["--teacher_labels", "labeled", "--teacher_passes", "8", "--teacher_pool", "self_training"]
+    args = parse(
+        "KD", *words, "--teacher_batch_size", "32", "--teacher_epochs", "9", "--val_labels", "bought", "--num_val", "20"
+    )
+    planned = plan._fair_stages(args, [40, 100, 200])
+    assert planned == [teachers.stages(args, count) for count in (20, 80, 180)]
+    assert [len(stages) for stages in planned] == [2, 2, 1]
+
+
 def test_bought_validation_labels_leave_some_to_train_on():
     args = parse("KD", "--val_labels", "bought")  # 40 of 40
     with pytest.raises(InputError, match=r"--val_labels bought --num_val 40.*lower --num_val"):

@@ -145,6 +145,20 @@ def test_going_on_with_something_else_is_logged_and_marked(tmp_path):
     third.close()
 
 
+def test_a_round_that_was_elsewhere_in_between_is_marked(tmp_path):
+    """Regression: only the session that finished it was compared with the run's first one."""
+    both = "threads 1 > 2; threads 1 > 4"
+    for threads, expected in ((1, ""), (2, "threads 1 > 2"), (4, both), (1, both)):
+        begun = open_run(tmp_path, RECORD | {"threads": threads})
+        begun.state["training"] = {"epoch": 1}
+        assert begun.round_changed == expected
+        begun.save()
+        begun.close()
+    last = open_run(tmp_path)
+    last.commit_round()
+    assert last.round_changed == ""
+
+
 def test_a_round_of_another_sitting_is_marked_in_timing(tmp_path):
     words = ["--save_path", str(tmp_path), "--train_epochs", "1"]
     args = parse("Random", *words, "--rounds", "1")

@@ -431,6 +431,20 @@ def test_label_efficiency_is_for_what_a_row_reaches_at_last(tmp_path):
     assert (line["has at percent"], line["accuracy"], line["with percent"]) == (100, 60, pytest.approx(30))
 
 
+def test_two_rows_that_are_equal_are_one_in_the_correction_whatever_their_order(tmp_path):
+    """Regression: C repeats A; its test against B has A's with the other sign if C was named after B."""
+    accuracies = {"A": (50, 51.3, 52.9, 50.7), "B": (53, 55, 56.3, 52.2), "C": (50, 51.3, 52.9, 50.7)}
+    names, corrected = {}, []
+    for label, values in accuracies.items():
+        runs = [run(tmp_path / f"{label}{n}", "Random", n, {10: v, 40: v + 10}) for n, v in enumerate(values)]
+        names |= dict.fromkeys(runs, f"CM ({label})")
+    for order in ("ABC", "ACB"):
+        there = sorted(names, key=lambda path, order=order: order.index(path.name[0]))
+        table = statistics.paired_tests(results.read(there, names=names), ALEXNET)
+        corrected.append(sorted(table["p_holm"].dropna().tolist()))
+    assert corrected[0] == pytest.approx(corrected[1]) and len(corrected[0]) == 2
+
+
 def test_rows_of_one_budget_have_no_label_efficiency(tmp_path):
     """Regression: every row that was the better one needed "≤ 10%"."""
     runs = [run(tmp_path / "cm", "Random", 1, {10: 50}), run(tmp_path / "kd", "KD", 1, {10: 58})]

@@ -194,7 +194,8 @@ def test_the_labels_behind_each_cell_are_told(runs, tmp_path):
     ("columns", "none"),
     [
         ({"ce_wt": "0.0", "logit_loss": "kl"}, True),
-        ({"ce_wt": "0.0", "logit_loss": "dkd"}, False),  # it needs labels too
+        ({"ce_wt": "0.0", "logit_loss": "dkd"}, False),  # it needs labels too,
+        ({"ce_wt": "0.0", "logit_loss": "dkd", "distill_on": "pool"}, True),  # which the pool's batches have not
         ({"ce_wt": "1.0", "logit_loss": "kl"}, False),
         ({"ce_wt": ""}, False),
     ],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from common import report
 from common.report import figures, heatmaps, results, sheets, style
 
 from .reports import edit, predictions, run
@@ -187,6 +188,20 @@ def test_half_of_the_labels_is_each_data_sets_own_round(tmp_path):
     ]
     half = figures.at_half(results.read(runs).history)
     assert half.groupby("dataset")["percent"].unique().map(list).to_dict() == {"cifar10": [50], "svhn": [40]}
+    both = [run(tmp_path / f"c{n}", "Random", 1, {n: 60}) for n in (60, 40)]
+    for order in (both, both[::-1]):  # regression: of two as far away, the first that was named
+        assert set(figures.at_half(results.read(order).history)["percent"]) == {40}
+
+
+def test_a_row_named_by_hand_is_drawn_after_the_papers_in_a_look_of_its_own(tmp_path):
+    """Regression: a name that begins with none of the paper's rows ended in a traceback, one that is a daggered row's
+    without the dagger had its colour."""
+    runs = [run(tmp_path / name, "KD", 1, {10: 60}) for name in "ab"] + [run(tmp_path / "c", "Random", 1, {10: 50})]
+    names = {runs[1]: "my own", runs[2]: "CM+KD"}
+    found = results.read(runs, names=names)
+    assert style.order(found.rows["label"]) == ["CM+KD", "CM+KD†", "my own†"]
+    assert len({(look["color"], look["marker"]) for look in style.styles(found).values()}) == 3
+    assert report.write(runs, tmp_path / "out", time_inference=False, names=names)
 
 
 def test_class_balance_is_the_difference_to_the_pools_share(tmp_path, drawn):

@@ -9,7 +9,7 @@ import pytest
 
 from common import entry, report
 from common.errors import InputError
-from common.report import results
+from common.report import results, tables
 
 from .reports import HEADER, edit, predictions, refused, run
 
@@ -289,3 +289,39 @@ def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, last, refu
         assert "at 90% but came to it by other rounds, of 20 90 and of 20 40 90 labels; report them apart" in said
     else:
         assert len(results.read(folders).rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("start", "last", "refuses"), [("before", 90, True), ("before", 100, True), ("anew", 90, False)]
+)
+def test_a_cell_whose_teachers_went_through_other_rounds_is_refused(start, last, refuses, tmp_path):
+    """Regression: with `--teacher_start before` the same random labels have another teacher after other rounds."""
+    for seed, counts in ((1, (20, last)), (2, (20, 40, last))):
+        folder = run(tmp_path / str(seed), "KD", seed, dict.fromkeys(counts, 50), teacher_start=start)
+        head, *lines = (folder / "results.csv").read_text().splitlines()
+        more = [f"{line.replace(',all,', ',labeled,')},{n},{start}" for line, n in zip(lines, counts, strict=True)]
+        (folder / "results.csv").write_text("\n".join([f"{head},labeled,teacher_start", *more]) + "\n")
+    folders = [tmp_path / "1", tmp_path / "2"]
+    if refuses:
+        assert f"at {last}% but came to it by other rounds, of 20 {last} and of 20 40 {last} labels" in refused(
+            *folders
+        )
+    else:
+        assert len(results.read(folders).rows) == 5
+
+
+def test_other_images_are_told_along_a_row_and_refused_among_fair_teachers(tmp_path):
+    """Regression: both were joined without a word, where a student's cell refuses them."""
+    at = [run(tmp_path / f"cm{n}", "Random", 1, {n: 50 + n}, train_data=f"{n}" * 32) for n in (10, 40)]
+    found = results.read(at)
+    assert any("CM: other training images under this --dataset, from percent to percent of 10% 40%" in line
+               for line in tables.other_flags(found))  # fmt: skip
+    teachers = []
+    for seed, distilled in ((1, "pool"), (2, "labeled")):
+        data = {"teacher_labels": "labeled", "distill_on": distilled, "test_data": f"{seed}" * 64}
+        folder = run(tmp_path / f"kd{seed}", "KD", seed, {10: 50}, **data)
+        head, line = (folder / "results.csv").read_text().splitlines()
+        line = line.replace(",labeled,mse,all,", f",{distilled},mse,labeled,")
+        (folder / "results.csv").write_text(f"{head},teacher_accuracy,labeled,labels_in_all\n{line},70,5000,5000\n")
+        teachers.append(folder)
+    assert "are both Baseline of AlexNet on cifar10 at 10% but differ in other test images" in refused(*teachers)

@@ -164,6 +164,20 @@ def test_labels_that_are_missing_make_no_accuracy(done, monkeypatch):
     assert "unlabeled" not in first and "unlabeled" not in second and second["labeled"] == before[1]["labeled"]
 
 
+def test_a_query_of_which_labels_are_awaited_has_no_accuracy(done, monkeypatch):
+    """Regression: it was that of the images whose labels are there, which are no random part."""
+    test_labels_that_are_missing_make_no_accuracy(done, monkeypatch)  # from here on, only queries.csv has labels
+    lines = [line.split(",") for line in (done / "queries.csv").read_text().splitlines()]
+    place = {name: lines[0].index(name) for name in ("round", "label")}
+    asked = [line for line in lines if line[place["round"]] == "1"]
+    for line in asked[:5]:
+        line[place["label"]] = ""
+    (done / "queries.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    (done / "results.csv").write_text("".join((done / "results.csv").read_text().splitlines(keepends=True)[:2]))
+    (row,) = separability.rounds(done, done)
+    assert "queried" not in row and row["labeled"] >= 0
+
+
 def test_a_round_that_results_csv_does_not_know_is_no_round(done):
     """A run restarted in this folder leaves the old run's round files until it reaches those rounds."""
     first, _ = separability.rounds(done, done)

@@ -81,6 +81,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
     finished = reading.results(folder).set_index("round")
     queries = reading.details(folder, "queries", len(finished), len(images.classes))
     _fill(images, queries, folder)
+    asked = pd.read_csv(folder / "queries.csv", usecols=["round", "index"])  # `details` omits those not yet labelled
     origin = images.origin[images.pool.cpu()].numpy()
     known = (images.labels[images.pool] >= 0).cpu().numpy()
     held_out = torch.isin(images.pool, images.val).cpu().numpy()  # with --val_labels bought: never trained on
@@ -96,7 +97,7 @@ def rounds(folder: Path, data_dir: Path) -> list[dict[str, float]]:
         if bought.all():
             break
         features, correct = look(predict.load_student(folder, number).net, images)
-        queried = np.isin(origin, queries.loc[queries["round"] == number + 1, "index"])
+        queried = np.isin(origin, asked.loc[asked["round"] == number + 1, "index"])
         pools = drawn[labeled[drawn]], drawn[~bought[drawn]]
         most = min(MOST, *map(len, pools))
         row = {"labels": bought.sum()} | dict.fromkeys(CLASSIFIERS, float("nan"))

@@ -169,7 +169,7 @@ def at_half(table: pd.DataFrame) -> pd.DataFrame:
     """For each row of the tables, the part in the round with about half of the labels."""
     kept = []
     for _, group in table.groupby(["model", "dataset", "label"], sort=False):
-        at = min(group["percent"].unique(), key=lambda percent: abs(percent - HALF))
+        at = min(group["percent"].unique(), key=lambda percent: (abs(percent - HALF), percent))
         kept.append(group[group["percent"] == at])
     return pd.concat(kept) if kept else table
 

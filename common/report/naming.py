@@ -11,7 +11,7 @@ import pandas as pd
 from common.errors import InputError
 from common.experiments import DISTILLED
 from common.recipes import STUDENTS, TEACHERS, student
-from common.runs import ELSEWHERE, TRAIN_DATA
+from common.runs import ELSEWHERE, OTHER, TRAIN_DATA
 from common.samplers import SAMPLERS
 from common.schema import BEFORE, VARIANTS
 
@@ -125,6 +125,12 @@ def flags(config: dict) -> dict:
     own = OWN | ({TRAIN_DATA} if config.get("labels") else set())  # which then holds file names instead of labels
     kept = {name: value for name, value in config.items() if name not in own}
     return kept | ({"amp": config["amp"]} if "amp" in config and "made_with" not in config else {})
+
+
+def shared(config: dict, own: bool) -> dict:
+    """What runs of one cell share, of networks of their `own` or of fair teachers: flags, and the data's SHA-256."""
+    found = flags(config)
+    return found if own else teacher_flags(config) | {name: found[name] for name in OTHER if name in found}
 
 
 def teacher_flags(config: dict) -> dict:

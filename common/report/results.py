@@ -163,10 +163,12 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
     """Refuses two runs of one cell that differ in more than the seed, or not even in the seed."""
     for (model, dataset, label, percent), cell in rows.groupby(["model", "dataset", "label", "percent"], sort=False):
         where = f"{label} of {model} on {dataset} at {percent:g}%"
-        flags = naming.flags if cell["own"].all() else naming.teacher_flags
+        own = cell["own"].all()
         for first, other in itertools.combinations(cell["run"], 2):
             # A flag that only one has was added later; BEFORE has the earlier behaviour where it was different.
-            before, after = (flags(BEFORE | configs[run]) if configs[run] else {} for run in (first, other))
+            before, after = (
+                naming.shared(BEFORE | configs[run], own) if configs[run] else {} for run in (first, other)
+            )
             differing = [name for name in sorted(before.keys() & after.keys()) if before[name] != after[name]]
             if differing:
                 changes = ", ".join(OTHER.get(name, f"--{name} {before[name]} and {after[name]}") for name in differing)
@@ -181,13 +183,15 @@ def _check(rows: pd.DataFrame, configs: dict[str, dict]) -> None:
 
 
 def _other_rounds(rows: pd.DataFrame, first: str, other: str, percent: float) -> str:
-    """The label counts of two runs' rounds up to this percent, if they differ and queries depend on them.
+    """The label counts of two runs' rounds up to this percent, if they differ and queries or teachers depend on them.
 
-    Random labels are equally good whatever the rounds were, and all labels are the same set.
+    Random labels are equally good whatever the rounds were, and all labels are the same set, unless a round's teacher
+    starts from the one before.
     """
-    if percent >= 100:
-        return ""
-    own = rows[rows["own"] & (rows["percent"] <= percent) & ~rows["sampler"].isin(["random", ""])]
+    depends = rows["teacher_start"].eq("before") | (~rows["sampler"].isin(["random", ""]) & (percent < 100))
+    own = rows[(rows["percent"] <= percent) & rows["run"].isin(rows.loc[depends, "run"])].drop_duplicates(
+        ["run", "percent"]
+    )
     ours, theirs = (own.loc[own["run"] == run, "labeled"].astype(str).tolist() for run in (first, other))
     known = "" not in ours + theirs  # files older than the column have none
     return f"{' '.join(ours)} and of {' '.join(theirs)}" if known and ours != theirs else ""

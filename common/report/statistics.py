@@ -157,6 +157,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     known, first = [], {}  # identifies a test: by its differences, or by its row's first ones proportional to them
     for called, values, _ in table:
         row, scale = called[0] if "at" in names else called, values.abs().max() or 1
+        if "at" not in names:  # of two rows in either order
+            values = values * next((np.sign(value) for value in values if value), 1)
         known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
     # a dictionary: pandas 2 cannot group or map tuples of unlike lengths
     once = {test: p for test, p in zip(known, tests["p"], strict=True) if not np.isnan(p)}

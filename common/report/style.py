@@ -33,7 +33,11 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 def styles(found: Results) -> dict[str, dict]:
     """Colour, marker and line of each row, by its label. The paper's rows have fixed ones, others what is left."""
     labels = list(dict.fromkeys(found.rows["label"]))
-    own = {label: OWN[label.removesuffix("†")] for label in labels if label.removesuffix("†") in OWN}
+    own: dict[str, int] = {}
+    for label in labels:  # of a row and its namesake with a dagger, the first has the fixed ones
+        number = OWN.get(label.removesuffix("†"))
+        if number is not None and number not in own.values():
+            own[label] = number
     others = [label for label in labels if label not in own]
     free = [number for number in range(len(COLORS)) if number not in own.values()] or [len(COLORS) - 1]
     numbers = own | {label: free[place % len(free)] for place, label in enumerate(others)}
@@ -47,10 +51,10 @@ def styles(found: Results) -> dict[str, dict]:
 
 
 def order(labels: Iterable[str]) -> list[str]:
-    """Labels in the tables' order: the paper's rows first, each followed by its variants."""
+    """Labels in the tables' order: the paper's rows first, each followed by its variants; then those named by hand."""
     names = list(NAMES.values())
     heads = {label: label.removesuffix("†").split(" (")[0] for label in dict.fromkeys(labels)}
-    return sorted(heads, key=lambda label: names.index(heads[label]))
+    return sorted(heads, key=lambda label: names.index(heads[label]) if heads[label] in names else len(names))
 
 
 def percent(value: float) -> str:

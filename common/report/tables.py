@@ -58,10 +58,15 @@ def other_flags(found: Results) -> list[str]:
     lines = []
     for setting in found.settings():
         for label, row in found.of(setting).groupby("label", sort=False):
-            flags = naming.flags if row["own"].all() else naming.teacher_flags
+            own = row["own"].all()
             runs = row.drop_duplicates("percent").set_index("percent")["run"].sort_index()
             known = {percent: found.configs[run] for percent, run in runs.items() if found.configs[run]}
-            said = naming.texts({percent: flags(BEFORE | config) for percent, config in known.items()})
+            said = naming.texts({percent: naming.shared(BEFORE | config, own) for percent, config in known.items()})
+            sizes = len(set(said.get("image_size", {}).values()))  # test_data has the size, too
+            for name in sorted(said.keys() & OTHER.keys()):
+                if len(set(said[name].values())) > 1 and (name != "test_data" or sizes < 2):
+                    at = " ".join(map(percent_text, said[name]))
+                    lines.append(f"- {' on '.join(setting)}, {label}: {OTHER[name]}, from percent to percent of {at}")
             for name in sorted(said.keys() - OTHER.keys()):
                 at: dict[str, list[str]] = {}
                 for percent, value in said[name].items():
@@ -94,7 +99,8 @@ def labels_counted(found: Results) -> list[str]:
 
 def _learned_none(rows: pd.DataFrame) -> pd.Series:
     """Are these rows' networks students that saw labels only through their teacher?"""
-    return (pd.to_numeric(rows["ce_wt"], errors="coerce") == 0) & ~rows["logit_loss"].isin(WITH_LABELS)
+    labels = rows["logit_loss"].isin(WITH_LABELS) & (rows["distill_on"] != "pool")  # whose batches have no labels
+    return (pd.to_numeric(rows["ce_wt"], errors="coerce") == 0) & ~labels
 
 
 def _counted(cell: pd.Series) -> str:

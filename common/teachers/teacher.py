@@ -16,6 +16,9 @@ from common.teachers import precomputed, trainer
 from common.teachers.per_round import fair
 from common.teachers.store import folder, load, needed, publish, replaced, shared_path
 
+ROWS = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
+CHECKPOINT = "was it trained with the classes in this order, its images normalized as in common/augment.py?"
+
 
 def provide(args) -> None:
     """Trains the shared teacher that a KD or EnCoDe run with these flags needs, unless it exists."""
@@ -47,7 +50,10 @@ class Teacher:
         if self.args.teacher_labels == "labeled":
             return self._fair(this_round)
         if self._targets is None:
-            self._targets = (self._precomputed if precomputed.named(self.args) else self._shared)(this_round)
+            logits = precomputed.named(self.args)
+            self._targets = self._precomputed() if logits else self._shared()
+            if logits or not self._targets.accuracy:
+                self._compare(self._targets, this_round, ROWS if logits else CHECKPOINT)
         return self._targets
 
     def _fair(self, this_round: budget.Round) -> Targets:
@@ -90,8 +96,8 @@ class Teacher:
             f"{100 * right:.2f}", self.images.labels[labeled], remedy, f" on this round's {len(labeled)} labels"
         )
 
-    def _precomputed(self, this_round: budget.Round) -> Targets:
-        """Outputs from a file of logits; its rows may be in another order."""
+    def _precomputed(self) -> Targets:
+        """Outputs from a file of logits."""
         found, key = precomputed.load(self.args, self.images)
         known = "unknown" if found.seen is None else len(found.seen.unique())
         self.run.log(
@@ -99,8 +105,6 @@ class Teacher:
             + ("" if found.seen is None else _leak(found.seen, self.images))
         )
         self._keep_to(key, self.args.teacher)
-        order = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
-        self._compare(found, this_round, order)
         return found
 
     def _keep_to(self, key: str, path: Path | str) -> None:
@@ -111,7 +115,7 @@ class Teacher:
             )
         self.run.record_teacher(key)
 
-    def _shared(self, this_round: budget.Round) -> Targets:
+    def _shared(self) -> Targets:
         """Outputs of the teacher at `--teacher`, or of the one in `<save_path>/teachers`, which is trained if missing.
 
         If that one was replaced, a run goes on with the teacher it began with.
@@ -143,11 +147,7 @@ class Teacher:
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         self._keep_to(key, path)
-        found = self._cache(net, key, accuracy, record.get("seen"))
-        if not accuracy:
-            same = "was it trained with the classes in this order, its images normalized as in common/augment.py?"
-            self._compare(found, this_round, same)
-        return found
+        return self._cache(net, key, accuracy, record.get("seen"))
 
 
 # --teacher_* flags and their names in a teacher's record (store.KEPT)
