@@ -77,6 +77,10 @@ def _show_disk(args, images: Images, counts: list[int]) -> None:
     trainings = sum(map(len, _fair_stages(args, counts))) if fair else int(not path.exists())
     if trainings:
         parameters, _ = networks.cost(args.model, "teacher", args.num_classes, args.image_size)
+        if fair:  # kept also as trained, before batch norm is folded: another may start from it
+            flags = per_round.fair_recipe(args, counts[0])
+            trained = folding.to_train(flags, networks.build(flags, "teacher"), 0)
+            parameters += sum(weight.numel() for weight in trained.parameters())
         each = memory.megabytes(4 * parameters + distillation.size(args, images))
         many = f"{trainings} teachers at most, each" if fair else "a teacher,"
         print(f"disk       {many} with its outputs about {each}, in {path.parent}")
