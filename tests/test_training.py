@@ -499,7 +499,7 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     net, lines = networks.build(args, "student"), []
     monkeypatch.setattr(run, "log", lines.append)
     monkeypatch.setattr(evaluation.machine, "peak_memory", lambda device: {"peak_memory_mb": 12.6})
-    run.changed = "threads 1 > 2"
+    run.round_changed = "threads 1 > 2"
     logits = torch.zeros(2, len(images.train), 10)
     right = evaluation.predict(net, images.train[images.val])
     logits[0, images.val, torch.where(torch.arange(40) < 30, right, (right + 1) % 10)] = 1  # 30 of 40 as the student
