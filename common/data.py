@@ -72,7 +72,7 @@ def load(args, source: Source | None = None) -> Images:
         known = torch.from_numpy(source.foldered)[kept][order]
         order = torch.cat([order[known], order[~known]])
     labels = torch.from_numpy(source.y_train)[kept]
-    without = np.setdiff1d(source.y_train, labels)
+    without = np.setdiff1d(source.y_train[source.y_train >= 0], labels)
     if len(without) and args.take == "first":  # a folder's images are in the order of the classes
         console.note(
             f"--take first: the first {args.num_images} images have none of {len(without)} of {len(source.classes)} "
