@@ -99,7 +99,7 @@ def load(args, source: Source | None = None) -> Images:
         source=whole,
         order=source.order or whole,
         fingerprint=sha256(kept.numpy(), str((whole, args.image_size)).encode()),
-        test_fingerprint=test_content(source, args.image_size),
+        test_fingerprint=tests_content(source, args.image_size),
         files=None if source.files is None else [source.files[index] for index in kept.tolist()],
         label_values=sha256(source.y_train) if source.files is not None and (source.y_train >= 0).all() else "",
     )
@@ -111,7 +111,7 @@ def content(source: Source) -> str:
     return sha256(source.x_train, source.y_train if source.files is None else json.dumps(source.files).encode())
 
 
-def test_content(source: Source, size: int) -> str:
+def tests_content(source: Source, size: int) -> str:
     """SHA-256 of a data set's test images and labels as decoded, their `size` in the run and the classes' names."""
     more = json.dumps([source.x_test.shape, size, source.classes]).encode()
     return sha256(source.x_test, source.y_test, more)

@@ -274,38 +274,26 @@ def test_a_terminal_without_the_signs_and_a_closed_pipe_end_without_a_traceback(
 
 
 @pytest.mark.parametrize(
-    ("sampler", "last", "refuses"), [("entropy", 90, True), ("random", 90, False), ("entropy", 100, False)]
+    ("sampler", "start", "last", "refuses"),
+    [
+        ("entropy", "anew", 90, True),
+        ("entropy", "anew", 100, False),  # all labels are the same set
+        ("random", "anew", 90, False),
+        ("random", "before", 90, True),  # each round's teacher starts from the one before
+        ("random", "before", 100, True),
+    ],
 )
-def test_a_cell_that_was_come_to_by_other_queries_is_refused(sampler, last, refuses, tmp_path):
-    """Regression: one query of 70, and one of 20 and one of 50, were one cell of two seeds."""
+def test_a_cell_that_was_come_to_by_other_rounds_is_refused(sampler, start, last, refuses, tmp_path):
+    """Regression: one query of 70, and one of 20 and one of 50, were one cell of two seeds; so were other teachers."""
     for seed, counts in ((1, (20, last)), (2, (20, 40, last))):
-        folder = run(tmp_path / str(seed), "Random", seed, dict.fromkeys(counts, 50), sampler=sampler)
-        head, *lines = (folder / "results.csv").read_text().splitlines()
-        more = [f"{line},{count}" for line, count in zip(lines, counts, strict=True)]
-        (folder / "results.csv").write_text("\n".join([f"{head},labeled", *more]) + "\n")
-    folders = [tmp_path / "1", tmp_path / "2"]
-    if refuses:
-        said = refused(*folders)
-        assert "at 90% but came to it by other rounds, of 20 90 and of 20 40 90 labels; report them apart" in said
-    else:
-        assert len(results.read(folders).rows) == 5
-
-
-@pytest.mark.parametrize(
-    ("start", "last", "refuses"), [("before", 90, True), ("before", 100, True), ("anew", 90, False)]
-)
-def test_a_cell_whose_teachers_went_through_other_rounds_is_refused(start, last, refuses, tmp_path):
-    """Regression: with `--teacher_start before` the same random labels have another teacher after other rounds."""
-    for seed, counts in ((1, (20, last)), (2, (20, 40, last))):
-        folder = run(tmp_path / str(seed), "KD", seed, dict.fromkeys(counts, 50), teacher_start=start)
+        folder = run(tmp_path / str(seed), "KD", seed, dict.fromkeys(counts, 50), sampler=sampler, teacher_start=start)
         head, *lines = (folder / "results.csv").read_text().splitlines()
         more = [f"{line.replace(',all,', ',labeled,')},{n},{start}" for line, n in zip(lines, counts, strict=True)]
         (folder / "results.csv").write_text("\n".join([f"{head},labeled,teacher_start", *more]) + "\n")
     folders = [tmp_path / "1", tmp_path / "2"]
     if refuses:
-        assert f"at {last}% but came to it by other rounds, of 20 {last} and of 20 40 {last} labels" in refused(
-            *folders
-        )
+        said = f"at {last}% but came to it by other rounds, of 20 {last} and of 20 40 {last} labels; report them apart"
+        assert said in refused(*folders)
     else:
         assert len(results.read(folders).rows) == 5
 

@@ -62,6 +62,12 @@ from .conftest import parse, script
         ("KD", "--logit_loss dkd --logit_wt 1 --temperature 2 --feature_loss mse --lr_dec 1 --teacher_seed 3", ""),
         ("KD", "--logit_loss confident_kl --logit_wt 1 --temperature 2", ""),
         ("KD", "--recipe best --teacher_pool_epochs 3 --teacher_start before --teacher_more_epochs 1", ""),
+        (
+            "KD",
+            "--recipe fair --teacher_feature_rms 0.5",
+            "note: --teacher_feature_rms changes nothing here: with --feat_wt 0 no features are compared",
+        ),
+        ("KD", "--feat_wt 0 --logit_wt 1 --teacher_feature_rms 0.5", ""),  # the shared teacher may serve others
         ("KD", "--keep ema --ema_decay 0.9 --label_smoothing 0.1 --budget 5000 --initial_budget 5000", ""),
         ("EnCoDe", "--sampler vae --adv_wt 5 --beta 2 --latent_dim 7 --warmup_epochs 2", ""),
         ("EnCoDe", "--sampler discriminator --adv_wt 5 --lr_disc 1 --warmup_epochs 2", ""),

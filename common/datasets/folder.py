@@ -80,12 +80,10 @@ def listing(path: Path) -> Listing:
     folders = {part: _classes(path, part) for part in ("train", "test")}
     classes = folders["test"]
     trained = [name for name in folders["train"] if name != UNLABELED or UNLABELED in classes]
-    loose = sorted((path / "train").iterdir())
+    loose = _images(path, sorted((path / "train").iterdir()))
     if len(trained) < len(folders["train"]):
-        loose += sorted(walk(path / "train" / UNLABELED))
-    loose = [file for file in loose if file.is_file() and _is_image(file) and not is_hidden(file.relative_to(path))]
-    if stray := [file for file in sorted((path / "test").iterdir()) if file.is_file() and _is_image(file)
-                 and not is_hidden(file.relative_to(path))]:  # fmt: skip
+        loose += _images(path, sorted(walk(path / "train" / UNLABELED)))
+    if stray := _images(path, sorted((path / "test").iterdir())):
         raise InputError(f"--dataset {path}: {len(stray)} images in test/ lie in no class's folder (the first: "
                          f"{stray[0].relative_to(path)}); move them")  # fmt: skip
     here, there = set(trained), set(classes)
@@ -132,6 +130,11 @@ def walk(path: Path) -> Iterator[Path]:
             each for each in folders if not up.startswith(os.path.join(os.path.realpath(f"{here}/{each}"), ""))
         ]
         yield from (file for name in names if (file := Path(here, name)).is_file())
+
+
+def _images(path: Path, found: list[Path]) -> list[Path]:
+    """Those of the files under `path` that are images and not hidden."""
+    return [file for file in found if file.is_file() and _is_image(file) and not is_hidden(file.relative_to(path))]
 
 
 def _is_image(file: Path) -> bool:

@@ -78,7 +78,7 @@ def check_images(done: list[Job]) -> None:
         key = args.dataset, args.labels, args.image_size
         if key not in known:
             source = datasets.load(args)
-            tests = data.test_content(source, args.image_size)
+            tests = data.tests_content(source, args.image_size)
             known[key] = {runs.TRAIN_DATA: data.content(source), "test_data": tests}
         if changes := runs.differing(runs.read_config(job.folder / "config.json"), known[key]):
             raise InputError(
