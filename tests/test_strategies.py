@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from common import augment, fast, flags, networks, runs, samplers
@@ -286,6 +287,23 @@ def test_typiclust_takes_clusters_in_turn(monkeypatch):
             expected += [left[number].pop(0) for number in some if left[number]]
     chosen, _ = sampler.query(68, candidates)
     assert chosen.tolist() == [both[place] for place in expected]
+
+
+@pytest.mark.parametrize("find", [lambda rows: typiclust.cluster(rows, 2, torch.Generator()), typiclust.typicality])
+def test_scikit_learn_has_the_threads_that_torch_has(find, monkeypatch):
+    """Regression: with --threads 1, runs side by side had its threads for every core."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.neighbors import NearestNeighbors
+
+    seen, before = [], torch.get_num_threads()
+    for kind in (MiniBatchKMeans, NearestNeighbors):
+        fit = kind.fit
+        monkeypatch.setattr(kind, "fit", lambda self, rows, fit=fit: seen.extend(threadpool_info()) or fit(self, rows))
+    with threadpool_limits(3):
+        torch.set_num_threads(1)
+        find(np.eye(4, dtype=np.float32))
+        torch.set_num_threads(before)
+    assert seen and {library["num_threads"] for library in seen} == {1}
 
 
 @pytest.mark.parametrize("many", [47, 46])

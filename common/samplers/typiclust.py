@@ -1,9 +1,11 @@
 """TypiClust: typical images of many clusters. Hacohen, Dekel & Weinshall 2022, https://arxiv.org/abs/2202.02794."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch.nn import functional as F
 
 from common.samplers.base import Sampler
@@ -49,7 +51,8 @@ def cluster(rows: np.ndarray, count: int, source: torch.Generator) -> np.ndarray
     from sklearn.cluster import MiniBatchKMeans  # takes seconds to import: only its users should wait
 
     seed = int(torch.randint(2**31, (1,), generator=source))
-    return MiniBatchKMeans(count, batch_size=5000, n_init=1, random_state=seed).fit(rows).labels_
+    with _libraries().limit(limits=torch.get_num_threads()):
+        return MiniBatchKMeans(count, batch_size=5000, n_init=1, random_state=seed).fit(rows).labels_
 
 
 def groups(clusters: np.ndarray) -> Iterator[np.ndarray]:
@@ -64,5 +67,15 @@ def typicality(rows: np.ndarray) -> np.ndarray:
 
     if len(rows) == 1:
         return np.zeros(1)
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(rows) - 1), algorithm="brute").fit(rows)
-    return 1 / (nearest.kneighbors()[0].mean(1) + 1e-5)
+    with _libraries().limit(limits=torch.get_num_threads()):
+        nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(rows) - 1), algorithm="brute").fit(rows)
+        return 1 / (nearest.kneighbors()[0].mean(1) + 1e-5)
+
+
+@functools.cache  # looking for them takes milliseconds, and there are 500 clusters
+def _libraries() -> ThreadpoolController:
+    """The OpenMP and BLAS of scikit-learn, whose threads are not torch's: `--threads` is meant for both."""
+    import sklearn.cluster
+    import sklearn.neighbors  # noqa: F401 - loads them
+
+    return ThreadpoolController()
