@@ -75,6 +75,17 @@ def test_levels_without_a_meaning_are_refused():
             pixels.rgb(image)
 
 
+def test_a_stack_is_refused_and_a_thumbnail_is_not(tmp_path):
+    """Regression: of a microscope's TIFF, its first image was trained on. A camera's second JPEG is the same photo."""
+    sizes = {"stack.tif": [(4, 4), (2, 2), (4, 4)], "photo.tif": [(4, 4), (2, 2)], "photo.jpg": [(4, 4), (4, 4)]}
+    for name, (first, *others) in sizes.items():
+        more = {"save_all": True, "append_images": [Image.new("L", size, 9) for size in others]}
+        Image.new("L", first, 200).save(tmp_path / name, "MPO" if name.endswith("jpg") else None, **more)
+    with pytest.raises(ValueError, match="it is a stack of 2 images; save each as a file of its own"):
+        pixels.read(tmp_path / "stack.tif", 4)
+    assert all((pixels.read(tmp_path / name, 4) == 200).all() for name in ("photo.tif", "photo.jpg"))
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_central_square_is_taken(turned, tmp_path):
     """7x4: columns 1 to 4 of 0 to 6 are the middle, cropped at both ends."""

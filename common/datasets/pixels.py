@@ -38,8 +38,22 @@ def read(path: Path, size: int) -> np.ndarray:
     if path.is_fifo():
         raise ValueError("it is a pipe: reading it would wait for ever")
     with Image.open(path) as image:
+        if (count := _stacked(image)) > 1:
+            raise ValueError(f"it is a stack of {count} images; save each as a file of its own")
         levels = rgb(image)
     return resize(torch.from_numpy(levels)[None], size)[0].numpy()
+
+
+def _stacked(image: Image.Image) -> int:
+    """How many images of the first one's size and mode a TIFF holds; a thumbnail is not one of them."""
+    if image.format != "TIFF":
+        return 1
+    first, same = (image.size, image.mode), 0
+    for number in range(image.n_frames):
+        image.seek(number)
+        same += (image.size, image.mode) == first
+    image.seek(0)
+    return same
 
 
 def rgb(image: Image.Image) -> np.ndarray:
