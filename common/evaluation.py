@@ -90,8 +90,20 @@ def labels_in_all(args, this_round, targets=None) -> int | None:
     return None if targets.seen is None else len(torch.cat([own, targets.seen]).unique())
 
 
-def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -> float:
-    """Tests a round's network, once, and saves its weights and table rows; returns the test accuracy in percent."""
+def hardly_better(labels: Tensor) -> float:
+    """Accuracy in percent, on images with these labels (N,), below which a network's training is taken to have failed.
+
+    Guessing means always predicting the most common class.
+    """
+    guessing = 100 * labels.cpu().bincount().max().item() / len(labels)  # it is nondeterministic on a GPU
+    return guessing + 0.15 * (100 - guessing)
+
+
+def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None, rate: str = "--lr_task") -> float:
+    """Tests a round's network, once, and saves its weights and table rows; returns the test accuracy in percent.
+
+    `rate` is the flag of its learning rate, named in a note if its training failed.
+    """
     images, number = this_round.images, this_round.number
     predicted = predict(net, images.test)
     tested = _percent(predicted, images.test_labels)
@@ -116,6 +128,11 @@ def record(args, run, this_round, net: SplitNet, fitted: Fitted, targets=None) -
         f"{this_round.label}: test accuracy {tested:.2f}% ({at}), trained in {fitted.seconds:.0f} s"
         + (f", about {tqdm.format_interval(left)} left" if left else "")
     )
+    if tested < hardly_better(images.test_labels):
+        run.log(
+            f"note: {tested:.2f}% is hardly better than guessing: this training failed; lower {rate} (here "
+            f"{args.lr_task:g}), or train longer"
+        )
     return tested
 
 
@@ -150,4 +167,5 @@ def _to_use_it_alone(args, this_round, net: SplitNet, targets) -> dict:
         use["teacher"] = OTHER_NETWORK
     if getattr(args, "network", "student") == "teacher":  # its students count these labels as their own
         use["seen"] = seen(args, images, this_round.bought)
+        use["data"] = images.source  # and must not be taken for the teacher of other images of the same name
     return use

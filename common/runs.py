@@ -27,6 +27,7 @@ ELSEWHERE = {
 BAR = "{desc}{postfix} |{bar}| {percentage:.0f}%, {remaining} left"  # fits 80 columns
 # keys of config.json that are not flags
 MADE_WITH, TEACHER, POOL, TRAIN_DATA = "made_with", "teacher_sha256", "pool", "train_data"
+TEACHER_FLAGS = "teacher_flags"  # in which a shared teacher differs from the one that the run would have trained
 OTHER = {  # how a difference in the SHA-256 of two runs' data is worded
     **dict.fromkeys(("data", TRAIN_DATA), "other training images under this --dataset"),
     **{"test_data": "other test images or class names", "label_values": "other labels of them in --labels"},

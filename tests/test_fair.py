@@ -392,9 +392,6 @@ def test_pseudo_labels_count_where_the_teacher_is_sure():
 
 
 def test_a_teacher_that_learned_nothing_is_mentioned(first_round, tmp_path, capsys):
-    """Of 10 equal classes up to 23.5%, of 2 up to 57.5%; of one with 4 of 5 images and two others up to 83%."""
-    of = [torch.arange(20) % 10, torch.arange(20) % 2, torch.tensor([0] * 8 + [1, 2])]
-    assert [teacher.hardly_better(labels) for labels in of] == pytest.approx([23.5, 57.5, 83])
     args, run, images, _ = first_round("KD")
     images.test_labels = torch.arange(len(images.test)) % 10
     teach = teacher.Teacher(args, run, images)
@@ -512,6 +509,19 @@ def test_flags_of_a_teacher_that_is_there_already_are_named(words, said, first_r
     assert len(found) == bool(said)
     assert set(teacher.ASKED.values()) <= set(store.KEPT.split())  # otherwise no teacher's record would tell
     assert not said or re.match(f"note: {said}; delete it or use another --save_path", found[0])
+
+
+def test_a_run_notes_how_its_shared_teacher_was_trained_otherwise(first_round):
+    """Its commands would train the usual one, where another made the numbers."""
+    args, run, images, _ = first_round("KD", "--num_images", "200")
+    usual = teacher.trainer.shared_recipe(args)
+    for changes in ({}, {"train_epochs": 77, "fold_bn": False}):
+        store.shared_path(args).unlink(missing_ok=True)
+        run.state.pop("teacher", None)
+        made = SimpleNamespace(**{**vars(usual), **changes})
+        store.publish(made, run, images, networks.build(args, "teacher"), 50.0)
+        teacher.Teacher(args, run, images)._shared()
+        assert run.config.get("teacher_flags", {}) == changes
 
 
 def test_a_round_keeps_the_fair_teacher_that_it_began_with(first_round, monkeypatch):

@@ -1,5 +1,6 @@
 """Errors on a user's machine end in one line and status 2, or the run continues; nothing is lost."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import time
 import pytest
 import torch
 
-from common import data
+from common import data, evaluation, networks
 from common.errors import InputError
 from common.teachers import store
 
@@ -95,6 +96,16 @@ def test_a_teacher_that_cannot_be_one(change, message, teacher, tmp_path):
     torch.save(change(torch.load(teacher, weights_only=True)["state_dict"]), path)
     with pytest.raises(InputError, match=rf"^--teacher {path}: .*{message}"):
         store.load(parse("KD"), data.load(parse("KD")), path)
+
+
+def test_a_rounds_teacher_of_other_images_of_the_same_name(first_round):
+    """Regression: the weights of a run's round said nothing of their images, and any of the same name took them."""
+    args, run, images, this_round = first_round("Random", "--network", "teacher")
+    evaluation.record(args, run, this_round, networks.build(args, "teacher"), evaluation.Fitted(1, 50.0, 1.0, 1))
+    path, kd = run.folder / "round_00.pt", parse("KD")
+    store.load(kd, images, path)
+    with pytest.raises(InputError, match="was trained on other images under the name digits"):
+        store.load(kd, dataclasses.replace(images, source="0" * 64), path)
 
 
 @pytest.mark.parametrize(

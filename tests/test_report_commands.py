@@ -145,6 +145,17 @@ def test_no_name_becomes_a_command(tmp_path):
     assert all(line.startswith(("#", "for seed in 1; do (cd AlexNet")) for line in filter(None, lines))
 
 
+def test_another_teacher_than_the_command_would_train_is_named(tmp_path):
+    """Seeds 1 and 2 have the one that main.py trains."""
+    for seed in (1, 2, 3):
+        more = {"teacher_flags": {"train_epochs": 100, "schedule": "step", "fold_bn": False}} if seed == 3 else {}
+        made(run(tmp_path / str(seed), "KD", seed, {10: 50}), **(record("KD", "--rounds 1") | {"seed": seed}), **more)
+    (_, usual, one), (_, said, two) = commands.lines(results.read([tmp_path / str(seed) for seed in (1, 2, 3)]))
+    assert one.replace("1 2;", "3;") == two and usual == "AlexNet on cifar10"
+    words = "--train_epochs 100 --schedule step --no-fold_bn"
+    assert said == f"{usual}; first train its teacher, with Single --network teacher and, among others, {words}"
+
+
 def test_runs_of_a_row_that_were_made_otherwise_have_commands_of_their_own(tmp_path):
     """For example, when each was made for other percents."""
     for seed, words in ((1, "--percents 10"), (2, "--percents 10"), (3, "--percents 20")):

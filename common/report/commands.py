@@ -9,14 +9,15 @@ from common.errors import InputError
 from common.files import write_text
 from common.report.markdown import Table
 from common.report.results import Results
-from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER, TRAIN_DATA
+from common.runs import ELSEWHERE, MADE_WITH, POOL, TEACHER, TEACHER_FLAGS, TRAIN_DATA
 from common.schema import BEFORE
 
 HEAD = """# Makes this report's runs again: bash commands.sh, at the repository's root. What is there already goes on.
 # The commits and machines that made them are in statistics.md; --threads and --amp are those runs'.
 """
 TITLE = "What makes each row's runs again, at the repository's root. --threads and --amp are those of the runs."
-NO_FLAGS = {"model", "method", "data", "test_data", MADE_WITH, POOL, TEACHER, TRAIN_DATA}  # keys of config.json
+# keys of config.json
+NO_FLAGS = {"model", "method", "data", "test_data", MADE_WITH, POOL, TEACHER, TEACHER_FLAGS, TRAIN_DATA}
 SAID_ANYWAY = {"network", "seed", "expt"}
 
 
@@ -40,13 +41,21 @@ def lines(found: Results) -> list[tuple[str, str, str]]:
     kept = []
     own = found.rows[found.rows["own"]].drop_duplicates(["run", "label"])
     for (model, dataset, label), rows in own.groupby(["model", "dataset", "label"], sort=False):
-        seeds: dict[str, list[int]] = {}
+        seeds: dict[tuple[str, str], list[int]] = {}
         for run, seed in zip(rows["run"], rows["seed"], strict=True):
-            seeds.setdefault(command(found.configs[run]), []).append(seed)
-        for line, which in seeds.items():
+            config = found.configs[run]
+            seeds.setdefault((command(config), _teacher(config)), []).append(seed)
+        for (line, teacher), which in seeds.items():
             loop = f"for seed in {' '.join(map(str, sorted(which)))}; do {line}; done"
-            kept.append((label, f"{model} on {dataset}", line if line.startswith("#") else loop))
+            kept.append((label, f"{model} on {dataset}{teacher}", line if line.startswith("#") else loop))
     return kept
+
+
+def _teacher(config: dict) -> str:
+    """What a shared teacher needs that the run's own command would train differently; empty if it is the same."""
+    flags = config.get(TEACHER_FLAGS) or {}
+    words = " ".join(word for name, value in flags.items() for word in _said(name, value))
+    return f"; first train its teacher, with Single --network teacher and, among others, {words}" if words else ""
 
 
 def command(config: dict) -> str:

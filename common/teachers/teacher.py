@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import annotation, budget, data, distillation, networks, recipes, samplers
+from common import annotation, budget, data, distillation, evaluation, networks, recipes, samplers
 from common.data import Images
 from common.distillation import Targets
 from common.errors import InputError
 from common.networks import SplitNet
-from common.runs import Run
+from common.runs import TEACHER_FLAGS, Run
 from common.teachers import precomputed, trainer
 from common.teachers.per_round import fair
-from common.teachers.store import folder, load, needed, publish, replaced, shared_path
+from common.teachers.store import KEPT, folder, load, needed, publish, replaced, shared_path
 
 ROWS = "are the rows of `train` in the order of the data set's images, its columns in that of the classes?"
 CHECKPOINT = "was it trained with the classes in this order, its images normalized as in common/augment.py?"
@@ -83,7 +83,7 @@ class Teacher:
 
         The accuracy is in percent, or empty if unknown.
         """
-        if accuracy and float(accuracy) < hardly_better(labels):
+        if accuracy and float(accuracy) < evaluation.hardly_better(labels):
             self.run.log(
                 f"note: a teacher of {accuracy}%{of} is hardly better than guessing and has little to teach; {remedy}"
             )
@@ -147,6 +147,8 @@ class Teacher:
         if idle := [] if args.teacher else _idle(trained, args):
             run.log(f"note: {', '.join(idle)}; delete it or use another --save_path to train another")
         self._keep_to(key, path)
+        if not args.teacher and (flags := _otherwise(trained, args)):
+            run.note(TEACHER_FLAGS, flags)
         return self._cache(net, key, accuracy, record.get("seen"))
 
 
@@ -158,15 +160,6 @@ ASKED |= {"feature_rms": "feature_rms", "seed": "seed"}
 def _labels(record: dict) -> int | str:
     """How many labels a teacher saw, by its file's record: the shared teacher's, or a run's round's."""
     return record.get("labels", record.get("labeled", "unknown"))
-
-
-def hardly_better(labels: Tensor) -> float:
-    """Accuracy in percent, on images with these labels (N,), below which a teacher's training is taken to have failed.
-
-    Guessing means always predicting the most common class.
-    """
-    guessing = 100 * labels.cpu().bincount().max().item() / len(labels)  # it is nondeterministic on a GPU
-    return guessing + 0.15 * (100 - guessing)
 
 
 def _idle(trained: dict, args) -> list[str]:
@@ -181,6 +174,12 @@ def _idle(trained: dict, args) -> list[str]:
         asked = f"--teacher_passes {args.teacher_passes:g} ({made.train_epochs} epochs)"
         found += [f"{asked} changes nothing, this teacher was trained for {epochs}"]
     return found
+
+
+def _otherwise(trained: dict, args) -> dict:
+    """The flags, by a shared teacher's record, that this run would not have trained it with, and their values."""
+    usual = vars(trainer.shared_recipe(args))
+    return {name: trained[name] for name in KEPT.split() if name in trained and trained[name] != usual[name]}
 
 
 def _leak(seen: Tensor, images: Images) -> str:

@@ -66,7 +66,7 @@ def teacher(
                 fitted = fit(args, run, this_round, net, targets, start, unfolded)
             except Diverged as error:  # --lr_task is the student's here
                 raise Diverged(error.what, f"--teacher_lr (here {args.lr_task:g})") from None
-            evaluation.record(args, run, this_round, net, fitted)
+            evaluation.record(args, run, this_round, net, fitted, rate="--teacher_lr")
             run.commit_round()
         else:
             content = _kept(where / "round_00.pt")
