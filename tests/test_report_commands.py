@@ -153,7 +153,7 @@ def test_another_teacher_than_the_command_would_train_is_named(tmp_path):
     (_, usual, one), (_, said, two) = commands.lines(results.read([tmp_path / str(seed) for seed in (1, 2, 3)]))
     assert one.replace("1 2;", "3;") == two and usual == "AlexNet on cifar10"
     words = "--train_epochs 100 --schedule step --no-fold_bn"
-    assert said == f"{usual}; first train its teacher, with Single --network teacher and, among others, {words}"
+    assert said == f"{usual}; its teacher first: Single --network teacher --recipe quick with, among others, {words}"
 
 
 def test_runs_of_a_row_that_were_made_otherwise_have_commands_of_their_own(tmp_path):

@@ -55,7 +55,7 @@ def _teacher(config: dict) -> str:
     """What a shared teacher needs that the run's own command would train differently; empty if it is the same."""
     flags = config.get(TEACHER_FLAGS) or {}
     words = " ".join(word for name, value in flags.items() for word in _said(name, value))
-    return f"; first train its teacher, with Single --network teacher and, among others, {words}" if words else ""
+    return f"; its teacher first: Single --network teacher --recipe quick with, among others, {words}" if words else ""
 
 
 def command(config: dict) -> str:
