@@ -210,6 +210,15 @@ def test_outputs_of_other_layers_with_the_same_weights_are_refused(random_images
         distillation.cache(teacher, random_images, tmp_path)
 
 
+def test_logits_of_another_classifier_with_the_same_weights_are_refused(random_images, tmp_path):
+    """The features stay the same."""
+    distillation.cache(small_teacher(), random_images, tmp_path)
+    teacher = small_teacher()
+    teacher.classifier.register_forward_hook(lambda _, inputs, logits: 2 * logits)
+    with pytest.raises(InputError, match="has other outputs than its teacher"):
+        distillation.cache(teacher, random_images, tmp_path)
+
+
 def test_features_that_a_layer_was_moved_out_of_are_refused(random_images, tmp_path):
     """The logits stay the same: a ReLU is moved from the end of the features to before the classifier's pool."""
     distillation.cache(small_teacher(), random_images, tmp_path)

@@ -87,6 +87,20 @@ def test_another_batch_is_distilled_against_its_own_teacher_outputs():
     assert found["ce"].item() == pytest.approx(math.log(2))
 
 
+@pytest.mark.parametrize("on_pool", [False, True])
+def test_features_and_logits_train_the_student(on_pool):
+    """Their gradients in z by hand, with cross entropy beside them; and phi's."""
+    teacher = Outputs(torch.tensor([[4.0, 2.0]])[:, :, None, None], torch.tensor([[1.0, 3.0]]))
+    labeled = seen([1.0, 2.0], y=[0], teacher=teacher)
+    distilled = seen([1.0, 2.0], teacher=teacher) if on_pool else labeled
+    z, shift = distilled.z.requires_grad_(), torch.ones(2, 1, 1, requires_grad=True)
+    found = terms(args(feat_wt=10.0, logit_wt=7.0), labeled, distilled, decoder=lambda z: z + shift)
+    feat = torch.autograd.grad(found["feat"], [z, shift], retain_graph=True)
+    assert [grad.flatten().tolist() for grad in feat] == [[-20.0, 10.0]] * 2  # 10 (phi(z) - T): (2, 3) and (4, 2)
+    (logit,) = torch.autograd.grad(found["logit"], [z])
+    assert logit.flatten().tolist() == [14.0, 14.0]  # 7 (C(z) - T) 2: (2, 4) and (1, 3)
+
+
 def test_a_term_of_weight_0_is_not_computed():
     teacher = Outputs(torch.zeros(1, 2, 1, 1), torch.tensor([[2.0, 0.0]]))
     pool = seen([1.0, 0.0], teacher=teacher)

@@ -17,6 +17,7 @@ from common.objective import Forward
 from common.samplers import SAMPLERS, Sampler, nets, vaal
 from common.samplers.base import CHUNK, entropy
 
+from . import toys
 from .conftest import BUDGET, ROOT, TOY, parse
 from .launcher import launch
 
@@ -232,6 +233,19 @@ def test_vaals_discriminator_is_taught_that_unlabelled_is_zero(image_sampler):
     assert updates == {"vae": 2, "discriminator": 1}
 
 
+def test_each_update_of_vaals_vae_has_its_noise_and_the_discriminator_sees_the_last(image_sampler):
+    sampler, seen, _ = image_sampler()
+    drawn, latents, rebuild = [], [], sampler.vae.rebuild
+    sampler.vae.rebuild = lambda mean, log_variance, noise: drawn.append(noise) or rebuild(mean, log_variance, noise)
+    sampler.discriminator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    both = noise(sampler, 32)
+    sampler.step(*seen, both)
+    assert len(drawn) == 2 and all(map(torch.equal, drawn, both)) and not torch.equal(*both)
+    with torch.no_grad():
+        mean, _ = sampler.vae(torch.cat([part.x for part in seen]))
+    assert torch.equal(latents[-1], mean)
+
+
 def test_the_image_vae_is_vaals():
     with torch.device("meta"):
         vae, x = nets.image_vae(64, 32), torch.empty(2, 3, 64, 64)
@@ -282,6 +296,14 @@ def test_entropy_prefers_the_unsure_and_teacher_confidence_the_sure(images):
     confident = samplers.build(parse("KD", "--sampler", "teacher_confidence"), this_round, student, targets)
     chosen, scores = confident.query(3, order)
     assert chosen.tolist() == [0, 2, 1] and torch.equal(scores, -entropy(logits)[chosen])
+
+
+def test_the_teacher_is_asked_about_the_image_itself():
+    """Its cache has the mirror image's outputs as well."""
+    sampler = samplers.build(parse("KD", "--sampler", "badge", "--query_by", "teacher"),
+                             toys.this_round(toys.images()), None, toys.targets())  # fmt: skip
+    features, logits = sampler.outputs(torch.tensor([4, 1]))
+    assert features.tolist() == [[4.0] * 3, [1.0] * 3] and logits.tolist() == [[4.0, 0.0], [1.0, 0.0]]
 
 
 def test_random_queries_without_replacement(images):

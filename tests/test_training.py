@@ -1,6 +1,7 @@
 """A round of training, what it sees, does and keeps: on a mirrored toy of known values, and on digits."""
 
 import copy
+import dataclasses
 import itertools
 import math
 import pickle
@@ -123,6 +124,24 @@ def test_the_samplers_stream_is_unlabelled():
     s.sampler.reaches_student = False  # like VAAL's: it looks at the images, z is not used
     _, _, unlabeled = s.forward(drawn[0], adversarial=False)
     assert unlabeled.z is None and torch.equal(unlabeled.x, augment.pixels(s.images.train, view))
+
+
+def test_the_pool_that_is_distilled_leaves_out_bought_validation_images():
+    s = toy_session("KD", "--distill_on", "pool", "--batch_size", "8")
+    s.round.images = dataclasses.replace(s.images, pool=torch.arange(8))  # --val_labels bought: 6 and 7 are in it
+    seen = {index for index, _ in all_of(batch.pool for batch in s.batches())}
+    assert seen == set(range(6))
+
+
+def test_streams_of_equal_pools_are_drawn_apart():
+    """Same places of two pools in the same views would tie the sampler's two batches together."""
+    s = toy_session("EnCoDe", "--batch_size", "8", "--distill_on", "pool")
+    s.args.shift = 2
+    s.round.labeled = s.round.unlabeled = s.images.pool
+    batch = next(s.batches())
+    for one, other in itertools.combinations([batch.labeled, batch.pool, batch.unlabeled], 2):
+        same = [torch.equal(getattr(one, part), getattr(other, part)) for part in ("index", "mirrored", "offsets")]
+        assert same == [False] * 3
 
 
 def test_shifts_go_both_ways_and_reach_the_bound():
@@ -253,6 +272,15 @@ def test_the_decoder_has_an_optimizer_and_a_rate_of_its_own():
     assert {rates[id(weight)] for weight in s.net.parameters()} == {0.02}
 
 
+def test_the_decoders_updates_have_the_same_momentum_and_weight_decay():
+    s = toy_session("KD", "--lr_dec", "0.001", "--weight_decay", "0.3", "--schedule", "step")
+    before, gradients = s.decoder.weight.detach().clone(), []
+    for batch in itertools.islice(s.batches(), 3):
+        s.step(batch)
+        gradients.append(s.decoder.weight.grad.clone())
+    assert torch.allclose(s.decoder.weight, sgd_by_hand(before, gradients, 0.001, 0.3, False), rtol=1e-5, atol=1e-7)
+
+
 def test_gradients_of_one_update_do_not_leak_into_the_next():
     s = toy_session("Random", "--lr_task", "1e-9")
     batch = next(s.batches())
@@ -310,6 +338,15 @@ def test_the_discriminator_sees_the_vae_after_its_step(amp):
         assert torch.equal(latents[-1], s.sampler.vae(features[-1])[0])
 
 
+def test_the_vae_rebuilds_with_the_batchs_noise():
+    s = toy_session("EnCoDe")
+    drawn, rebuild = [], s.sampler.vae.rebuild
+    s.sampler.vae.rebuild = lambda mean, log_variance, noise: drawn.append(noise) or rebuild(mean, log_variance, noise)
+    batch = next(s.batches())
+    s.step(batch)
+    assert len(drawn) == 1 and torch.equal(drawn[0], batch.noise[0]) and batch.noise.std() > 0.5
+
+
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 def test_reduced_precision_is_bfloat16_on_every_device():
     """On a GPU torch's default would be float16, whose small gradients vanish."""
@@ -365,6 +402,16 @@ def test_the_schedule_moves_once_an_update(tmp_path):
     s = toy_session("Random", "--step_size", "1", "--train_epochs", "2", "--lr_task", "0.5", run=Quiet())
     s.train_epoch(Quiet())
     assert s.optimizers["task"].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_each_update_has_the_schedules_rate_for_it():
+    words = ["--schedule", "onecycle"]
+    s = toy_session("Random", "--train_epochs", "2", "--lr_task", "1", *words, run=Quiet())
+    found, step = [], s.step
+    s.step = lambda batch: found.append(s.optimizers["task"].param_groups[0]["lr"]) or step(batch)
+    for _ in range(2):
+        s.train_epoch(Quiet())
+    assert found == pytest.approx(rates(words, updates=4, epochs=2))
 
 
 # What a round keeps
@@ -530,6 +577,15 @@ def test_a_round_is_recorded_with_what_it_was_trained_on(first_round, monkeypatc
     this_round.number = 2
     evaluation.record(args, run, this_round, net, evaluation.Fitted(2, 61.5, 1830.0, 549))
     assert lines[1:] == [f"{this_round.label}: {said}"]
+
+
+def test_agreement_is_with_the_teachers_class_of_the_image_itself():
+    """Not of its mirror image, nor of the mean of its views."""
+    s = toy_session("KD")
+    logits = torch.zeros(2, toys.COUNT, 2)
+    logits[0, 6:, 1], logits[1, 6:, 0] = 1.0, 3.0  # the image's own class is 1, its mirror image's and the mean's 0
+    s.net.linear.bias.data = torch.tensor([-100.0, 100.0])
+    assert evaluation.agreement(s.net, s.images, dataclasses.replace(s.targets, logits=logits)) == 100
 
 
 def test_a_training_that_failed_is_mentioned(first_round, monkeypatch, capsys):

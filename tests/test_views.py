@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, distillation, objective
+from common import augment, distillation, evaluation, objective
 from common.augment import View, Views
 from common.losses import kl
 from common.objective import Outputs
@@ -96,6 +96,16 @@ def test_outputs_for_other_views_or_without_features_are_other_files(random_imag
     for views, features in [(None, True), (None, False), (first, True), (first, False), (second, True)]:
         distillation.cache(teacher, random_images, tmp_path, views=views, features=features)
     assert len(list(tmp_path.glob("outputs-*.pt"))) == 5
+
+
+def test_views_that_are_moved_otherwise_have_another_cache(random_images, tmp_path):
+    teacher, mirrored = small_teacher(), torch.zeros(2, 8, dtype=torch.bool)
+    for moved in (0, 5):
+        offsets = torch.full((2, 8, 2), moved, dtype=torch.int8)
+        targets = distillation.cache(teacher, random_images, tmp_path, views=Views(mirrored, offsets))
+        expected, _ = distillation.compute(teacher, random_images, views=Views(mirrored, offsets))
+        assert torch.equal(targets.z, expected)
+    assert len(list(tmp_path.glob("outputs-*.pt"))) == 2
 
 
 def test_the_student_sees_the_fixed_views_alone_each_with_its_teachers_outputs():
@@ -187,6 +197,15 @@ def test_shares_of_mixup_are_drawn_for_each_image_round_and_epoch():
     assert torch.allclose(distilled.x[0], batch.mix[0] * plain[0] + (1 - batch.mix[0]) * plain[1], atol=1e-6)
 
 
+def test_mixup_blends_probabilities_at_the_losss_temperature():
+    s = viewed("--mixup", "0.5", "--temperature", "3")
+    batch = next(s.batches())
+    _, distilled, _ = s.forward(batch, adversarial=False)
+    logits = s.targets.of(batch.pool).logits
+    soft, share = (logits / 3).softmax(1), batch.mix[:, None]
+    assert torch.allclose((distilled.teacher.logits / 3).softmax(1), share * soft + (1 - share) * soft.roll(-1, 0))
+
+
 # cutout
 
 
@@ -246,6 +265,18 @@ def test_the_last_epochs_weights_are_kept():
     s.net.linear.weight.data.zero_()
     s.restore_kept()
     assert all(torch.equal(last[name], value) for name, value in s.net.state_dict().items())
+
+
+def test_what_is_validated_is_what_is_kept(monkeypatch):
+    """With a moving average, its accuracy is reported, not the last weights'."""
+    s, judged = trained("ema", "--ema_decay", "0.9"), []
+    validate = lambda net, images: judged.append(copy.deepcopy(net.state_dict())) or 50.0  # noqa: E731
+    monkeypatch.setattr(evaluation, "validate", validate)
+    for _ in range(3):
+        s.train_epoch(Quiet())
+    last = s.net.linear.weight.detach().clone()
+    s.restore_kept()
+    assert torch.equal(s.net.linear.weight, judged[-1]["linear.weight"]) and not torch.equal(last, s.net.linear.weight)
 
 
 def test_the_moving_average_is_of_all_updates_weights():
