@@ -333,14 +333,17 @@ def test_typical_confident_adds_two_ranks(many, monkeypatch):
 
 @pytest.mark.parametrize("choice", fast.CHOICES)
 def test_a_thinned_classifier_is_the_classifier_with_dropped_units(choice):
-    net = fast.apply(Dropping(3, 4), choice).eval()
+    net = Dropping(3, 4)
+    net.classifier.append(nn.ReLU()).append(nn.Linear(4, 5))  # without dropout, like AlexNet's last
+    net = fast.apply(net, choice).eval()
     z, source = random(10, 3, 1, 1), torch.Generator().manual_seed(8)
     function = bald.thinned(net, (3, 1, 1), torch.Generator().manual_seed(8))
     first, second = (torch.rand(width, generator=source) for width in (12, 6))
-    x = z.expand(-1, -1, 2, 2).flatten(1).double() * (first >= 0.25) / 0.75
-    linears = [layer for layer in net.classifier if isinstance(layer, nn.Linear)]
-    y = (x @ linears[0].weight.double().T + linears[0].bias).relu() * (second >= 0.5) / 0.5
-    expected = y @ linears[1].weight.double().T + linears[1].bias
+    y = z.expand(-1, -1, 2, 2).flatten(1).double() * (first >= 0.25) / 0.75
+    one, two, three = (layer for layer in net.classifier if isinstance(layer, nn.Linear))
+    y = (y @ one.weight.double().T + one.bias).relu() * (second >= 0.5) / 0.5
+    y = (y @ two.weight.double().T + two.bias).relu()
+    expected = y @ three.weight.double().T + three.bias
     assert torch.allclose(function(z).double(), expected, atol=1e-5)
 
 
