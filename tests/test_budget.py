@@ -172,6 +172,14 @@ def test_queries_name_the_images_of_the_data_set(tmp_path):
     assert all((row[2] == "") == (row[0] == "0") for row in rows)
 
 
+def test_bought_validation_labels_are_bought_once_and_stay_bought(tmp_path):
+    """Each round has its count of labels, 10 of which validate and train nothing."""
+    images, seen = pools_of(tmp_path, "Random", "--val_labels", "bought", "--num_val", "10")
+    assert [len(labeled) for labeled, _, _ in seen] == [30, 90, 150, 190]
+    assert [percent for _, _, percent in seen] == [20, 50, 80, 100]
+    assert all(sorted(labeled + unlabeled + images.val.tolist()) == list(range(200)) for labeled, unlabeled, _ in seen)
+
+
 def test_a_run_says_where_it_is_and_goes_on(tmp_path):
     """Stopped after the second of three rounds, then finished, then asked again."""
     args = parse("Random", "--save_path", str(tmp_path))

@@ -8,10 +8,13 @@ import shutil
 import pytest
 import torch
 
-from common import cli
+from common import cli, networks, training
+from common.distillation import Targets
+from common.evaluation import Fitted
 from common.networks import PAIRS
+from common.teachers import Teacher
 
-from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, script
+from .conftest import BUDGET, DATASETS, METHODS, MODELS, ROOT, TOY, run, script
 from .launcher import launch
 
 EXPERIMENTS = list(itertools.product(MODELS, DATASETS, METHODS))
@@ -118,6 +121,23 @@ def test_the_scripts_of_a_method_differ_in_docstring_and_defaults_alone(method):
 def test_every_folder_of_the_grid_holds_a_script():
     found = {tuple(path.relative_to(ROOT).parts[:3]) for path in ROOT.glob("*/*/*/main.py")}
     assert found >= set(EXPERIMENTS)  # a user's own pair has folders too
+
+
+@pytest.mark.parametrize("method", ["Random", "KD", "EnCoDe"])
+def test_student_and_decoder_of_each_round_have_first_weights_of_their_own(method, monkeypatch, tmp_path):
+    made, build = [], networks.build
+    targets = Targets(torch.nn.Identity(), None, torch.zeros(1, 200, 10))
+
+    def watched(args, part, number=0):
+        made.append((part, number))
+        return build(args, part, number)
+
+    monkeypatch.setattr(networks, "build", watched)
+    monkeypatch.setattr(training, "fit", lambda *_: Fitted(1, 50.0, 1.0, 1))
+    monkeypatch.setattr(Teacher, "targets", lambda *_: targets)
+    run(method, *TOY, *BUDGET, "--rounds", "2", "--save_path", str(tmp_path))
+    parts = ["student"] if method == "Random" else ["student", "decoder"]
+    assert made == [(part, number) for number in (0, 1) for part in parts]
 
 
 TINY = """

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import augment, budget, data, distillation, evaluation, losses, networks, plan, samplers, training
+from common import augment, budget, data, distillation, evaluation, losses, networks, plan, training
 from common.augment import View
 from common.errors import Diverged, InputError
 from common.files import lock
@@ -76,18 +76,6 @@ def test_bought_validation_labels_come_from_the_pool_and_train_nothing(first_rou
     assert len(this_round.labeled) == 30 and not set(this_round.labeled.tolist()) & set(images.val.tolist())
     assert len(this_round.unlabeled) == 160 and not set(this_round.unlabeled.tolist()) & set(images.val.tolist())
     assert this_round.percent == 20
-
-
-def test_bought_validation_labels_are_bought_once(first_round):
-    args, run, images, this_round = first_round(
-        "KD", "--val_labels", "bought", "--num_val", "10", "--sampler", "random"
-    )
-    before = this_round.bought.tolist()
-    run.add("timing", round=0)
-    this_round.query(samplers.build(args, this_round, toys.Halves()))
-    after = run.state["labeled"].tolist()
-    assert after[:40] == before and len(after) == len(set(after)) == 100
-    assert not set(after[40:]) & set(images.val.tolist())
 
 
 @pytest.mark.parametrize(
