@@ -65,7 +65,7 @@ def _what(args, source: Source, found: folder.Listing | None, path: Path) -> lis
         with Image.open(file) as image:  # reads only its header
             sizes.append(image.size)
             modes[image.mode] += 1
-    least, most = min(sizes, key=min), max(sizes, key=min)
+    least, most = min(sizes, key=sorted), max(sizes, key=sorted)  # by the shorter side, then by the longer one
     square = sum(width == height for width, height in sizes)
     lines.append(f"sizes       from {least[0]}x{least[1]} to {most[0]}x{most[1]}, {len(sizes) - square} not square: "
                  f"the shorter side is resized to {size}, the longer one cut at both ends")  # fmt: skip

@@ -128,7 +128,7 @@ def test_gains_are_paired_by_seed():
     assert cm == ["CM", "10", "3", "62.00 ± 4.97", "61.00 ± 4.97", "-1.00 ± 0.00", "", ""]
     assert encode[:3] == ["EnCoDe", "10", "4"]
     # seeds 1 to 3, which both have: 5, 4 and 6, then 4, 3 and 5; the standard error is 1 / sqrt(3)
-    assert encode[6:] == ["+5.00 ± 2.48", "+4.00 ± 2.48"]
+    assert encode[6:] == ["+5.00 ± 2.48 (n=3)", "+4.00 ± 2.48 (n=3)"]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import zlib
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets.folder import make_dataset
 
 from common import budget, cli, data, imbalance, proposal, survey
 from common.datasets import folder, pixels
@@ -119,7 +121,7 @@ def test_a_folder_is_described(birds, capsys):
     survey.main([str(birds)])
     said = capsys.readouterr().out
     assert f"{birds}: 35 training and 9 test images, 3 classes" in said
-    assert "sizes       from 30x20 to 30x30, 41 not square: the shorter side is resized to 64" in said
+    assert "sizes       from 30x20 to 30x31, 41 not square: the shorter side is resized to 64" in said
     assert "modes       RGB 44" in said and "classes     duck 12 + 3, gull's 12 + 3, crow 11 + 3 (tr" in said
     assert "balance     the largest class has 1.09 times" in said
     assert "duplicates  2 test images are training images too" in said and "1 with another class" in said
@@ -363,6 +365,32 @@ def test_unlabeled_images_behind_a_link_are_found(birds, tmp_path):
     (birds / "train" / "unlabeled" / "batch").symlink_to(birds / "train" / "crow")
     found = folder.listing(birds)
     assert (found.y_train < 0).sum() == 11 and len(found.train) == 35 + 11
+
+
+def test_a_link_that_leads_back_up_does_not_multiply_a_class(birds):
+    """Regression: a link from a class's folder to itself made 42 training images of one, silently."""
+    before = folder.listing(birds)
+    (birds / "train" / "crow" / "again").symlink_to(birds / "train" / "crow")
+    (birds / "test" / "duck" / "up").symlink_to(birds)
+    after = folder.listing(birds)
+    assert after.train == before.train and after.test == before.test
+
+
+def test_a_classs_images_have_the_order_that_torchvision_gives_them(birds):
+    """Finished runs and seeds depend on it: a folder's own images before those of its folders."""
+    crow = birds / "train" / "crow"
+    for name in ("A/00.png", "00/z.PNG", "00/.hidden.png", "zz/a/1.png", "zz/b.png", "B/00.txt"):
+        (crow / name).parent.mkdir(parents=True, exist_ok=True)
+        (crow / name).write_bytes((crow / "00.png").read_bytes())
+    found = make_dataset(str(birds / "train"), {"crow": 0, "duck": 1, "gull's": 2}, folder.IMG_EXTENSIONS)
+    expected = [Path(file) for file, _ in found if ".hidden" not in file]
+    assert folder.listing(birds).train == expected and len(expected) == 39
+
+
+def test_a_link_to_an_image_that_is_not_there_is_refused(birds):
+    (birds / "train" / "crow" / "gone.png").symlink_to(birds / "nowhere.png")
+    with pytest.raises(InputError, match=r"train/crow/gone\.png is not a readable image"):
+        folder.load(birds, 16)
 
 
 def test_images_that_no_run_would_see_are_not_passed_over(birds, capsys):

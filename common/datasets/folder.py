@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from common import memory
 from common.datasets import labels, pixels
@@ -94,13 +94,12 @@ def listing(path: Path) -> Listing:
     samples = {}
     for part, names in (("train", trained), ("test", classes)):
         index = {name: classes.index(name) for name in names}
-        found = make_dataset(path / part, index, IMG_EXTENSIONS, allow_empty=True) if names else []
-        found = [(file, label) for file, label in found if not is_hidden(Path(file).relative_to(path))]
+        found = [(file, label) for name, label in index.items() for file in _of_class(path, path / part / name)]
         without = set(index.values()) - {label for _, label in found}
         if without:
             raise InputError(f"--dataset {path}: {part}/{classes[min(without)]}/ holds no image; {NEEDED} "
                              f"({', '.join(IMG_EXTENSIONS)})")  # fmt: skip
-        samples[part] = [Path(file) for file, _ in found], [label for _, label in found]
+        samples[part] = [file for file, _ in found], [label for _, label in found]
     files, y_train = samples["train"]
     y_train = np.array([*y_train, *[-1] * len(loose)], dtype=np.int64)
     return Listing(classes, [*files, *loose], y_train, samples["test"][0], np.array(samples["test"][1], dtype=np.int64))
@@ -116,20 +115,29 @@ def _classes(path: Path, part: str) -> list[str]:
     return sorted(found)
 
 
+def _of_class(path: Path, place: Path) -> list[Path]:
+    """The images in a class's folder, in the order of torchvision's `make_dataset`: folder by folder."""
+    files = sorted(walk(place), key=lambda file: (str(file.parent), file.name))
+    return [file for file in files if _is_image(file) and not is_hidden(file.relative_to(path))]
+
+
 def left_out(path: Path) -> list[Path]:
     """The files of train/ and test/ that are neither hidden nor images by extension, such as a .gif or .heic."""
     found = sorted(file for part in ("train", "test") for file in walk(path / part))
-    return [file for file in found if not _is_image(file) and not is_hidden(file.relative_to(path))]
+    return [file for file in found if file.is_file() and not _is_image(file) and not is_hidden(file.relative_to(path))]
 
 
 def walk(path: Path) -> Iterator[Path]:
-    """The files under a folder, through links to folders as well, like a class's; not those that lead back up."""
+    """The files under a folder, through links to folders as well, except those that lead back up.
+
+    Pipes and links to files that are not there are among them: `pixels.read` says so.
+    """
     for here, folders, names in os.walk(path, followlinks=True):
         up = os.path.join(os.path.realpath(here), "")
         folders[:] = [
             each for each in folders if not up.startswith(os.path.join(os.path.realpath(f"{here}/{each}"), ""))
         ]
-        yield from (file for name in names if (file := Path(here, name)).is_file())
+        yield from (Path(here, name) for name in names)
 
 
 def _images(path: Path, found: list[Path]) -> list[Path]:

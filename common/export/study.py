@@ -65,6 +65,8 @@ def summary(measured: pd.DataFrame, against: str) -> str:
             values = of["fp32"], of["int8"], of["int8"] - of["fp32"], gain["fp32"], gain["int8"]
             signed = zip(values, ("", "", "+", "+", "+"), strict=True)
             said = ["" if column.empty else plain(*interval(column), sign) for column, sign in signed]
+            if 0 < len(gain) < len(of):
+                said[3:] = [f"{text} (n={len(gain)})" for text in said[3:]]
             lines.append([label, f"{percent:.3g}", str(len(of)), *said][: len(head)])
         texts.append(f"{model} on {dataset}, test accuracy in percent\n\n{markdown.table(lines)}")
     return "\n\n".join(texts)
