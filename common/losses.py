@@ -88,7 +88,7 @@ def slam(student: Tensor, teacher: Tensor, args) -> Tensor:
     right = p.amax(1, keepdim=True)
     sorted_p, order = p.sort(1, descending=True)
     above = sorted_p @ p.new_ones(p.shape[1], p.shape[1]).triu(1)  # cumsum is nondeterministic on CUDA
-    top = torch.zeros_like(p).scatter(1, order, (above < SLAM_TOP).to(p.dtype))
+    top = (above < SLAM_TOP).to(p.dtype).gather(1, order.argsort(1))  # older scatters cannot be recorded
     mixed = right * f + (1 - right) * (1 - f) * top
     return -(p * mixed.clamp_min(1e-12).log()).sum(1).mean()
 

@@ -40,14 +40,17 @@ def train(args, run, this_round, net: nn.Module, decoder=None, targets=None, sam
     Raises Diverged when a loss is not finite.
     """
     session = Session(args, run, this_round, net, decoder, targets, sampler)
-    session.resume()
-    updates_a_round = args.train_epochs * session.updates
-    done = this_round.number * updates_a_round + session.epoch * session.updates
-    with run.bar(len(this_round.counts) * updates_a_round, done, this_round.label) as bar:
-        while session.epoch < args.train_epochs:
-            session.train_epoch(bar)
-            session.save()
-    return session.restore_kept()
+    try:
+        session.resume()
+        updates_a_round = args.train_epochs * session.updates
+        done = this_round.number * updates_a_round + session.epoch * session.updates
+        with run.bar(len(this_round.counts) * updates_a_round, done, this_round.label) as bar:
+            while session.epoch < args.train_epochs:
+                session.train_epoch(bar)
+                session.save()
+        return session.restore_kept()
+    finally:  # frees its CUDA graph: collected later, it would take the workspace that the next training's has recorded
+        session.compiled = None
 
 
 class Session:
@@ -116,7 +119,6 @@ class Session:
     def restore_kept(self) -> Fitted:
         """Restores the kept weights; returns their validation accuracy and the cost of training."""
         self.modules.load_state_dict(self.best)
-        self.compiled = None  # frees the CUDA graph
         return Fitted(self.best_epoch, self.best_accuracy, self.seconds, self.epoch * self.updates)
 
     def train_epoch(self, bar) -> None:

@@ -2,19 +2,20 @@
 
 import gc
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from common import data, fast, plan
+from common import data, fast, plan, training
 from common.errors import InputError
 from common.fast import graphs
 from common.fast.inputs import Inputs
 
-from .conftest import parse
+from . import test_gpu, toys
+from .conftest import MODELS, parse
 from .tape import Tape
 from .toys import METHODS, Quiet, toy_session, trained
 
@@ -135,7 +136,7 @@ def test_what_is_launched_beside_waits_and_is_waited_for(gpu):
 
 
 def test_trainings_share_a_stream(gpu):
-    """Each would have its own cuBLAS workspace, which is never freed."""
+    """Each would have its own cuBLAS workspace, which older torch never frees."""
     for _ in range(2):
         trained("Random", "--compile", "graph")
     assert LOG.count("beside is made") == 1
@@ -197,11 +198,42 @@ def test_the_flag_means_graphs_on_a_gpu_alone():
         parse("KD", "--compile", "graph")
 
 
-def test_a_round_that_ends_lets_its_graph_go(gpu):
-    s = toy_session("Random", "--train_epochs", "1", "--compile", "graph", run=Quiet())
-    s.train_epoch(Quiet())
-    s.restore_kept()
-    assert s.compiled is None
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_round_that_ends_or_fails_lets_its_graph_go(fails, gpu, monkeypatch):
+    """Regression: a failed one's waited for the garbage collector, and then freed what the next one had recorded."""
+
+    def save(session):
+        assert session.compiled and MADE
+        if fails:
+            raise KeyboardInterrupt
+
+    run = Quiet()
+    run.state, run.bar = {"training": None}, lambda *_: nullcontext(run)
+    monkeypatch.setattr(training.Session, "save", save)
+    args, *others = toys.parts("Random", "--train_epochs", "1", "--compile", "graph")
+    gc.disable()
+    try:
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext() as caught:
+            training.train(args, run, *others)
+        del caught  # its traceback holds the session
+        graph = weakref.ref(MADE.pop())
+        assert graph() is None
+    finally:
+        gc.enable()
+
+
+def test_the_flags_of_the_gpu_tests_are_accepted():
+    """Regression: one of them contradicted another, which no machine without a GPU noticed."""
+    for method, network, words in test_gpu.CASES.values():
+        for model in MODELS:
+            if model != "ResNet" or "--fold_bn" not in words:
+                parse(
+                    method,
+                    *METHODS[method],
+                    *words,
+                    *(["--network", network] if method == "Random" else []),
+                    model=model,
+                )
 
 
 def test_a_configuration_that_was_timed_lets_its_graph_go(gpu):
