@@ -1,5 +1,6 @@
 """Labels given by a person during the run: it stops at each query with what to label, and resumes with the labels."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +11,15 @@ from common.errors import InputError, LabelsNeeded
 from common.files import sha256, write_csv
 
 TO_LABEL = "to_label.csv"
+
+
+def check(args, run) -> None:
+    """Raises InputError if `--labels` is the run's own list of what to label, whose answers would be replaced."""
+    if args.labels and os.path.realpath(args.labels) == os.path.realpath(run.folder / TO_LABEL):
+        raise InputError(
+            f"--labels {args.labels}: is this run's list of what to label, which it replaces; name the file that has "
+            "all labels: the answers in the list are added to it"
+        )
 
 
 def hold(args, run, images) -> None:

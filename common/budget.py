@@ -60,6 +60,7 @@ def percent(args, labeled: int, pool: int) -> float:
 def rounds(args, run: Run, images: Images) -> Iterator["Round"]:
     """Yields the remaining rounds, each with its pools; a round is saved when the caller asks for the next one."""
     counts = label_counts(args, len(images.pool))
+    annotation.check(args, run)
     if run.state["labeled"] is None:
         run.state["labeled"] = images.pool[: counts[0]].cpu()  # equal seeds start from equal labels
         _note_queries(run, images, 0, run.state["labeled"])

@@ -71,6 +71,13 @@ def load(args, source: Source | None = None) -> Images:
     if source.foldered is not None:  # known labels are used before anybody is asked for others
         known = torch.from_numpy(source.foldered)[kept][order]
         order = torch.cat([order[known], order[~known]])
+        absent = np.setdiff1d(range(len(source.classes)), source.y_train[source.foldered])
+        if len(absent) and source.foldered.any():
+            console.note(
+                f"--labels {args.labels}: the images in class folders, which validate and train first, have none of "
+                f"{len(absent)} of {len(source.classes)} classes; to draw from all alike, move them into train/ itself "
+                "and name their labels in the file"
+            )
     labels = torch.from_numpy(source.y_train)[kept]
     without = np.setdiff1d(source.y_train[source.y_train >= 0], labels)
     if len(without) and args.take == "first":  # a folder's images are in the order of the classes

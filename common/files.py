@@ -13,6 +13,7 @@ import hashlib
 import os
 import pickle
 import secrets
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,8 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, temporary)
             os.replace(temporary, path)
         except OSError as error:
             if error.errno and error.filename in (None, str(temporary)):  # a full disk's error names no file

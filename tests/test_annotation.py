@@ -98,6 +98,37 @@ def test_a_run_with_an_annotator_ends_as_one_that_knew_everything(method, more, 
         assert {row["label"] for row in csv.DictReader(file)} == {"0", "1", "2"}
 
 
+def test_the_list_itself_is_not_taken_for_the_file_of_labels(folder, tmp_path):
+    """Regression: the next round's list replaced the answers, which were nowhere else."""
+    path, truth = folder
+    to_label = tmp_path / "random-seed5" / "to_label.csv"
+    more = [*BUDGET, "--save_path", str(tmp_path), "--seed", "5"]
+    with pytest.raises(LabelsNeeded):
+        run("Random", *words(path, tmp_path / "labels.csv", *more))
+    annotate(to_label, truth, to_label)
+    filled = to_label.read_bytes()
+    (tmp_path / "link.csv").symlink_to(to_label)
+    for name in (to_label, tmp_path / "link.csv"):
+        with pytest.raises(InputError, match=r"--labels .*: is this run's list of what to label, which it replaces"):
+            run("Random", *words(path, name, *more))
+        assert to_label.read_bytes() == filled
+
+
+def test_class_folders_of_some_classes_are_mentioned(folder, tmp_path, capsys):
+    """They validate and train first: the accuracy of one class would choose the best epoch, and nothing said so."""
+    path, truth = folder
+    write(tmp_path / "labels.csv", truth)
+    data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
+    assert "class folders" not in capsys.readouterr().err
+    (path / "train" / "cat").mkdir()
+    for name in list(truth)[::3]:
+        (path / "train" / name).rename(path / "train" / "cat" / name.split("/")[1])
+    write(tmp_path / "labels.csv", {name: label for name, label in truth.items() if label != "cat"})
+    images = data.load(parse("Random", *words(path, tmp_path / "labels.csv")))
+    assert images.labels[images.val].tolist() == [0] * 4
+    assert "first, have none of 2 of 3 classes; to draw from all alike, move" in capsys.readouterr().err
+
+
 def test_an_answer_in_the_list_is_never_lost(folder, tmp_path):
     """Half of the list is filled in: these are not asked for again; a wrong answer is named, the list left as it is."""
     path, truth = folder

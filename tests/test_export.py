@@ -233,6 +233,20 @@ def test_the_table_of_an_export(exported):
     assert not list(exported.glob(".*.tmp"))
 
 
+def test_an_interrupted_export_leaves_the_one_before(exported, monkeypatch):
+    """Regression: the networks were new and export.csv, which describes them, was not."""
+    names = ("student.onnx", "student.int8.onnx", "export.csv")
+    before = [((exported / name).read_bytes(), (exported / name).stat().st_ino) for name in names]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "latencies", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export.write(exported, calibration=32)
+    assert [((exported / name).read_bytes(), (exported / name).stat().st_ino) for name in names] == before
+
+
 def test_a_student_of_smaller_images_than_the_teacher_takes_is_exported_without_it(tmp_path, capsys):
     """Regression: it raised a traceback."""
     for package in graph.PACKAGES:

@@ -294,6 +294,14 @@ def test_a_lock_that_cannot_be_had_at_all_is_no_other_process(tmp_path, monkeypa
     files.write_text(tmp_path / "log.txt", "replaced all the same")
 
 
+def test_who_may_read_a_file_stays(tmp_path):
+    path = tmp_path / "labels.csv"
+    files.write_text(path, "a")
+    path.chmod(0o640)
+    files.write_text(path, "b")
+    assert path.read_text() == "b" and path.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_a_link_leads_to_is_replaced_and_not_the_link(tmp_path):
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "labels.csv").write_text("before")

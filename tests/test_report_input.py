@@ -51,6 +51,16 @@ def test_what_is_no_run_is_refused(tmp_path):
         report.write([done], tmp_path / "file" / "out", time_inference=False)
 
 
+def test_a_runs_folder_is_no_place_for_a_report(tmp_path):
+    """Regression: the report's queries.csv replaced the run's, the record of which images were bought."""
+    done = run(tmp_path / "a", "KD", 1, {10: 60})
+    (done / "queries.csv").write_text("round,index,score,label\n0,3,,1\n")
+    before = {path: path.read_bytes() for path in done.iterdir()}
+    with pytest.raises(InputError, match=r"--output .*a: is a run's folder, some of whose files would be replaced"):
+        report.write([done], tmp_path / "a" / ".." / "a", time_inference=False)
+    assert {path: path.read_bytes() for path in done.iterdir()} == before
+
+
 def test_a_wrong_folder_ends_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as caught:

@@ -69,14 +69,14 @@ def write(
         sessions = {"fp32": graph.session(fp32), "int8": graph.session(quantized)}
         found = {name: graph.logits(session, images.test) for name, session in sessions.items()}
         graph.check(found["fp32"], expected)
-    with tempfile.TemporaryDirectory() as temporary:
-        if has_teacher(record, student.image_size):
-            # only its cost is needed: the weights do not matter, and the file is not kept
-            path = Path(temporary) / "teacher.onnx"
-            teacher = OnPixels(PAIRS[record["model"]].teacher(len(student.classes)), **student.normalization).eval()
-            graph.write(teacher, student.image_size, path)
-            sessions["teacher"], teacher_bytes = graph.session(path), path.stat().st_size
-        taken = measure.latencies(sessions, images.test[:1], repeats)
+        with tempfile.TemporaryDirectory() as temporary:
+            if has_teacher(record, student.image_size):
+                # only its cost is needed: the weights do not matter, and the file is not kept
+                path = Path(temporary) / "teacher.onnx"
+                teacher = OnPixels(PAIRS[record["model"]].teacher(len(student.classes)), **student.normalization).eval()
+                graph.write(teacher, student.image_size, path)
+                sessions["teacher"], teacher_bytes = graph.session(path), path.stat().st_size
+            taken = measure.latencies(sessions, images.test[:1], repeats)
     shared = {name: record[name] for name in ("model", "dataset", "method", "seed", "round", "percent")} | {
         "repeats": repeats,
         "threads": 1,

@@ -58,6 +58,8 @@ def write(
     found = results.read(folders, ablated, names)
     for run in found.unfinished():
         console.note(f"{run}: no finished round yet; the report leaves it out")
+    if (output / "config.json").exists():
+        raise InputError(f"--output {output}: is a run's folder, some of whose files would be replaced; name another")
     claims = summary.tables(found, mixed, reference)  # first: nothing is written if runs may not be compared
     try:
         # before the folder is created: images that have moved are refused
