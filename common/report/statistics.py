@@ -146,7 +146,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
     undefined); no more than: for a difference that is not significant, the largest one, in either direction, within its
     95% interval; unlike (`_unlike`).
     The correction counts identical tests once: two rows of the same runs, or a row's area over two budgets, at one of
-    which the rows are equal: half its difference at the other. Rows proportional by chance are tested apart.
+    which the rows are equal: half its difference at the other. Rows proportional by chance are tested apart, and so
+    are rows with the same differences at unlike budgets.
     """
     table = [line for line in table if len(line[1])]
     lines = [
@@ -159,7 +160,8 @@ def _tested(names: list[str], table: list[tuple]) -> pd.DataFrame:
         row, scale = called[0] if "at" in names else called, values.abs().max() or 1
         if "at" not in names:  # of two rows in either order
             values = values * next((np.sign(value) for value in values if value), 1)
-        known.append(first.setdefault((row, _numbers(values / scale)), _numbers(values)))
+        at = called[1] if "at" in names else None
+        known.append(first.setdefault((row, _numbers(values / scale)), (at, _numbers(values))))
     # a dictionary: pandas 2 cannot group or map tuples of unlike lengths
     once = {test: p for test, p in zip(known, tests["p"], strict=True) if not np.isnan(p)}
     corrected = dict(zip(once, holm(list(once.values())), strict=True))
